@@ -1,0 +1,114 @@
+"""Parameters: named views on one flat array.
+
+Gradients, Adam's moments and checkpoints have the same layout, so an update is one pass over flat memory and a
+name means the same place in all of them.
+"""
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+ALIGNMENT = 64  # bytes: a cache line and an AVX-512 register
+ACTIVATION_CODES = MappingProxyType({"identity": 0, "tanh": 1, "relu": 2, "sigmoid": 3, "softplus": 4})
+
+
+class Entry(NamedTuple):
+    """Where a tensor stands in the flat array: `flat[offset : offset + prod(shape)]`."""
+
+    name: str
+    shape: tuple[int, ...]
+    offset: int
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape))
+
+
+class Layer(NamedTuple):
+    """One dense layer, h = activation(x @ weight + bias)."""
+
+    weight: NDArray  # (in, out)
+    bias: NDArray  # (out,)
+    activation: str
+
+
+class Network(NamedTuple):
+    """A stack of dense layers, as views for a reader and as a table of offsets into `flat` for a kernel."""
+
+    layers: tuple[Layer, ...]
+    flat: NDArray
+    table: NDArray[np.int64]  # (L, 5): in, out, offset of the weight, offset of the bias, activation code
+
+
+class Parameters(Mapping[str, NDArray]):
+    """Mapping from name to array; every array is a view on `flat`.
+
+    Each tensor starts on a 64-byte boundary. What lies between tensors is zero and stays zero.
+    """
+
+    def __init__(self, layout: tuple[Entry, ...], flat: NDArray) -> None:
+        self.layout = layout
+        self.flat = flat
+        self._views = {entry.name: flat[entry.offset : entry.offset + entry.size].reshape(entry.shape) for entry in layout}
+
+    @classmethod
+    def zeros(cls, shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype | type | str) -> "Parameters":
+        """Zero arrays of the given shapes, in their order."""
+        dtype = np.dtype(dtype)
+        per_line = ALIGNMENT // dtype.itemsize
+        layout, offset = [], 0
+        for name, shape in shapes.items():
+            entry = Entry(name, tuple(shape), offset)
+            layout.append(entry)
+            offset += -(-entry.size // per_line) * per_line
+        return cls(tuple(layout), aligned_zeros(offset, dtype))
+
+    def zeros_like(self) -> "Parameters":
+        """The same names and shapes, all zero."""
+        return Parameters(self.layout, aligned_zeros(self.flat.size, self.flat.dtype))
+
+    def copy(self) -> "Parameters":
+        """The same names, shapes and values in memory of their own."""
+        return self.astype(self.flat.dtype)
+
+    def astype(self, dtype: np.dtype | type | str) -> "Parameters":
+        """The same values in another dtype (complex for the complex step), always in memory of their own."""
+        other = Parameters(self.layout, aligned_zeros(self.flat.size, np.dtype(dtype)))
+        other.flat[:] = self.flat
+        return other
+
+    def network(self, prefix: str, activation: str) -> Network:
+        """The dense layers under `prefix`: hidden layers with `activation`, then the linear head."""
+        entries = {entry.name: entry for entry in self.layout}
+        stems = [name.removesuffix(".weight") for name in entries if name.startswith(prefix + ".") and name.endswith(".weight")]
+        layers, rows = [], []
+        for stem in stems:
+            kind = "identity" if stem.endswith(".head") else activation
+            weight, bias = entries[f"{stem}.weight"], entries[f"{stem}.bias"]
+            layers.append(Layer(self[weight.name], self[bias.name], kind))
+            rows.append((*weight.shape, weight.offset, bias.offset, ACTIVATION_CODES[kind]))
+        return Network(tuple(layers), self.flat, np.array(rows, np.int64).reshape(-1, 5))
+
+    def __getitem__(self, name: str) -> NDArray:
+        return self._views[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._views)
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def __repr__(self) -> str:
+        lines = [f"  {name}: {array.shape}" for name, array in self.items()]
+        return f"Parameters({self.flat.dtype}, {sum(a.size for a in self.values()):,} values)\n" + "\n".join(lines)
+
+
+def aligned_zeros(size: int, dtype: np.dtype | type | str) -> NDArray:
+    """A zero array whose first element lies on a 64-byte boundary."""
+    dtype = np.dtype(dtype)
+    raw = np.zeros(size * dtype.itemsize + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + size * dtype.itemsize].view(dtype)

@@ -1,0 +1,35 @@
+"""The Bernoulli log-likelihood, from logits. Probabilities never appear: a saturated sigmoid would lose the gradient."""
+
+from typing import NamedTuple
+
+from numpy.typing import NDArray
+
+from scratchvae.reference.activations import sigmoid_forward, softplus_forward
+
+
+class BernoulliCache(NamedTuple):
+    derivative: NDArray  # (B, K, D): d log p / d logits
+
+
+def bernoulli_log_likelihood_forward(x: NDArray, logits: NDArray) -> tuple[NDArray, BernoulliCache]:
+    """log p(x|z) of each sample under independent Bernoullis with p = sigmoid(logits), in nats.
+
+    Forward   log p_bk = sum_d (x_bd l_bkd - softplus(l_bkd))
+              because x log s(l) + (1 - x) log(1 - s(l)) = x l - log(1 + exp(l)); exact at any l
+    Takes     x (B, D) in [0, 1]; logits (B, K, D)
+    Returns   log p (B, K), cache
+    Source    Kingma, Welling 2013, appendix C.1
+    """
+    x = x[:, None, :]
+    log_likelihood = (x * logits - softplus_forward(logits)[0]).sum(axis=2)
+    return log_likelihood, BernoulliCache(x - sigmoid_forward(logits)[0])
+
+
+def bernoulli_log_likelihood_backward(dlog_likelihood: NDArray, cache: BernoulliCache) -> NDArray:
+    """Gradient of `bernoulli_log_likelihood_forward`.
+
+    Gives     d log p/d l = x - sigmoid(l)
+    Takes     dlog_likelihood (B, K): d loss / d log p; cache
+    Returns   dlogits (B, K, D)
+    """
+    return dlog_likelihood[:, :, None] * cache.derivative

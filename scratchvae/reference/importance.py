@@ -1,0 +1,42 @@
+"""The importance-weighted bound on log p(x) from K log-weights log w_k = log p(x, z_k) - log q(z_k|x)."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scratchvae.reference.log_sum_exp import log_sum_exp_backward, log_sum_exp_forward
+
+
+def importance_bound_forward(log_weights: NDArray) -> tuple[NDArray, NDArray]:
+    """L_K, a lower bound of log p(x) in expectation that rises with K, in nats.
+
+    Forward   L_K = log 1/K sum_k w_k
+    Takes     log_weights (B, K)
+    Returns   L_K (B,), cache: self-normalised weights w_k / sum w (B, K): the best sample has the largest
+    Source    Burda, Grosse, Salakhutdinov 2015, equations 8 and 14
+    """
+    total, weights = log_sum_exp_forward(log_weights)
+    return total - math.log(log_weights.shape[1]), weights
+
+
+def importance_bound_backward(dbound: NDArray, weights: NDArray) -> NDArray:
+    """Gradient of `importance_bound_forward`.
+
+    Gives     d L_K/d log w_k = w_k / sum w
+    Takes     dbound (B,); cache: weights (B, K)
+    Returns   dlog_weights (B, K)
+    """
+    return log_sum_exp_backward(dbound, weights)
+
+
+def effective_sample_size(log_weights: NDArray) -> NDArray:
+    """How many equally weighted samples the K weights are worth: 1 where one sample has all the weight, K where all are equal.
+
+    Gives     ESS = (sum_k w_k)^2 / sum_k w_k^2
+    Takes     log_weights (B, K)
+    Returns   (B,)
+    Source    Kong 1992
+    """
+    _, weights = log_sum_exp_forward(log_weights)
+    return 1.0 / np.square(weights).sum(axis=1)
