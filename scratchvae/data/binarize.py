@@ -1,0 +1,64 @@
+"""Binary data from grey: the one place that training, validation and evaluation call for a batch.
+
+    none        the values as they are
+    threshold   1 where the value is at least 1/2 (uint8: at least 128)
+    fixed       one draw per pixel, P(1) = value, for the whole data set: the same every time a row is met
+    dynamic     a fresh draw per pixel for every (stream, step)
+
+Every draw is a function of (seed, stream, step, row, column) alone, so none depends on the batch that a row is in.
+Source: Salakhutdinov, Murray 2008 (drawing pixels); Burda, Grosse, Salakhutdinov 2015, section 5 (dynamic and fixed).
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from scratchvae.data.checks import DataError, is_grey
+from scratchvae.reference.random import Stream
+
+METHODS = ("none", "dynamic", "fixed", "threshold")
+
+
+def check_method(method: str, data: NDArray | None = None, allow_grey: bool = False) -> None:
+    """Refuse an unknown method; and, given the data of a Bernoulli, grey values left as they are.
+
+    Errors    DataError, one line
+    """
+    if method not in METHODS:
+        raise DataError(f"binarize is {method!r}; expected one of {', '.join(METHODS)}")
+    if method == "none" and data is not None and not allow_grey and is_grey(data):
+        raise DataError(
+            "binarize is 'none' and the data have values between 0 and 1, for which a Bernoulli is no normalised "
+            "likelihood; expected dynamic, fixed or threshold, or allow_grey"
+        )
+
+
+def binarize(
+    engine: Any,
+    data: NDArray,
+    rows: NDArray,
+    method: str,
+    seed: int,
+    stream: int,
+    step: int,
+    dtype: DTypeLike = np.float32,
+) -> NDArray:
+    """The batch made of some rows of the data.
+
+    Takes     engine: with gather_rows, bernoulli_bytes and bernoulli_probabilities (scratchvae.reference or .compiled);
+              data (N, D), uint8 or float in [0, 1] (any float for "none"); rows (B,): numbers of rows;
+              seed, stream, step: what the dynamic draw is a function of
+    Returns   (B, D) of dtype: 0 and 1, or the values themselves (uint8 / 255) for "none"
+    """
+    check_method(method)
+    if method == "none":
+        return engine.gather_rows(data, rows, dtype)
+    if method == "threshold":
+        picked = data[rows]
+        return (picked >= (128 if data.dtype == np.uint8 else 0.5)).astype(dtype)
+    if method == "fixed":
+        stream, step = Stream.FIXED_BINARIZE, 0
+    if data.dtype == np.uint8:
+        return engine.bernoulli_bytes(data, rows, seed, stream, step, rows).astype(dtype)
+    return engine.bernoulli_probabilities(data[rows], seed, stream, step, rows).astype(dtype, copy=False)

@@ -1,0 +1,131 @@
+"""One call for all data: a name or a path in, the training part and the held-out part out."""
+
+import os
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+from numpy.typing import NDArray
+
+from scratchvae.data import digits, mnist
+from scratchvae.data.arrays import read_csv, read_npy, read_npz
+from scratchvae.data.checks import DataError, as_data, check_pixels, is_grey, one_line
+from scratchvae.data.idx import read_idx
+from scratchvae.data.images import read_images
+from scratchvae.data.split import split_rows
+
+DIGITS_HELD_OUT = 0.2
+OWN_HELD_OUT = 0.1
+EXPECTED = "digits, mnist, a .npy, .npz, .csv, .idx, -ubyte or .gz (IDX) file, or a folder of images"
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Data ready to be trained on: two arrays of the same columns, N examples (rows) by D values."""
+
+    name: str  # "digits", "mnist", or the file's name
+    train: NDArray  # (N, D), uint8 (meaning value / 255), float32 or float64
+    held_out: NDArray  # (M, D), of the same type
+    image_shape: tuple[int, int] | None  # (height, width) of a row, where the rows are images
+    grey: bool  # whether any value is strictly between 0 and 1 (uint8: 0 and 255)
+    found: str  # one line: what was read, and from where the held-out part comes
+    train_labels: NDArray | None = None  # uint8 (N,), for pictures; nothing is trained on them
+    held_out_labels: NDArray | None = None  # uint8 (M,)
+
+
+def load(
+    source: str | PathLike[str] = "digits",
+    data_dir: str | PathLike[str] | None = None,
+    seed: int = 0,
+    held_out: float | None = None,
+) -> Dataset:
+    """The data set of a name, or the user's own data from a path.
+
+    Takes     source: "digits", "mnist", or a path: .npy, .npz, .csv, IDX (.idx, -ubyte, or gzipped), a folder of images
+              data_dir: where MNIST's files are (else SCRATCHVAE_DATA, else they are downloaded once)
+              seed: which rows of the user's own data are held out. "digits" is split the same way whatever the seed,
+              and "mnist" as published, so that results can be compared
+              held_out: the fraction of the rows to hold out, if not 0.2 of digits and 0.1 of the user's own data
+    Returns   Dataset; images are flattened
+    Errors    DataError (a ValueError), one line that names the file, what was found and what is expected
+    """
+    try:
+        if source == "digits":
+            return _digits(DIGITS_HELD_OUT if held_out is None else held_out)
+        if source == "mnist":
+            if held_out is not None:
+                raise DataError(f"mnist: held_out is {held_out}; expected None: its test set is what is held out")
+            return _mnist(data_dir)
+        return _own(_existing(source), seed, OWN_HELD_OUT if held_out is None else held_out)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise DataError(f"{where}{error.strerror or one_line(error)}; expected {EXPECTED}") from None
+
+
+def _digits(held_out: float) -> Dataset:
+    data, labels = digits.read_digits()
+    train, held = split_rows(len(data), held_out, seed=0)
+    found = f"scikit-learn's 8x8 digits, {len(held)} of {len(data)} rows held out"
+    return Dataset("digits", data[train], data[held], digits.IMAGE_SHAPE, True, found, labels[train], labels[held])
+
+
+def _mnist(data_dir: str | PathLike[str] | None) -> Dataset:
+    train, train_labels, test, test_labels = mnist.read_mnist(data_dir)
+    found = "MNIST as published, its test set held out"
+    return Dataset("mnist", train, test, mnist.IMAGE_SHAPE, True, found, train_labels, test_labels)
+
+
+def _existing(source: str | PathLike[str]) -> Path:
+    if not isinstance(source, str | os.PathLike):
+        raise DataError(f"data of type {type(source).__name__}; expected {EXPECTED}")
+    path = Path(source)
+    if not path.exists():
+        raise DataError(f"{source}: no such data set or file; expected {EXPECTED}")
+    return path
+
+
+def _own(path: Path, seed: int, held_out: float) -> Dataset:
+    array, given, found = _read_own(path)
+    rows, shape = _as_rows(array, str(path))
+    check_pixels(rows, str(path))
+    if given is None:
+        train, held = split_rows(len(rows), held_out, seed, str(path))
+        found = f"{found} {array.shape} of {array.dtype}, {len(held)} of {len(rows)} rows held out"
+        parts = rows[train], rows[held]
+    else:
+        found = f"{found}, {array.shape} and {given.shape} of {array.dtype}"
+        parts = rows, _as_rows(given, f"{path}, held out", rows)[0]
+    return Dataset(path.name, *parts, shape, is_grey(parts[0]) or is_grey(parts[1]), found)
+
+
+def _read_own(path: Path) -> tuple[NDArray, NDArray | None, str]:
+    """The array in a file or folder, the held-out one where the file has its own, and what it was."""
+    name = path.name.lower()
+    if path.is_dir():
+        return read_images(path), None, "folder of images"
+    if name.endswith(".npy"):
+        return read_npy(path), None, ".npy array"
+    if name.endswith(".npz"):
+        return read_npz(path)
+    if name.endswith(".csv"):
+        return read_csv(path), None, "csv table"
+    if name.endswith((".idx", "-ubyte", ".gz")):
+        return read_idx(path), None, "IDX array"
+    raise DataError(f"{path}: a file of another kind; expected {EXPECTED}")
+
+
+def _as_rows(array: NDArray, name: str, like: NDArray | None = None) -> tuple[NDArray, tuple[int, int] | None]:
+    """The array as data, one row an example, and the shape of the images where each example is one.
+
+    Takes     array (N, D), images (N, height, width), or of a higher rank, which is flattened; like: data whose columns
+              and type it must share
+    """
+    shape = tuple(int(size) for size in array.shape[1:])
+    if len(shape) == 3 and shape[2] == 1:
+        shape = shape[:2]
+    if array.ndim > 2 and array.size > 0:
+        array = array.reshape(len(array), -1)
+    data = as_data(array, None if like is None else like.shape[1], name=name)
+    if like is not None and data.dtype != like.dtype:
+        raise DataError(f"{name}: of {data.dtype}; expected {like.dtype} as the training data")
+    return data, (shape[0], shape[1]) if len(shape) == 2 else None

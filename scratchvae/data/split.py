@@ -1,0 +1,21 @@
+"""Which rows are held out: drawn once from the seed, the same on every machine."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scratchvae.data.checks import DataError
+from scratchvae.reference.random import Stream, permutation
+
+
+def split_rows(count: int, held_out: float, seed: int, name: str = "x") -> tuple[NDArray, NDArray]:
+    """The numbers of the rows to train on and of those held out, each ascending; together all rows, once each.
+
+    Takes     count: rows in all, at least 2; held_out: the fraction to hold out, rounded down but at least one row
+    """
+    if not 0.0 < held_out < 1.0:
+        raise DataError(f"held_out is {held_out}; expected a fraction of the rows, above 0 and below 1")
+    if count < 2:
+        raise DataError(f"{name}: {count} row; expected at least 2, one of them to hold out")
+    number = min(max(1, int(held_out * count)), count - 1)
+    order = permutation(seed, Stream.SPLIT, 0, count)
+    return np.sort(order[number:]), np.sort(order[:number])
