@@ -52,7 +52,9 @@ class Parameters(Mapping[str, NDArray]):
     def __init__(self, layout: tuple[Entry, ...], flat: NDArray) -> None:
         self.layout = layout
         self.flat = flat
-        self._views = {entry.name: flat[entry.offset : entry.offset + entry.size].reshape(entry.shape) for entry in layout}
+        self._views = {
+            entry.name: flat[entry.offset : entry.offset + entry.size].reshape(entry.shape) for entry in layout
+        }
 
     @classmethod
     def zeros(cls, shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype | type | str) -> "Parameters":
@@ -83,7 +85,11 @@ class Parameters(Mapping[str, NDArray]):
     def network(self, prefix: str, activation: str) -> Network:
         """The dense layers under `prefix`: hidden layers with `activation`, then the linear head."""
         entries = {entry.name: entry for entry in self.layout}
-        stems = [name.removesuffix(".weight") for name in entries if name.startswith(prefix + ".") and name.endswith(".weight")]
+        stems = [
+            name.removesuffix(".weight")
+            for name in entries
+            if name.startswith(prefix + ".") and name.endswith(".weight")
+        ]
         layers, rows = [], []
         for stem in stems:
             kind = "identity" if stem.endswith(".head") else activation

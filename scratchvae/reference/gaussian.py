@@ -114,7 +114,9 @@ def gaussian_log_density_backward(
     scaled = cache.deviation * cache.precision[:, None, :]
     dz = -dlog_density[:, :, None] * scaled  # reverse of: deviation^2, deviation = z - mu
     dmu = -dz.sum(axis=1)  # the same deviation, for mu
-    dlogvar = (0.5 * dlog_density[:, :, None] * (cache.deviation * scaled - 1.0)).sum(axis=1)  # logvar + ... exp(-logvar)
+    dlogvar = (0.5 * dlog_density[:, :, None] * (cache.deviation * scaled - 1.0)).sum(
+        axis=1
+    )  # logvar + ... exp(-logvar)
     return dz, dmu, dlogvar
 
 

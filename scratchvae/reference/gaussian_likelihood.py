@@ -41,7 +41,9 @@ def gaussian_log_likelihood_backward(
     """
     scaled = cache.deviation * cache.precision
     dmean = dlog_likelihood[:, :, None] * scaled  # reverse of: deviation = x - mean
-    dterm = 0.5 * dlog_likelihood[:, :, None] * (cache.deviation * scaled - 1.0)  # reverse of: logvar + ... exp(-logvar)
+    dterm = (
+        0.5 * dlog_likelihood[:, :, None] * (cache.deviation * scaled - 1.0)
+    )  # reverse of: logvar + ... exp(-logvar)
     dlogvar = dterm.sum(axis=(0, 1))
     return dmean, dlogvar if cache.precision.size == dlogvar.size else dlogvar.sum(keepdims=True)
 

@@ -1,0 +1,37 @@
+"""scratchvae: a variational autoencoder written from scratch.
+
+VAE, Gaussian, Elbo, Terms          the model                                  vae.py
+ELBO, IWAE                          what training maximises                    objectives.py
+fit, History, DivergedError         training                                   training.py
+check_gradients, GradientTable      proofs of the gradients                    gradcheck.py
+log_evidence, Evidence              estimates of log p(x)                      evidence/
+reference/                          the operations in NumPy, to be read
+compiled/                           their Numba twins, to be run
+"""
+
+from scratchvae.evidence import Evidence, log_evidence
+from scratchvae.gradcheck import GradientRow, GradientTable, check_gradients
+from scratchvae.objectives import ELBO, IWAE
+from scratchvae.parameters import Parameters
+from scratchvae.training import DivergedError, History, fit
+from scratchvae.vae import VAE, Elbo, Gaussian, Terms
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ELBO",
+    "IWAE",
+    "VAE",
+    "DivergedError",
+    "Elbo",
+    "Evidence",
+    "Gaussian",
+    "GradientRow",
+    "GradientTable",
+    "History",
+    "Parameters",
+    "Terms",
+    "check_gradients",
+    "fit",
+    "log_evidence",
+]

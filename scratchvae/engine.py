@@ -1,0 +1,42 @@
+"""Chooses where operations come from: `"reference"` (NumPy, to be read) or `"compiled"` (Numba, to be run).
+
+Both are packages that offer the same functions under the same names, so the model is written once.
+"""
+
+import importlib
+import os
+from types import ModuleType
+
+ENGINES = ("reference", "compiled")
+
+
+def get_engine(name: str) -> ModuleType:
+    """The package of operations called `name`. Raises ValueError for a name that is neither."""
+    if name not in ENGINES:
+        raise ValueError(f"engine is {name!r}; expected one of {', '.join(ENGINES)}")
+    return importlib.import_module(f"scratchvae.{name}")
+
+
+def set_threads(threads: int) -> None:
+    """Use this many threads in compiled operations. Results do not depend on it.
+
+    Raises ValueError unless 1 <= threads <= the number of processors Numba was started with.
+    """
+    import numba
+
+    most = numba.config.NUMBA_NUM_THREADS
+    if not 1 <= threads <= most:
+        raise ValueError(f"threads is {threads}; expected 1 to {most}, the processors of this machine")
+    numba.set_num_threads(threads)
+
+
+def get_threads() -> int:
+    """How many threads compiled operations use."""
+    import numba
+
+    return int(numba.get_num_threads())
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)

@@ -1,0 +1,116 @@
+"""log p(x) by sampling: from the encoder's posterior (the importance-weighted bound), or from the prior.
+
+Samples come in blocks, and only three running sums per example are kept, so K is bounded by time and not by memory.
+"""
+
+import math
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scratchvae.reference.random import Stream
+from scratchvae.vae import VAE, _positive, _seed
+
+BLOCK_SAMPLES = 50  # samples of an example drawn under one address; part of what a result is a function of
+BLOCK_ROWS = 20  # examples worked on together; results do not depend on it
+
+
+class Evidence(NamedTuple):
+    """An estimate of log p(x) for every example, in nats, and how far to trust it."""
+
+    log_evidence: NDArray  # (B,), float64
+    standard_error: NDArray  # (B,): of log_evidence, by the delta method
+    effective_sample_size: NDArray  # (B,): of the K weights; 1 means that one sample has all the weight
+
+
+def log_evidence(vae: VAE, x: NDArray, method: str = "importance", num_samples: int = 5000, seed: int = 0) -> Evidence:
+    """Estimate log p(x) of every example.
+
+    Formula   log p(x) ~ log 1/K sum_k w_k, in expectation a lower bound that rises with K
+              "importance": z ~ q(z|x), w = p(x|z) p(z) / q(z|x)        "prior": z ~ p(z), w = p(x|z)
+              standard error sqrt((K / ESS - 1) / (K - 1)), ESS = (sum w)^2 / sum w^2
+    Takes     x (B, D); num_samples K; seed. The estimate of a row depends on the row's number, not on its neighbours
+    Returns   Evidence, each (B,), in nats
+    Raises    ValueError for an unknown method or bad input
+    Source    Burda, Grosse, Salakhutdinov 2015, equation 8
+    """
+    if method not in METHODS:
+        raise ValueError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
+    _positive("num_samples", num_samples)
+    x = vae._batch(x)
+    parts = []
+    for start in range(0, len(x), BLOCK_ROWS):
+        rows = np.arange(start, min(start + BLOCK_ROWS, len(x)))
+        parts.append(_estimate(vae, x[rows], rows, METHODS[method], num_samples, _seed(seed)))
+    return Evidence(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def importance_log_weights(vae: VAE, x: NDArray, head: NDArray, eps: NDArray) -> NDArray:
+    """log p(x|z) + log p(z) - log q(z|x) of each sample (B, K), z = mu + exp(logvar / 2) eps."""
+    mu, logvar = head[:, : vae.latent_dim], head[:, vae.latent_dim :]
+    z, _, _ = vae.ops.posterior_forward(head, eps)
+    log_prior, _ = vae.ops.standard_normal_log_density_forward(z)
+    log_posterior, _ = vae.ops.gaussian_log_density_forward(z, mu, logvar)
+    return _log_likelihood(vae, x, z) + log_prior - log_posterior
+
+
+def prior_log_weights(vae: VAE, x: NDArray, head: NDArray, eps: NDArray) -> NDArray:
+    """log p(x|z) of each sample (B, K), z = eps: the encoder is not used."""
+    return _log_likelihood(vae, x, eps)
+
+
+METHODS = MappingProxyType({"importance": importance_log_weights, "prior": prior_log_weights})
+
+
+def _log_likelihood(vae: VAE, x: NDArray, z: NDArray) -> NDArray:
+    rows, samples, latent = z.shape
+    out, _ = vae.ops.network_forward(z.reshape(rows * samples, latent), vae._decoder)
+    return vae.likelihood.forward(vae.ops, x, out.reshape(rows, samples, vae.data_dim), vae.parameters)[0]
+
+
+@dataclass
+class RunningWeights:
+    """sum w and sum w^2 of each example, both relative to exp(largest log-weight so far), so that neither overflows."""
+
+    largest: NDArray  # (B,)
+    total: NDArray  # (B,)
+    square: NDArray  # (B,)
+
+    @classmethod
+    def empty(cls, rows: int) -> "RunningWeights":
+        return cls(np.full(rows, -np.inf), np.zeros(rows), np.zeros(rows))
+
+    def add(self, log_weights: NDArray) -> None:
+        """Take in another block (B, K) of log-weights."""
+        log_weights = log_weights.astype(np.float64)
+        largest = np.maximum(self.largest, log_weights.max(axis=1))
+        shift = np.where(np.isneginf(largest), 0.0, largest)  # all weights zero so far: nothing to rescale
+        weights = np.exp(log_weights - shift[:, None])
+        rescale = np.exp(self.largest - shift)
+        self.total = self.total * rescale + weights.sum(axis=1)
+        self.square = self.square * rescale**2 + np.square(weights).sum(axis=1)
+        self.largest = largest
+
+    def evidence(self, num_samples: int) -> Evidence:
+        """The estimate from all blocks; where every weight was zero, log p(x) is -inf with an infinite error."""
+        seen = self.total > 0
+        total = np.where(seen, self.total, 1.0)
+        log_evidence = np.where(seen, self.largest + np.log(total), -np.inf) - math.log(num_samples)
+        size = np.where(seen, total**2 / np.where(seen, self.square, 1.0), 0.0)
+        spread = np.maximum(num_samples / np.where(seen, size, 1.0) - 1.0, 0.0)
+        error = np.sqrt(spread / (num_samples - 1)) if num_samples > 1 else np.full(len(total), np.inf)
+        return Evidence(log_evidence, np.where(seen, error, np.inf), size)
+
+
+def _estimate(vae: VAE, x: NDArray, rows: NDArray, log_weights, num_samples: int, seed: int) -> Evidence:
+    head, _ = vae.ops.network_forward(x, vae._encoder)
+    running = RunningWeights.empty(len(rows))
+    for block, start in enumerate(range(0, num_samples, BLOCK_SAMPLES)):
+        samples = min(BLOCK_SAMPLES, num_samples - start)
+        eps = vae.ops.normals(seed, Stream.EVIDENCE, block, rows, samples * vae.latent_dim)
+        eps = eps.reshape(len(rows), samples, vae.latent_dim).astype(vae.dtype, copy=False)
+        running.add(log_weights(vae, x, head, eps))
+    return running.evidence(num_samples)

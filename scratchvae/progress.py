@@ -1,0 +1,75 @@
+"""The progress bar of training: rich's, with the terms of the ELBO live; silent where standard error is no terminal."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+REFRESH = 0.1  # seconds between updates of the numbers, so that watching costs nothing
+
+
+class Progress(Protocol):
+    """What training tells as it goes."""
+
+    def advance(self, epoch: int, terms: Any) -> None: ...
+
+    def epoch(self, entry: dict[str, Any]) -> None: ...
+
+
+class Quiet:
+    """Says nothing."""
+
+    def advance(self, epoch: int, terms: Any) -> None:
+        pass
+
+    def epoch(self, entry: dict[str, Any]) -> None:
+        pass
+
+
+class RichBar:
+    """A rich progress bar over all updates."""
+
+    def __init__(self, bar: Any, task: Any, epochs: int) -> None:
+        self._bar = bar
+        self._task = task
+        self._epochs = epochs
+        self._pending = 0
+        self._shown = 0.0
+        self._held_out = ""
+
+    def advance(self, epoch: int, terms: Any) -> None:
+        self._pending += 1
+        now = time.perf_counter()
+        if now - self._shown < REFRESH:
+            return
+        elbo, reconstruction, kl = (float(term.mean()) for term in (terms.elbo, terms.reconstruction, terms.kl))
+        text = f"epoch {epoch}/{self._epochs}  ELBO {elbo:.2f} = {reconstruction:.2f} - KL {kl:.2f}{self._held_out}"
+        self._bar.update(self._task, advance=self._pending, description=text)
+        self._pending, self._shown = 0, now
+
+    def epoch(self, entry: dict[str, Any]) -> None:
+        shown = entry["train"]
+        if entry["validation"] is not None:
+            self._held_out = f"  held out {entry['validation']['elbo']:.2f}"
+        text = (
+            f"epoch {entry['epoch']}/{self._epochs}  ELBO {shown['elbo']:.2f} = {shown['reconstruction']:.2f}"
+            f" - KL {shown['kl']:.2f}{self._held_out}"
+        )
+        self._bar.update(self._task, advance=self._pending, description=text)
+        self._pending = 0
+
+
+@contextmanager
+def progress_bar(epochs: int, updates: int, enabled: bool = True) -> Iterator[Progress]:
+    """A bar over epochs * updates, or silence where it is not enabled or standard error is no terminal."""
+    if not enabled or not sys.stderr.isatty():
+        yield Quiet()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with RichProgress(*columns, console=Console(stderr=True)) as bar:
+        yield RichBar(bar, bar.add_task("training", total=epochs * updates), epochs)

@@ -1,0 +1,328 @@
+"""Training: shuffled minibatches, Adam, validation, early stopping, checkpoints.
+
+Every random choice is addressed, not drawn from a moving state: the order of an epoch by (seed, epoch), the noise of an
+example by (seed, update, row). So a run is the same bits whatever is logged or validated in between, and after
+stopping and resuming.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scratchvae.checkpoint import TrainingState, load_state, save_model
+from scratchvae.data.binarize import binarize as draw_batch
+from scratchvae.data.binarize import check_method
+from scratchvae.data.checks import as_data
+from scratchvae.objectives import ELBO, Objective
+from scratchvae.parameters import Parameters
+from scratchvae.progress import Progress, progress_bar
+from scratchvae.reference.random import Stream
+from scratchvae.vae import VAE, Terms, _positive, _seed
+
+VALIDATION_ROWS = 500  # examples handled together; the result does not depend on it
+CHECK_EVERY = 64  # updates between looks at whether the loss is finite
+
+
+class DivergedError(ArithmeticError):
+    """The loss stopped being a finite number. The message names the update."""
+
+
+class Averages(NamedTuple):
+    """Means over examples, in nats. elbo is reconstruction - kl to the last bit; None where there is no error bar."""
+
+    elbo: float
+    reconstruction: float
+    kl: float
+    objective: float
+    standard_error: float | None = None
+
+    @classmethod
+    def of(cls, terms: list[Terms], with_error: bool = False) -> "Averages":
+        """Means of per-example terms, every example counted once whatever batch it was in."""
+        reconstruction, kl, objective, elbo = (
+            np.concatenate([getattr(part, name) for part in terms]).astype(np.float64)
+            for name in ("reconstruction", "kl", "objective", "elbo")
+        )
+        error = float(elbo.std(ddof=1) / np.sqrt(elbo.size)) if with_error and elbo.size > 1 else None
+        means = float(reconstruction.mean()), float(kl.mean())
+        return cls(means[0] - means[1], *means, float(objective.mean()), error)
+
+
+@dataclass
+class History:
+    """What training saw: one entry an epoch, in nats per example, signed so that elbo = reconstruction - kl exactly."""
+
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    stopped: str = "all epochs done"
+
+    def __len__(self) -> int:
+        return len(self.epochs)
+
+    def __getitem__(self, name: str) -> list[float]:
+        """A column: "elbo", "reconstruction", "kl", "objective" of the training data, "validation.elbo", ..."""
+        part, _, term = name.rpartition(".")
+        return [entry[part or "train"][term] for entry in self.epochs]
+
+
+class Trainer:
+    """One model, its data and its moments; `step` is one update."""
+
+    def __init__(
+        self,
+        vae: VAE,
+        x: NDArray,
+        learning_rate: float = 1e-3,
+        objective: Objective | None = None,
+        binarize: str = "dynamic",
+        seed: int = 0,
+    ) -> None:
+        self.vae = vae
+        self.x = x
+        self.learning_rate = learning_rate
+        self.objective = objective or ELBO()
+        self.binarize = binarize
+        self.seed = seed
+        self.first = vae.parameters.zeros_like()
+        self.second = vae.parameters.zeros_like()
+        self.updates = 0
+
+    def step(self, rows: NDArray) -> Terms:
+        """One update from the given rows of the data. Returns the terms before it, each (B,)."""
+        self.updates += 1
+        x = self._draw(self.x, rows, Stream.BINARIZE, self.updates)
+        eps = self._noise(rows, Stream.POSTERIOR, self.updates)
+        terms, deltas = self.vae.terms_and_deltas(x, eps, self.objective)
+        self._adam(deltas)
+        return terms
+
+    def epoch(self, epoch: int, batch_size: int) -> Iterator[Terms]:
+        """The updates of one pass over the shuffled data; a short last batch has a mean over its own rows."""
+        order = self.vae.ops.permutation(self.seed, Stream.SHUFFLE, epoch, len(self.x))
+        for start in range(0, len(order), batch_size):
+            yield self.step(order[start : start + batch_size])
+
+    def validate(self, x: NDArray) -> Averages:
+        """Mean terms on held-out data and the standard error of the ELBO, with the same noise whenever it is called."""
+        terms = []
+        for start in range(0, len(x), VALIDATION_ROWS):
+            rows = np.arange(start, min(start + VALIDATION_ROWS, len(x)))
+            batch = self._draw(x, rows, Stream.VALIDATION_BINARIZE, 0)
+            sampled, _ = self.vae.forward(batch, self._noise(rows, Stream.VALIDATION, 0))
+            value, _ = self.objective.evaluate(self.vae.ops, sampled)
+            reconstruction = sampled.log_likelihood.mean(axis=1)
+            terms.append(Terms(reconstruction - sampled.kl, reconstruction, sampled.kl, value))
+        return Averages.of(terms, with_error=True)
+
+    def _draw(self, x: NDArray, rows: NDArray, stream: Stream, step: int) -> NDArray:
+        return draw_batch(self.vae.ops, x, rows, self.binarize, self.seed, stream, step, self.vae.dtype)
+
+    def _noise(self, rows: NDArray, stream: Stream, step: int) -> NDArray:
+        samples, latent = self.objective.num_samples, self.vae.latent_dim
+        eps = self.vae.ops.normals(self.seed, stream, step, rows, samples * latent)
+        return eps.reshape(len(rows), samples, latent).astype(self.vae.dtype, copy=False)
+
+    def _adam(self, deltas: Any) -> None:
+        ops, vae = self.vae.ops, self.vae
+        state = self.first.flat, self.second.flat, self.updates, self.learning_rate
+        ops.network_adam(deltas.encoder, vae._encoder, *state)
+        ops.network_adam(deltas.decoder, vae._decoder, *state)
+        for name, gradient in deltas.likelihood.items():
+            place = vae.parameters[name], gradient.astype(vae.dtype), self.first[name], self.second[name]
+            ops.adam_update(*place, self.updates, self.learning_rate)
+
+
+def fit(
+    vae: VAE,
+    x: NDArray,
+    epochs: int = 10,
+    batch_size: int = 100,
+    learning_rate: float = 1e-3,
+    objective: Objective | None = None,
+    binarize: str | None = None,
+    validation: NDArray | None = None,
+    seed: int = 0,
+    patience: int | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool | str | os.PathLike[str] = False,
+    progress: bool = True,
+    allow_grey: bool = False,
+    on_epoch: Any = None,
+) -> History:
+    """Train `vae` in place by Adam on loss = -mean(objective).
+
+    Takes     x (N, D): uint8 (scaled by 1/255) or float
+              epochs: in all, those before `resume` included
+              objective: `ELBO()` by default
+              binarize: "none", "dynamic" (fresh Bernoulli draws at every use), "fixed" (one draw for good) or
+              "threshold"; by default "dynamic" under a Bernoulli, else "none"
+              validation (M, D): held-out data, evaluated after every epoch
+              patience: stop after so many epochs without a better validation ELBO, and keep the best parameters
+              checkpoint: a .safetensors file, written after every epoch
+              resume: True to go on from `checkpoint`, or the checkpoint to go on from
+              progress: a bar on standard error, where that is a terminal
+              allow_grey: accept values between 0 and 1 under a Bernoulli with binarize="none"
+              on_epoch: called with each entry of the history
+    Returns   History. An untrained model's output bias is first set to fit the training mean
+    Raises    ValueError for bad input, before anything is written; DivergedError when the loss is no longer finite,
+              with the last checkpoint kept
+    """
+    plan = _check(vae, x, validation, epochs, batch_size, learning_rate, objective, binarize, patience, allow_grey)
+    trainer = Trainer(vae, plan.x, learning_rate, plan.objective, plan.binarize, _seed(seed))
+    source = (checkpoint if resume is True else resume) or None
+    if resume is True and checkpoint is None:
+        raise ValueError("resume is True but checkpoint is None; expected the checkpoint to go on from")
+    run = _Run(trainer, plan, epochs, batch_size, patience, checkpoint)
+    if source is not None:
+        run.restore(source)
+    elif not vae.parameters["decoder.head.bias"].any():
+        vae.set_output_bias(_training_mean(plan.x))
+    return run.train(progress, on_epoch)
+
+
+class _Plan(NamedTuple):
+    x: NDArray
+    validation: NDArray | None
+    objective: Objective
+    binarize: str
+
+
+class _Run:
+    """The state of one call of `fit` beyond the trainer's: history, the best epoch, files."""
+
+    def __init__(self, trainer, plan: _Plan, epochs, batch_size, patience, checkpoint) -> None:
+        self.trainer = trainer
+        self.plan = plan
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.patience = patience
+        self.checkpoint = checkpoint
+        self.history = History()
+        self.best: Parameters | None = None
+        self.best_elbo = -np.inf
+        self.best_epoch = 0
+
+    def train(self, progress: bool, on_epoch: Any) -> History:
+        updates = -(-len(self.plan.x) // self.batch_size)
+        with progress_bar(self.epochs, updates, enabled=progress) as bar:
+            while len(self.history) < self.epochs and not self._patience_is_over():
+                entry = self._epoch(bar)
+                if self.checkpoint is not None:
+                    save_model(self.trainer.vae, self.checkpoint, self._state())
+                if on_epoch is not None:
+                    on_epoch(entry)
+        if self._patience_is_over():
+            self.history.stopped = f"no better validation ELBO for {self.patience} epochs; best epoch {self.best_epoch}"
+        if self.best is not None:
+            self.trainer.vae.parameters.flat[:] = self.best.flat
+        return self.history
+
+    def restore(self, path: str | os.PathLike[str]) -> None:
+        """Take up the run that `path` holds."""
+        trainer = self.trainer
+        state = load_state(trainer.vae, path)
+        mine, theirs = self._settings(), state.progress["settings"]
+        for name, value in mine.items():
+            if theirs.get(name) != value:
+                raise ValueError(f"{path}: was trained with {name} {theirs.get(name)!r}; got {value!r} now")
+        trainer.first, trainer.second = state.first, state.second
+        trainer.updates = state.progress["updates"]
+        self.history.epochs = state.progress["history"]
+        self.best, self.best_epoch = state.best, state.progress["best_epoch"]
+        if self.best is not None:
+            self.best_elbo = self.history.epochs[self.best_epoch - 1]["validation"]["elbo"]
+
+    def _epoch(self, bar: Progress) -> dict[str, Any]:
+        epoch, started = len(self.history) + 1, time.perf_counter()
+        seen: list[Terms] = []
+        for terms in self.trainer.epoch(epoch, self.batch_size):
+            seen.append(terms)
+            if len(seen) % CHECK_EVERY == 0:
+                self._check_finite(seen[-CHECK_EVERY:])
+            bar.advance(epoch, terms)
+        self._check_finite(seen[-(len(seen) % CHECK_EVERY or CHECK_EVERY) :])
+        entry: dict[str, Any] = {"epoch": epoch, "step": self.trainer.updates, "train": _row(Averages.of(seen))}
+        entry["validation"] = None
+        if self.plan.validation is not None:
+            held_out = self.trainer.validate(self.plan.validation)
+            entry["validation"] = _row(held_out)
+            self._remember(epoch, held_out.elbo)
+        entry["seconds"] = time.perf_counter() - started
+        self.history.epochs.append(entry)
+        bar.epoch(entry)
+        return entry
+
+    def _remember(self, epoch: int, elbo: float) -> None:
+        if self.patience is not None and elbo > self.best_elbo:
+            self.best, self.best_elbo, self.best_epoch = self.trainer.vae.parameters.copy(), elbo, epoch
+
+    def _patience_is_over(self) -> bool:
+        return self.patience is not None and len(self.history) - self.best_epoch >= self.patience
+
+    def _check_finite(self, latest: list[Terms]) -> None:
+        """Raise at the first update whose loss is NaN or infinite; `latest` ends with the newest update."""
+        if np.isfinite(sum(float(terms.objective.sum()) for terms in latest)):
+            return
+        for age, terms in enumerate(latest):
+            value = -float(terms.objective.mean())
+            if not np.isfinite(value):
+                update = self.trainer.updates - len(latest) + 1 + age
+                saved = self.checkpoint is not None and len(self.history) > 0
+                kept = f"; the last good checkpoint is {self.checkpoint}" if saved else ""
+                raise DivergedError(f"update {update}: the loss is {value}; expected a finite number{kept}")
+
+    def _settings(self) -> dict[str, Any]:
+        trainer = self.trainer
+        return {
+            "batch_size": self.batch_size,
+            "learning_rate": trainer.learning_rate,
+            "objective": repr(trainer.objective),
+            "binarize": trainer.binarize,
+            "seed": trainer.seed,
+            "examples": len(self.plan.x),
+            "patience": self.patience,
+        }
+
+    def _state(self) -> TrainingState:
+        trainer = self.trainer
+        progress = {
+            "settings": self._settings(),
+            "updates": trainer.updates,
+            "best_epoch": self.best_epoch,
+            "history": self.history.epochs,
+        }
+        return TrainingState(trainer.first, trainer.second, self.best, progress)
+
+
+def _check(vae, x, validation, epochs, batch_size, learning_rate, objective, binarize, patience, allow_grey) -> _Plan:
+    _positive("epochs", epochs)
+    _positive("batch_size", batch_size)
+    if patience is not None:
+        _positive("patience", patience)
+        if validation is None:
+            raise ValueError("patience needs validation data to watch; got validation=None")
+    if not (isinstance(learning_rate, (int, float)) and 0 < learning_rate < np.inf):
+        raise ValueError(f"learning_rate is {learning_rate!r}; expected a positive number")
+    unit_interval = vae.likelihood.unit_interval
+    method = binarize if binarize is not None else ("dynamic" if unit_interval else "none")
+    x = as_data(x, vae.data_dim, unit_interval)
+    check_method(method, x if unit_interval else None, allow_grey)
+    if method != "none" and not unit_interval:
+        raise ValueError(f"binarize is {method!r} under likelihood {vae.likelihood.name!r}; expected 'none'")
+    if validation is not None:
+        validation = as_data(validation, vae.data_dim, unit_interval, name="validation")
+        check_method(method, validation if unit_interval else None, allow_grey)
+    return _Plan(x, validation, objective or ELBO(), method)
+
+
+def _training_mean(x: NDArray) -> NDArray:
+    mean = x.mean(axis=0, dtype=np.float64)
+    return mean / 255 if x.dtype == np.uint8 else mean
+
+
+def _row(averages: Averages) -> dict[str, float]:
+    return {name: value for name, value in averages._asdict().items() if value is not None}

@@ -1,0 +1,329 @@
+"""The variational autoencoder: wiring only. `forward` and `backward` are the page that shows the ELBO.
+
+    x --encoder--> mu, logvar --draw--> z --decoder--> p(x|z)        elbo = E_q log p(x|z) - KL(q(z|x) || p(z))
+
+B examples, K samples per example, D data dimensions, Z latent dimensions. All terms are in nats per example and higher
+is better; the one scalar that is differentiated is loss = -mean(objective).
+"""
+
+import os
+from collections.abc import Iterable
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scratchvae import checkpoint
+from scratchvae.data.checks import as_data
+from scratchvae.engine import get_engine
+from scratchvae.likelihoods import LIKELIHOODS, Draws
+from scratchvae.objectives import ELBO, Objective, Sampled, Upstream
+from scratchvae.parameters import ACTIVATION_CODES, Parameters
+from scratchvae.reference.random import Stream, uniforms
+
+DTYPES = ("float32", "float64")
+
+
+class Gaussian(NamedTuple):
+    """A diagonal Gaussian N(mu, exp(logvar)) for every example: q(z|x)."""
+
+    mu: NDArray  # (B, Z)
+    logvar: NDArray  # (B, Z)
+
+
+class Elbo(NamedTuple):
+    """The evidence lower bound of every example and its two terms, elbo = reconstruction - kl."""
+
+    elbo: NDArray  # (B,)
+    reconstruction: NDArray  # (B,): the mean over K samples of log p(x|z)
+    kl: NDArray  # (B,): KL(q(z|x) || p(z)), exact
+
+
+class Terms(NamedTuple):
+    """The terms of `Elbo` and the objective that was differentiated (for `ELBO()` the elbo itself)."""
+
+    elbo: NDArray  # (B,)
+    reconstruction: NDArray  # (B,)
+    kl: NDArray  # (B,)
+    objective: NDArray  # (B,)
+
+
+class ForwardCache(NamedTuple):
+    encoder: Any
+    posterior: Any
+    decoder: Any
+    likelihood: Any
+
+
+class Deltas(NamedTuple):
+    """What the backward pass leaves: the two networks' deltas, and the likelihood's own gradients by name."""
+
+    encoder: Any
+    decoder: Any
+    likelihood: dict[str, NDArray]
+
+
+class VAE:
+    """A VAE with dense layers, a Gaussian posterior N(mu, exp(logvar)) and the prior N(0, I).
+
+    Takes     data_dim D; latent_dim Z; hidden: sizes of the encoder's hidden layers, mirrored by the decoder, () for a
+              linear encoder and decoder; likelihood: bernoulli, gaussian (unit variance), gaussian-learned (one
+              variance), gaussian-learned-diagonal (one per dimension); activation of the hidden layers: tanh, relu,
+              sigmoid, softplus, identity; dtype: float32 or float64; engine: compiled or reference; seed of the weights
+    Weights   Glorot-uniform, U(-a, a) with a = sqrt(6 / (in + out)) (Glorot, Bengio 2010, equation 16); biases zero
+    Raises    ValueError for a size below 1 or an unknown name
+    """
+
+    def __init__(
+        self,
+        data_dim: int,
+        latent_dim: int = 20,
+        hidden: Iterable[int] = (400,),
+        likelihood: str = "bernoulli",
+        activation: str = "relu",
+        dtype: str = "float32",
+        engine: str = "compiled",
+        seed: int = 0,
+    ) -> None:
+        self.data_dim = _positive("data_dim", data_dim)
+        self.latent_dim = _positive("latent_dim", latent_dim)
+        self.hidden = tuple(_positive("a hidden size", size) for size in hidden)
+        self.likelihood = LIKELIHOODS[_one_of("likelihood", likelihood, LIKELIHOODS)]
+        self.activation = _one_of("activation", activation, ACTIVATION_CODES)
+        self.dtype = np.dtype(_one_of("dtype", np.dtype(dtype).name if not isinstance(dtype, str) else dtype, DTYPES))
+        self.seed = _seed(seed)
+        self.engine = engine
+        self.ops: ModuleType = get_engine(engine)
+        self._use(Parameters.zeros(self._shapes(), self.dtype))
+        self._draw_weights()
+
+    # --- the model as functions -------------------------------------------------------------------------------------
+
+    def encode(self, x: NDArray) -> Gaussian:
+        """q(z|x) of every example. Takes x (B, D); returns mu, logvar (B, Z)."""
+        head, _ = self.ops.network_forward(self._batch(x), self._encoder)
+        return Gaussian(head[:, : self.latent_dim].copy(), head[:, self.latent_dim :].copy())
+
+    def decode(self, z: NDArray) -> NDArray:
+        """Mean of p(x|z). Takes z (..., Z); returns (..., D)."""
+        return self.likelihood.mean(self.ops, self._decoder_output(z))
+
+    def reconstruct(self, x: NDArray) -> NDArray:
+        """Mean of p(x|z) at z = mu(x). Takes x (B, D); returns (B, D)."""
+        return self.decode(self.encode(x).mu)
+
+    def log_joint(self, x: NDArray, z: NDArray) -> NDArray:
+        """log p(x, z) = log p(x|z) + log p(z), in nats.
+
+        Takes     x (B, D); z (B, Z), or (B, K, Z) for K points per example
+        Returns   (B,), or (B, K)
+        """
+        x = self._batch(x)
+        samples = self._samples("z", z, len(x))
+        out = self._decoder_output(samples)
+        log_likelihood, _ = self.likelihood.forward(self.ops, x, out, self.parameters)
+        log_prior, _ = self.ops.standard_normal_log_density_forward(samples)
+        log_joint = log_likelihood + log_prior
+        return log_joint if np.ndim(z) == 3 else log_joint[:, 0]
+
+    def sample(self, n: int, seed: int = 0, mean: bool = False) -> NDArray:
+        """n draws from the model: z ~ N(0, I), then x ~ p(x|z), or its mean. Returns (n, D).
+
+        Draw i is the same whatever n is.
+        """
+        examples = np.arange(_positive("n", n))
+        z = self.ops.normals(_seed(seed), Stream.LATENT, 0, examples, self.latent_dim)
+        out = self._decoder_output(z.astype(self.dtype))
+        if mean:
+            return self.likelihood.mean(self.ops, out)
+        return self.likelihood.draw(self.ops, out, self.parameters, Draws(seed, examples))
+
+    def elbo(self, x: NDArray, eps: NDArray) -> Elbo:
+        """The ELBO of every example with the noise given, in nats.
+
+        Forward   elbo_b = 1/K sum_k log p(x_b | mu_b + exp(logvar_b / 2) eps_bk) - KL(q(z|x_b) || p(z))
+        Takes     x (B, D); eps (B, Z), or (B, K, Z) for K samples
+        Returns   Elbo(elbo, reconstruction, kl), each (B,)
+        Raises    ValueError for a wrong shape, a value that is not finite, or one outside [0, 1] under a Bernoulli
+        """
+        x = self._batch(x)
+        sampled, _ = self.forward(x, self._samples("eps", eps, len(x)))
+        return _elbo(sampled)
+
+    def value_and_grad(self, x: NDArray, eps: NDArray, objective: Objective = ELBO()) -> tuple[Terms, Parameters]:
+        """The terms, and the gradient of loss = -mean(objective) for every parameter.
+
+        Takes     x (B, D); eps (B, Z) or (B, K, Z); objective: `ELBO(...)`, `IWAE(...)`
+        Returns   Terms, each (B,); gradients: a mapping with the names and shapes of `parameters`
+        Raises    ValueError as `elbo`
+        """
+        x = self._batch(x)
+        terms, deltas = self.terms_and_deltas(x, self._samples("eps", eps, len(x)), objective)
+        return terms, self._gradient(deltas)
+
+    # --- forward and backward ---------------------------------------------------------------------------------------
+
+    def forward(self, x: NDArray, eps: NDArray) -> tuple[Sampled, ForwardCache]:
+        """One pass from x (B, D) and noise (B, K, Z) to the terms of the objective."""
+        rows, samples, _ = eps.shape
+        head, encoder = self.ops.network_forward(x, self._encoder)
+        z, kl, posterior = self.ops.posterior_forward(head, eps)
+        out, decoder = self.ops.network_forward(z.reshape(rows * samples, self.latent_dim), self._decoder)
+        log_likelihood, likelihood = self.likelihood.forward(
+            self.ops, x, out.reshape(rows, samples, self.data_dim), self.parameters
+        )
+        mu, logvar = head[:, : self.latent_dim], head[:, self.latent_dim :]
+        return Sampled(mu, logvar, z, kl, log_likelihood), ForwardCache(encoder, posterior, decoder, likelihood)
+
+    def backward(self, upstream: Upstream, cache: ForwardCache) -> Deltas:
+        """Reverse of `forward`, statement by statement."""
+        dout, likelihood = self.likelihood.backward(self.ops, upstream.dlog_likelihood, cache.likelihood)
+        rows, samples, _ = dout.shape
+        dz, decoder = self.ops.network_backward(
+            dout.reshape(rows * samples, self.data_dim), cache.decoder, self._decoder
+        )
+        dz = dz.reshape(rows, samples, self.latent_dim)
+        if upstream.dz is not None:
+            dz = dz + upstream.dz  # z is used by the decoder and by the objective
+        dhead = self.ops.posterior_backward(dz, upstream.dkl, cache.posterior)
+        if upstream.dmu is not None and upstream.dlogvar is not None:
+            dhead = dhead + np.concatenate([upstream.dmu, upstream.dlogvar], axis=1)  # and so are mu and logvar
+        _, encoder = self.ops.network_backward(dhead, cache.encoder, self._encoder, input_gradient=False)
+        return Deltas(encoder, decoder, likelihood)
+
+    def terms_and_deltas(self, x: NDArray, eps: NDArray, objective: Objective) -> tuple[Terms, Deltas]:
+        """Forward, objective, backward, on input that has been checked. The sums over rows are left to the caller."""
+        sampled, cache = self.forward(x, eps)
+        value, upstream = objective.evaluate(self.ops, sampled)
+        return Terms(*_elbo(sampled), value), self.backward(upstream, cache)
+
+    def _gradient(self, deltas: Deltas) -> Parameters:
+        gradient = self.parameters.zeros_like()
+        self.ops.network_gradient(deltas.encoder, gradient.network("encoder", self.activation))
+        self.ops.network_gradient(deltas.decoder, gradient.network("decoder", self.activation))
+        for name, value in deltas.likelihood.items():
+            gradient[name][...] = value
+        return gradient
+
+    # --- files ------------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to a safetensors file: complete or not at all."""
+        checkpoint.save_model(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], engine: str = "compiled") -> "VAE":
+        """Read a model that `save` or `fit` wrote; of a run with early stopping, its best parameters.
+
+        Raises    ValueError for a file that is not one of ours, is damaged, or has tensors of the wrong shape
+        """
+        return checkpoint.load_model(path, engine)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The arguments that build this architecture again."""
+        return {
+            "data_dim": self.data_dim,
+            "latent_dim": self.latent_dim,
+            "hidden": list(self.hidden),
+            "likelihood": self.likelihood.name,
+            "activation": self.activation,
+            "dtype": self.dtype.name,
+            "seed": self.seed,
+        }
+
+    def with_parameters(self, parameters: Parameters, engine: str | None = None) -> "VAE":
+        """The same architecture around other parameters, in whatever dtype they have (complex for the complex step)."""
+        other = object.__new__(VAE)
+        other.__dict__.update(self.__dict__)
+        other.engine = engine or self.engine
+        other.ops = get_engine(other.engine)
+        other.dtype = parameters.flat.dtype
+        other._use(parameters)
+        return other
+
+    def set_output_bias(self, mean: NDArray) -> None:
+        """Let the untrained decoder predict `mean` (D,), the mean of the training data."""
+        self.parameters["decoder.head.bias"][...] = self.likelihood.output_bias(mean)
+
+    def __repr__(self) -> str:
+        sizes = " - ".join(str(size) for size in (self.data_dim, *self.hidden, self.latent_dim))
+        return f"VAE({sizes}, {self.activation}, {self.likelihood.name}, {self.dtype.name}, {self.engine})"
+
+    # --- construction and checks ------------------------------------------------------------------------------------
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        encoder = self._stack("encoder", (self.data_dim, *self.hidden, 2 * self.latent_dim))
+        decoder = self._stack("decoder", (self.latent_dim, *reversed(self.hidden), self.data_dim))
+        return encoder | decoder | self.likelihood.parameter_shapes(self.data_dim)
+
+    @staticmethod
+    def _stack(prefix: str, sizes: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        shapes: dict[str, tuple[int, ...]] = {}
+        for index, (inputs, outputs) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+            stem = f"{prefix}.head" if index == len(sizes) - 2 else f"{prefix}.{index}"
+            shapes |= {f"{stem}.weight": (inputs, outputs), f"{stem}.bias": (outputs,)}
+        return shapes
+
+    def _use(self, parameters: Parameters) -> None:
+        self.parameters = parameters
+        self._encoder = parameters.network("encoder", self.activation)
+        self._decoder = parameters.network("decoder", self.activation)
+
+    def _draw_weights(self) -> None:
+        for index, (name, array) in enumerate(self.parameters.items()):
+            if name.endswith(".weight"):
+                inputs, outputs = array.shape
+                unit = uniforms(self.seed, Stream.WEIGHTS, index, np.arange(inputs), outputs)
+                array[...] = np.sqrt(6.0 / (inputs + outputs)) * (2.0 * unit - 1.0)
+
+    def _batch(self, x: NDArray) -> NDArray:
+        x = as_data(x, self.data_dim, unit_interval=self.likelihood.unit_interval)
+        dtype = self.dtype if self.dtype.kind == "f" else np.dtype("float64")
+        return self.ops.gather_rows(x, np.arange(len(x)), dtype)
+
+    def _samples(self, name: str, array: NDArray, rows: int) -> NDArray:
+        """Noise or latent points (B, Z) or (B, K, Z), as (B, K, Z) in the model's dtype."""
+        array = np.asarray(array)
+        shape_fits = array.ndim in (2, 3) and array.shape[0] == rows and array.shape[-1] == self.latent_dim
+        if not shape_fits or array.size == 0 or array.dtype.kind not in "fiu":
+            raise ValueError(
+                f"{name} is {array.dtype} of shape {array.shape}; expected real numbers of shape "
+                f"({rows}, {self.latent_dim}) or ({rows}, K, {self.latent_dim})"
+            )
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} holds NaN or infinity; expected finite numbers")
+        dtype = self.dtype if self.dtype.kind == "f" else np.dtype("float64")
+        return np.ascontiguousarray(array.reshape(rows, -1, self.latent_dim), dtype)
+
+    def _decoder_output(self, z: NDArray) -> NDArray:
+        z = np.asarray(z)
+        if z.ndim == 0 or z.shape[-1] != self.latent_dim or z.dtype.kind not in "fiu":
+            raise ValueError(f"z is {z.dtype} {z.shape}; expected real numbers of shape (..., {self.latent_dim})")
+        rows = np.ascontiguousarray(z.reshape(-1, self.latent_dim), self.dtype)
+        out, _ = self.ops.network_forward(rows, self._decoder)
+        return out.reshape(*z.shape[:-1], self.data_dim)
+
+
+def _elbo(sampled: Sampled) -> Elbo:
+    reconstruction = sampled.log_likelihood.mean(axis=1)
+    return Elbo(reconstruction - sampled.kl, reconstruction, sampled.kl)
+
+
+def _positive(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1")
+    return int(value)
+
+
+def _one_of(name: str, value: str, names: Iterable[str]) -> str:
+    if value not in names:
+        raise ValueError(f"{name} is {value!r}; expected one of {', '.join(names)}")
+    return value
+
+
+def _seed(seed: int) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**64:
+        raise ValueError(f"seed is {seed!r}; expected a whole number from 0 to 2^64 - 1")
+    return int(seed)
