@@ -1,6 +1,7 @@
 """The user's own arrays: .npy and .npz (without pickle), and .csv with or without a header line."""
 
 import csv
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -17,7 +18,19 @@ TRAIN_KEYS = ("train", "x_train", "train_images", "x", "data", "images")
 HELD_OUT_KEYS = ("held_out", "test", "x_test", "test_images")
 DELIMITERS = ",;\t"
 # what a damaged .npy or .npz makes NumPy and zipfile raise
-DAMAGE = (ValueError, EOFError, OSError, MemoryError, OverflowError, SyntaxError, TypeError, NotImplementedError)
+DAMAGE = (
+    ValueError,
+    EOFError,
+    OSError,
+    MemoryError,
+    OverflowError,
+    SyntaxError,
+    TypeError,
+    NotImplementedError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 class Arrays(NamedTuple):
@@ -54,12 +67,12 @@ def read_npz(path: Path) -> Arrays:
     """
     _check_start(path, b"PK", "NumPy's .npz format, a zip archive")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             train, held_out = _choose(path, archive.files)
             arrays = [archive[key] for key in (train, held_out) if key is not None]
     except DataError:
         raise
-    except (*DAMAGE, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGE as error:
         raise DataError(
             f"{path}: cannot be read ({one_line(error)}); expected a complete .npz file of numbers"
         ) from None

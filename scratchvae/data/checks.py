@@ -16,6 +16,9 @@ EXACT_IN_FLOAT32 = 1 << 24  # every whole number up to here is a float32
 class DataError(ValueError):
     """Data, or a file of data, that cannot be used. The message is one line: what was found, what is expected."""
 
+    def __init__(self, message: str):
+        super().__init__(one_line(message))  # a file's name may hold a line break
+
 
 def one_line(error: object) -> str:
     """The text of an error with its line breaks taken out."""

@@ -79,8 +79,8 @@ def _existing(source: str | PathLike[str]) -> Path:
     if not isinstance(source, str | os.PathLike):
         raise DataError(f"data of type {type(source).__name__}; expected {EXPECTED}")
     path = Path(source)
-    if not path.exists():
-        raise DataError(f"{source}: no such data set or file; expected {EXPECTED}")
+    if not os.fspath(source) or not path.exists():
+        raise DataError(f"{os.fspath(source)!r}: no such data set or file; expected {EXPECTED}")
     return path
 
 

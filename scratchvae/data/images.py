@@ -1,6 +1,7 @@
 """A folder of images of one size, as grey bytes. Needs Pillow."""
 
 import struct
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,11 +48,13 @@ def _read_image(path: Path) -> NDArray:
             f"{path}: Pillow is not installed; expected it to read images (pip install 'scratchvae[images]')"
         ) from None
     try:
-        with Image.open(path) as image:
-            return _grey(image, path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of notes inside the file, such as the camera's
+            with Image.open(path) as image:
+                return _grey(image, path)
     except DataError:
         raise
-    except DAMAGE as error:
+    except (*DAMAGE, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: cannot be read ({one_line(error)}); expected an image") from None
 
 

@@ -1,0 +1,149 @@
+""".npy, .npz and .csv: what was written is read, and damaged or foreign files are refused in one line."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_files import message_of, planted
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from scratchvae.data import load
+from scratchvae.data.arrays import read_csv, read_npy, read_npz
+
+X = np.random.default_rng(0).random((10, 3)).astype(np.float32)
+
+
+def saved(save, *arrays, **named) -> bytes:
+    buffer = io.BytesIO()
+    save(buffer, *arrays, **named)
+    return buffer.getvalue()
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    array=hnp.arrays(
+        st.sampled_from([np.uint8, np.float32, np.float64, np.dtype(">f4"), np.int64, np.bool_]),
+        hnp.array_shapes(min_dims=1, max_dims=4, max_side=5),
+    )
+)
+def test_an_npy_array_comes_back_as_written(tmp_path_factory, array):
+    path = tmp_path_factory.mktemp("npy") / "x.npy"
+    np.save(path, array)
+    np.testing.assert_array_equal(read_npy(path), array)
+
+
+def test_a_fortran_ordered_npy_comes_back_as_written(tmp_path):
+    np.save(tmp_path / "x.npy", np.asfortranarray(X))
+    np.testing.assert_array_equal(read_npy(tmp_path / "x.npy"), X)
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        (b"", ["an empty file", "expected NumPy's .npy format"]),
+        (b"\x80\x04K\x01.", ["starts with bytes '80 04 4b 01 2e'", "expected NumPy's .npy format"]),
+        (saved(np.save, X)[:50], ["cannot be read", "expected a complete .npy file"]),
+        (saved(np.save, X).replace(b"}", b"{"), ["cannot be read", "expected a complete .npy file"]),
+        (saved(np.save, X)[:-1], ["expected a complete .npy file"]),
+        (saved(np.save, X) + b"\0", ["bytes; its header, (10, 3) of float32, expects"]),
+        (saved(np.save, np.array([[1, "a"]], object)), ["cannot be read", "expected a complete .npy file of numbers"]),
+        (saved(np.save, np.array([["a", "b"]])), ["array of <U1", "expected numbers"]),
+        (saved(np.save, X.astype(complex)), ["array of complex128", "expected numbers"]),
+        (saved(np.save, np.zeros((0, 3))), ["empty, shape (0, 3)", "expected at least one row"]),
+        (saved(np.save, np.zeros((0, 8, 8))), ["empty, shape (0, 8, 8)", "expected at least one row"]),
+        (saved(np.save, np.zeros(3)), ["1-D, shape (3,)", "expected 2-D"]),
+        (saved(np.save, np.float32(3)), ["0-D, shape ()", "expected 2-D"]),
+        (saved(np.save, np.zeros((1, 3))), ["1 row", "expected at least 2"]),
+        (saved(np.save, planted(X, 7, 2, np.nan)), ["row 7, column 2", "is nan", "expected finite numbers"]),
+        (saved(np.save, np.eye(4, dtype=np.uint8)), ["uint8 with no value above 1", "expected pixels 0..255"]),
+    ],
+)
+def test_a_bad_npy_is_refused_naming_the_file(write, content, parts):
+    path = write("x.npy", content)
+    message_of(lambda: load(path), str(path), *parts)
+
+
+def test_a_pickle_is_never_loaded(write):
+    import pickle
+
+    path = write("x.npy", pickle.dumps(print))
+    message_of(lambda: load(path), "expected NumPy's .npy format")
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_the_only_array_of_an_npz_is_the_data(write, save):
+    arrays = read_npz(write("x.npz", saved(save, whatever=X)))
+    np.testing.assert_array_equal(arrays.train, X)
+    assert arrays.held_out is None
+    assert arrays.found == "array 'whatever'"
+
+
+@pytest.mark.parametrize(("train", "held_out"), [("x_train", "x_test"), ("train", "held_out"), ("X", "test")])
+def test_an_npz_with_its_own_held_out_part_is_not_split_again(write, train, held_out):
+    data = load(write("x.npz", saved(np.savez, **{train: X[:7], held_out: X[7:], "y_train": np.arange(7)})))
+    np.testing.assert_array_equal(data.train, X[:7])
+    np.testing.assert_array_equal(data.held_out, X[7:])
+    assert repr(train) in data.found
+    assert repr(held_out) in data.found
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        (b"", ["an empty file", "expected NumPy's .npz format"]),
+        (saved(np.save, X), ["starts with bytes '93 4e'", "expected NumPy's .npz format"]),
+        (saved(np.savez, x=X)[:-30], ["cannot be read", "expected a complete .npz file"]),
+        (saved(np.savez, x=X).replace(X.tobytes(), X[::-1].tobytes()), ["cannot be read", "CRC"]),
+        (saved(np.savez, x=np.array([[None]])), ["cannot be read", "expected a complete .npz file of numbers"]),
+        (saved(np.savez), ["holds no array", "expected one array"]),
+        (saved(np.savez, a=X, b=X), ["holds 2 arrays ('a', 'b')", "expected one array, or one named train"]),
+        (saved(np.savez, x=X, train=X), ["holds 2 arrays ('x', 'train')", "expected one array"]),
+        (saved(np.savez, x=X, test=X[:, :2]), ["held out: 2 columns", "expected data_dim = 3"]),
+        (saved(np.savez, x=X, test=X.astype(np.uint8)), ["held out: of uint8", "expected float32"]),
+        (saved(np.savez, x=X, test=X[:0]), ["held out: empty", "expected at least one row"]),
+    ],
+)
+def test_a_bad_npz_is_refused_naming_the_file(write, content, parts):
+    path = write("x.npz", content)
+    message_of(lambda: load(path), str(path), *parts)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("header", ["", "a{0}b{0}c\n", '"x 1"{0}"x{0}2"{0}"x 3"\n', "# made by hand\n", "\ufeff"])
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_a_csv_is_read_with_a_header_or_without(write, delimiter, header, ending):
+    rows = ending.join(delimiter.join(repr(float(value)) for value in row) for row in X)
+    text = header.format(delimiter).replace("\n", ending) + rows + ending + ending
+    np.testing.assert_array_equal(read_csv(write("x.csv", text.encode())), X.astype(np.float64))
+
+
+@settings(deadline=None, max_examples=30)
+@given(array=hnp.arrays(np.float64, hnp.array_shapes(min_dims=2, max_dims=2, max_side=6)))
+def test_every_number_survives_a_csv(tmp_path_factory, array):
+    path: Path = tmp_path_factory.mktemp("csv") / "x.csv"
+    path.write_text("\n".join(",".join(repr(float(value)) for value in row) for row in array))
+    np.testing.assert_array_equal(read_csv(path), array)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        (b"", ["no line of numbers", "expected lines of comma-separated numbers"]),
+        (b"a,b,c\n", ["no line of numbers"]),
+        (b"a,b\n1,2\n3,x\n", ["line 3, column 2 is 'x'", "expected a number"]),
+        (b"1,2\n\n3,\n", ["line 3, column 2 is ''", "expected a number"]),
+        (b"1,x\n3,4\n", ["line 1, column 2 is 'x'", "expected a number"]),
+        (b"1,2\n3,4,5\n", ["line 2 has 3 fields", "expected 2 as in line 1"]),
+        (b"1,2\n3\n", ["line 2 has 1 fields", "expected 2 as in line 1"]),
+        (b"a,b\n0,1\n1,nan\n", ["row 1, column 1 (counted from 0) is nan", "expected finite numbers"]),
+        (b"0,1\n1e999,0\n", ["row 1, column 0 (counted from 0) is inf", "expected finite numbers"]),
+        (b"\xff\xfe1\x00,\x00", ["not text in UTF-8", "expected lines of comma-separated numbers"]),
+        (b'1,2\n"' + b"3" * 200_000, ["expected"]),
+    ],
+)
+def test_a_bad_csv_is_refused_naming_file_and_line(write, text, parts):
+    path = write("x.csv", text)
+    message_of(lambda: load(path), str(path), *parts)
