@@ -1,0 +1,77 @@
+"""Which vector width the kernels are compiled for, and when BLAS would be the better choice.
+
+`SCRATCHVAE_SIMD` forces a width: avx512, avx2, or portable (128 bits: SSE2, NEON). It is read when the compiled engine
+is imported, before the first kernel is compiled. Numba then targets that processor as a whole, and since its cache on
+disk is keyed by the target, kernels of different widths never meet.
+"""
+
+import os
+from typing import NamedTuple
+
+import llvmlite.binding as llvm
+import numba
+
+
+class Width(NamedTuple):
+    """What the micro-kernels need to know of a target."""
+
+    name: str
+    bytes: int  # of one vector register
+    rows: int  # a tile of the product: rows x vectors accumulators, which must leave registers for a row of B
+    vectors: int
+    sparse_vectors: int  # the same for the kernels that skip zeros, two rows high
+    fused: bool  # multiply-add with one rounding
+
+
+# (processor, features) for Numba: x86-64-v4, x86-64-v3 and the x86-64 baseline, which has no fused multiply-add.
+TARGETS = {
+    "avx512": ("skylake-avx512", "+avx512f,+avx512dq,+avx512bw,+avx512vl,+avx512cd,+avx2,+fma,+bmi,+bmi2,+lzcnt,+popcnt,-prefer-256-bit"),
+    "avx2": ("haswell", "+avx2,+fma,+bmi,+bmi2,+lzcnt,+popcnt,+f16c"),
+    "portable": ("x86-64", "+sse2"),
+}
+WIDTHS = {
+    "avx512": Width("avx512", 64, 8, 3, 8, True),
+    "avx2": Width("avx2", 32, 6, 2, 5, True),
+    "neon": Width("neon", 16, 8, 3, 8, True),
+    "portable": Width("portable", 16, 4, 2, 5, False),
+}
+
+
+def _host_width() -> str:
+    """The widest of `WIDTHS` that this processor has."""
+    features = llvm.get_host_cpu_features()
+    if llvm.get_default_triple().startswith(("aarch64", "arm64")):
+        return "neon"
+    if features.get("avx512f") and features.get("avx512vl") and features.get("avx512dq"):
+        return "avx512"
+    return "avx2" if features.get("avx2") and features.get("fma") else "portable"
+
+
+def _choose() -> Width:
+    """The forced width, else the host's. Raises ValueError for a name that is unknown or wider than the host."""
+    host = _host_width()
+    forced = os.environ.get("SCRATCHVAE_SIMD", "")
+    if forced in ("", host):
+        return WIDTHS[host]
+    narrower = list(TARGETS)[list(TARGETS).index(host) :] if host in TARGETS else []
+    if forced not in narrower:
+        raise ValueError(f"SCRATCHVAE_SIMD is {forced!r}; this processor has {', '.join(narrower or [host])}")
+    numba.config.CPU_NAME, numba.config.CPU_FEATURES = TARGETS[forced]
+    return WIDTHS[forced]
+
+
+SIMD = _choose()
+
+
+def simd_name() -> str:
+    """avx512, avx2, neon or portable: what the compiled kernels use."""
+    return SIMD.name
+
+
+def matrix_engine() -> str:
+    """Who multiplies matrices: always our kernel, so that results have the same bits for any thread count.
+
+    Measured on AVX-512, where it beats OpenBLAS and MKL. A host where BLAS should be faster (Apple's matrix unit;
+    Intel's MKL on AVX2) would get its line here.
+    """
+    return "scratchvae"
