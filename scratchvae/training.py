@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scratchvae.checkpoint import TrainingState, load_state, save_model
 from scratchvae.data.binarize import binarize as draw_batch
 from scratchvae.data.binarize import check_method
-from scratchvae.data.checks import as_data
+from scratchvae.data.checks import as_data, check_pixels
 from scratchvae.objectives import ELBO, Objective
 from scratchvae.parameters import Parameters
 from scratchvae.progress import Progress, progress_bar
@@ -310,6 +310,8 @@ def _check(vae, x, validation, epochs, batch_size, learning_rate, objective, bin
     unit_interval = vae.likelihood.unit_interval
     method = binarize if binarize is not None else ("dynamic" if unit_interval else "none")
     x = as_data(x, vae.data_dim, unit_interval)
+    if unit_interval:
+        check_pixels(x, "x")
     check_method(method, x if unit_interval else None, allow_grey)
     if method != "none" and not unit_interval:
         raise ValueError(f"binarize is {method!r} under likelihood {vae.likelihood.name!r}; expected 'none'")
