@@ -1,0 +1,127 @@
+"""Random arguments for every operation, so that a proof can walk over all of them and miss none."""
+
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+from hypothesis import strategies as st
+from numpy.random import Generator
+
+
+class Arguments(NamedTuple):
+    """Arguments of `name_forward`, and which of them `name_backward` gives gradients for, in its order."""
+
+    values: tuple[Any, ...]
+    differentiable: tuple[int, ...]
+
+
+class Sizes(NamedTuple):
+    b: int  # examples
+    k: int  # samples
+    d: int  # dimensions
+
+
+sizes = st.builds(Sizes, st.integers(1, 6), st.integers(1, 5), st.integers(1, 9))
+generators = st.builds(np.random.default_rng, st.integers(0, 2**32 - 1))
+
+
+def _elementwise(rng: Generator, n: Sizes) -> Arguments:
+    a = rng.uniform(-3, 3, size=(n.b, n.d))
+    a[0, 0] = abs(a[0, 0])  # a relu that is dead everywhere has no gradient to compare
+    return Arguments((a,), (0,))
+
+
+def _dense(rng: Generator, n: Sizes) -> Arguments:
+    bias = rng.normal(size=n.k)
+    bias[0] += 10  # one unit that is alive, for relu
+    weight = rng.normal(size=(n.d, n.k)) / n.d
+    activation = rng.choice(["identity", "relu"])  # the saturating ones are walked over by name, and in whole models
+    return Arguments((rng.uniform(-1, 1, size=(n.b, n.d)), weight, bias, str(activation)), (0, 1, 2))
+
+
+def _posterior(rng: Generator, n: Sizes) -> Arguments:
+    return Arguments((rng.normal(size=(n.b, 2 * n.d)), rng.normal(size=(n.b, n.k, n.d))), (0,))
+
+
+def _reparameterize(rng: Generator, n: Sizes) -> Arguments:
+    return Arguments((*rng.normal(size=(2, n.b, n.d)), rng.normal(size=(n.b, n.k, n.d))), (0, 1))
+
+
+def _kl(rng: Generator, n: Sizes) -> Arguments:
+    return Arguments(tuple(rng.normal(size=(2, n.b, n.d))), (0, 1))
+
+
+def _log_density(rng: Generator, n: Sizes) -> Arguments:
+    return Arguments((rng.normal(size=(n.b, n.k, n.d)), *rng.normal(size=(2, n.b, n.d))), (0, 1, 2))
+
+
+def _standard_log_density(rng: Generator, n: Sizes) -> Arguments:
+    return Arguments((rng.normal(size=(n.b, n.k, n.d)),), (0,))
+
+
+def _bernoulli(rng: Generator, n: Sizes) -> Arguments:
+    x = (rng.random((n.b, n.d)) < 0.5).astype(float)
+    return Arguments((x, rng.normal(size=(n.b, n.k, n.d))), (1,))
+
+
+def _gaussian_likelihood(rng: Generator, n: Sizes) -> Arguments:
+    logvar = rng.normal(size=rng.choice([1, n.d]))
+    return Arguments((rng.normal(size=(n.b, n.d)), rng.normal(size=(n.b, n.k, n.d)), logvar), (1, 2))
+
+
+def _unit_gaussian(rng: Generator, n: Sizes) -> Arguments:
+    return Arguments((rng.normal(size=(n.b, n.d)), rng.normal(size=(n.b, n.k, n.d))), (1,))
+
+
+def _log_weights(rng: Generator, n: Sizes) -> Arguments:
+    return Arguments((3 * rng.normal(size=(n.b, n.k)),), (0,))
+
+
+PAIRS: MappingProxyType[str, Callable[[Generator, Sizes], Arguments]] = MappingProxyType(
+    {
+        "identity": _elementwise,
+        "tanh": _elementwise,
+        "relu": _elementwise,
+        "sigmoid": _elementwise,
+        "softplus": _elementwise,
+        "dense": _dense,
+        "reparameterize": _reparameterize,
+        "kl_to_prior": _kl,
+        "posterior": _posterior,
+        "gaussian_log_density": _log_density,
+        "standard_normal_log_density": _standard_log_density,
+        "bernoulli_log_likelihood": _bernoulli,
+        "gaussian_log_likelihood": _gaussian_likelihood,
+        "unit_gaussian_log_likelihood": _unit_gaussian,
+        "log_sum_exp": _log_weights,
+        "importance_bound": _log_weights,
+    }
+)
+"""name -> arguments of name_forward. `network` is checked on its own, because its backward comes in two halves."""
+
+VALUES: MappingProxyType[str, Callable[[Generator, Sizes], tuple]] = MappingProxyType(
+    {
+        "kl_per_dimension": lambda rng, n: _kl(rng, n).values,
+        "effective_sample_size": lambda rng, n: _log_weights(rng, n).values,
+        "gather_rows": lambda rng, n: (
+            rng.integers(0, 256, (n.b, n.d), dtype=np.uint8),
+            rng.integers(0, n.b, n.k),
+            np.dtype("float64"),
+        ),
+        "philox4x32": lambda rng, n: (*rng.integers(0, 2**32, (4, n.b), dtype=np.uint32), n.k, n.d),
+        "random_words": lambda rng, n: (n.k, 3, n.d, rng.integers(0, 2**32, n.b), n.d),
+        "normals": lambda rng, n: (2**40 + n.k, 3, n.d, rng.integers(0, 2**32, n.b), n.d),
+        "uniforms": lambda rng, n: (n.k, 3, n.d, rng.integers(0, 2**32, n.b), n.d),
+        "bernoulli_bytes": lambda rng, n: (
+            rng.integers(0, 256, (n.b, n.d), dtype=np.uint8),
+            rng.integers(0, n.b, n.k),
+            n.k, 2, n.d, np.arange(n.k),
+        ),
+        "bernoulli_probabilities": lambda rng, n: (rng.random((n.b, n.d)), n.k, 2, n.d, np.arange(n.b)),
+        "permutation": lambda rng, n: (n.k, 1, n.b, 7 * n.d),
+    }
+)  # fmt: skip
+"""name -> arguments, for the operations without a backward pass that return a value."""
+
+IN_PLACE = ("adam_update", "network_gradient", "network_adam")

@@ -1,0 +1,38 @@
+"""The importance-weighted bound and the effective sample size, at their extremes."""
+
+import numpy as np
+from hypothesis import given
+
+from scratchvae import reference
+from tests.proofs.checks import the_best_sample_has_the_largest_weight
+from tests.proofs.pairs import generators, sizes
+
+
+def test_the_best_sample_has_the_largest_weight_on_both_engines(ops):
+    the_best_sample_has_the_largest_weight(ops.importance_bound_forward)
+
+
+def test_one_sample_gives_its_own_log_weight(ops):
+    bound, weights = ops.importance_bound_forward(np.array([[-3.5], [2.0]]))
+    np.testing.assert_allclose(bound, [-3.5, 2.0], rtol=1e-15)
+    np.testing.assert_array_equal(weights, [[1.0], [1.0]])
+
+
+@given(rng=generators, n=sizes)
+def test_the_bound_lies_between_the_mean_and_the_largest_log_weight(rng, n):
+    log_weights = 4 * rng.normal(size=(n.b, n.k))
+    bound, _ = reference.importance_bound_forward(log_weights)
+    assert (bound >= log_weights.mean(axis=1) - 1e-12).all(), "Jensen"
+    assert (bound <= log_weights.max(axis=1) + 1e-12).all()
+
+
+def test_equal_weights_are_worth_all_samples_and_one_large_weight_is_worth_one(ops):
+    size = ops.effective_sample_size(np.array([[-700.0] * 8, [0.0] + [-800.0] * 7]))
+    np.testing.assert_allclose(size, [8, 1], rtol=1e-12)
+
+
+@given(rng=generators, n=sizes)
+def test_the_effective_sample_size_lies_between_one_and_the_number_of_samples(rng, n):
+    size = reference.effective_sample_size(5 * rng.normal(size=(n.b, n.k)))
+    assert (size >= 1 - 1e-12).all()
+    assert (size <= n.k + 1e-12).all()

@@ -1,0 +1,85 @@
+"""The gradient checker: it passes what is right, and its controls fail."""
+
+import numpy as np
+import pytest
+
+import scratchvae as sv
+from scratchvae import reference
+from scratchvae.gradcheck import GATES
+from tests.cases import build
+
+METHODS = tuple(GATES)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_gradient_that_is_wrong_by_a_thousandth_fails(method, plant):
+    true = reference.bernoulli_log_likelihood_backward
+    plant("bernoulli_log_likelihood_backward", lambda dll, cache: 1.001 * true(dll, cache))
+    table = sv.check_gradients(*build(), method=method)
+    assert not table.passed
+    errors = {row.parameter: row.error for row in table}
+    assert errors["decoder.head.bias"] == pytest.approx(1e-3, rel=0.01)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_one_wrong_tensor_fails_alone(method, plant):
+    true = reference.kl_to_prior_backward
+    draw_backward = reference.reparameterize_backward
+
+    def posterior_backward(dz, dkl, cache):
+        dmu, dlogvar = true(dkl, cache.kl)
+        dmu_draw, dlogvar_draw = draw_backward(dz, cache.draw)
+        return np.concatenate([dmu + dmu_draw, 1.001 * dlogvar + dlogvar_draw], axis=1)
+
+    plant("posterior_backward", posterior_backward)
+    failed = {row.parameter for row in sv.check_gradients(*build(), method=method) if not row.passed}
+    assert failed == {"encoder.0.weight", "encoder.0.bias", "encoder.head.weight", "encoder.head.bias"}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_tensor_whose_gradient_is_zero_everywhere_fails(method):
+    case = build(activation="relu")
+    case.vae.parameters["decoder.0.bias"][...] = -1e3  # every hidden unit of the decoder is dead
+    table = sv.check_gradients(*case, method=method)
+    dead = {row.parameter: row for row in table if row.norm == 0}
+    assert "decoder.0.weight" in dead
+    assert not any(row.passed for row in dead.values())
+    assert not table.passed
+    assert "zero everywhere" in str(table)
+
+
+def test_a_gradient_of_zero_where_the_true_one_is_not_fails(plant):
+    plant("unit_gaussian_log_likelihood_backward", lambda dll, cache: np.zeros_like(cache.deviation))
+    table = sv.check_gradients(*build(likelihood="gaussian"))
+    assert {row.parameter: row.error for row in table}["decoder.head.bias"] == 1.0
+    assert not table.passed
+
+
+def test_the_checker_leaves_the_model_as_it_was(engine):
+    vae, x, eps = build(dtype="float32", engine=engine)
+    before = vae.parameters.copy()
+    assert sv.check_gradients(vae, x, eps).passed, "a float32 model is checked in float64"
+    np.testing.assert_array_equal(vae.parameters.flat, before.flat)
+
+
+def test_some_coordinates_of_a_large_tensor_can_stand_for_all():
+    case = build(data_dim=30, hidden=(20,))
+    table = sv.check_gradients(*case, coordinates=5)
+    assert table.passed
+    assert {row.parameter: row.coordinates for row in table}["encoder.0.weight"] == 5
+    assert table.worst in tuple(table)
+
+
+def test_the_table_prints_one_line_a_parameter():
+    case = build()
+    text = str(sv.check_gradients(*case))
+    assert len(text.splitlines()) == 1 + len(case.vae.parameters)
+    assert text.count(" ok") == len(case.vae.parameters)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"), [({"method": "forward"}, "forward.*complex"), ({"coordinates": 0}, "0.*1")]
+)
+def test_a_check_that_cannot_be_done_is_refused(asked, message):
+    with pytest.raises(ValueError, match=message):
+        sv.check_gradients(*build(), **asked)
