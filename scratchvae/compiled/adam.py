@@ -1,0 +1,49 @@
+"""Twin of `reference.adam`: one pass over the four arrays."""
+
+import math
+
+import numpy as np
+from numba import njit, prange
+from numpy.typing import NDArray
+
+from scratchvae.compiled.slices import slices_for
+
+
+@njit(cache=True, error_model="numpy")
+def _update(p, g, m, v, constants):
+    beta1, one_minus_beta1, beta2, one_minus_beta2, size, epsilon = constants
+    for i in range(p.size):
+        m[i] = beta1 * m[i] + one_minus_beta1 * g[i]
+        v[i] = beta2 * v[i] + one_minus_beta2 * g[i] * g[i]
+        p[i] = p[i] - size * m[i] / (np.sqrt(v[i]) + epsilon)
+
+
+@njit(cache=True, parallel=True)
+def _update_parallel(p, g, m, v, constants, slices):
+    for t in prange(slices):
+        first, last = p.size * t // slices, p.size * (t + 1) // slices
+        _update(p[first:last], g[first:last], m[first:last], v[first:last], constants)
+
+
+def adam_update(
+    parameters: NDArray,
+    gradient: NDArray,
+    first: NDArray,
+    second: NDArray,
+    step: int,
+    learning_rate: float,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    epsilon: float = 1e-8,
+) -> None:
+    """See `reference.adam.adam_update`."""
+    number = parameters.dtype.type
+    correction = math.sqrt(1 - beta2**step)
+    size = learning_rate * correction / (1 - beta1**step)
+    constants = tuple(number(c) for c in (beta1, 1 - beta1, beta2, 1 - beta2, size, epsilon * correction))
+    gradient = np.ascontiguousarray(gradient, parameters.dtype)
+    slices = slices_for(parameters.size)
+    if slices > 1:
+        _update_parallel(parameters, gradient, first, second, constants, slices)
+    else:
+        _update(parameters, gradient, first, second, constants)

@@ -1,0 +1,85 @@
+"""Twin of `reference.bernoulli`: value and derivative in one read of the logits."""
+
+import numpy as np
+from numba import njit, prange
+from numpy.typing import NDArray
+
+from scratchvae.compiled.slices import slices_for
+from scratchvae.compiled.vector_math import softplus_sigmoid, sum_row
+from scratchvae.reference.bernoulli import BernoulliCache
+
+
+@njit(cache=True, error_model="numpy")
+def _row(x, logits, terms, derivative):
+    for d in range(logits.size):
+        pixel = logits.dtype.type(x[d])
+        softplus, sigmoid = softplus_sigmoid(logits[d])
+        terms[d] = pixel * logits[d] - softplus
+        derivative[d] = pixel - sigmoid
+
+
+@njit(cache=True, error_model="numpy")
+def _rows(x, logits, log_likelihood, derivative, first, last):
+    samples = logits.shape[1]
+    terms = np.empty(logits.shape[2], logits.dtype)
+    for row in range(first, last):
+        b, k = row // samples, row % samples
+        _row(x[b], logits[b, k], terms, derivative[b, k])
+        log_likelihood[b, k] = sum_row(terms)
+
+
+@njit(cache=True, parallel=True)
+def _rows_parallel(x, logits, log_likelihood, derivative, slices):
+    rows = logits.shape[0] * logits.shape[1]
+    for t in prange(slices):
+        _rows(x, logits, log_likelihood, derivative, rows * t // slices, rows * (t + 1) // slices)
+
+
+def bernoulli_log_likelihood_forward(x: NDArray, logits: NDArray) -> tuple[NDArray, BernoulliCache]:
+    """See `reference.bernoulli.bernoulli_log_likelihood_forward`."""
+    x, logits = np.ascontiguousarray(x), np.ascontiguousarray(logits)
+    log_likelihood, derivative = np.empty(logits.shape[:2], logits.dtype), np.empty_like(logits)
+    slices = slices_for(logits.size)
+    if slices > 1:
+        _rows_parallel(x, logits, log_likelihood, derivative, slices)
+    else:
+        _rows(x, logits, log_likelihood, derivative, 0, log_likelihood.size)
+    return log_likelihood, BernoulliCache(derivative)
+
+
+def bernoulli_log_likelihood_backward(dlog_likelihood: NDArray, cache: BernoulliCache) -> NDArray:
+    """See `reference.bernoulli.bernoulli_log_likelihood_backward`."""
+    return scale_rows(dlog_likelihood, cache.derivative)
+
+
+@njit(cache=True)
+def _scale(factor, source, target):
+    for d in range(source.size):
+        target[d] = factor * source[d]
+
+
+@njit(cache=True)
+def _scale_rows(factors, source, target, first, last):
+    samples = source.shape[1]
+    for row in range(first, last):
+        b, k = row // samples, row % samples
+        _scale(factors[b, k], source[b, k], target[b, k])
+
+
+@njit(cache=True, parallel=True)
+def _scale_rows_parallel(factors, source, target, slices):
+    rows = source.shape[0] * source.shape[1]
+    for t in prange(slices):
+        _scale_rows(factors, source, target, rows * t // slices, rows * (t + 1) // slices)
+
+
+def scale_rows(factors: NDArray, source: NDArray) -> NDArray:
+    """factors (B, K) times source (B, K, D), row by row."""
+    factors = np.ascontiguousarray(factors, source.dtype)
+    target = np.empty_like(source)
+    slices = slices_for(source.size)
+    if slices > 1:
+        _scale_rows_parallel(factors, source, target, slices)
+    else:
+        _scale_rows(factors, source, target, 0, factors.size)
+    return target

@@ -1,0 +1,38 @@
+"""Twin of `reference.gather`: rows are converted as they are read, so that a data set can stay uint8."""
+
+import numpy as np
+from numba import njit, prange
+from numpy.typing import DTypeLike, NDArray
+
+from scratchvae.compiled.slices import slices_for
+
+
+@njit(cache=True, error_model="numpy")
+def _convert(source, scale, target):
+    for d in range(source.size):
+        target[d] = target.dtype.type(source[d]) / scale
+
+
+@njit(cache=True, error_model="numpy")
+def _gather(data, rows, scale, batch, first, last):
+    for b in range(first, last):
+        _convert(data[rows[b]], scale, batch[b])
+
+
+@njit(cache=True, parallel=True)
+def _gather_parallel(data, rows, scale, batch, slices):
+    for t in prange(slices):
+        _gather(data, rows, scale, batch, rows.size * t // slices, rows.size * (t + 1) // slices)
+
+
+def gather_rows(data: NDArray, rows: NDArray, dtype: DTypeLike) -> NDArray:
+    """See `reference.gather.gather_rows`."""
+    data, rows = np.ascontiguousarray(data), np.asarray(rows)
+    batch = np.empty((rows.size, data.shape[1]), dtype)
+    scale = batch.dtype.type(255 if data.dtype == np.uint8 else 1)  # a division, as in the reference: the same bits
+    slices = slices_for(batch.size)
+    if slices > 1:
+        _gather_parallel(data, rows, scale, batch, slices)
+    else:
+        _gather(data, rows, scale, batch, 0, rows.size)
+    return batch

@@ -1,0 +1,143 @@
+"""Twins of `reference.gaussian`: densities in one pass over the samples.
+
+Draw and KL in one are in `posterior`; what stands here under their own names is for objectives that need one alone.
+"""
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from scratchvae.compiled.vector_math import exp, sum_row
+from scratchvae.reference.gaussian import (
+    LOG_2_PI,
+    GaussianLogDensityCache,
+    KLCache,
+    ReparameterizeCache,
+    kl_to_prior_backward,
+    reparameterize_backward,
+)
+
+__all__ = [
+    "gaussian_log_density_backward",
+    "gaussian_log_density_forward",
+    "kl_per_dimension",
+    "kl_to_prior_backward",
+    "kl_to_prior_forward",
+    "reparameterize_backward",
+    "reparameterize_forward",
+    "standard_normal_log_density_backward",
+    "standard_normal_log_density_forward",
+]
+
+
+@njit(cache=True, error_model="numpy")
+def _exp_of_multiple(factor, a, out):
+    for i in range(a.size):
+        out[i] = exp(factor * a[i])
+
+
+def _exp(factor: float, a: NDArray) -> NDArray:
+    """exp(factor a)."""
+    a = np.ascontiguousarray(a)
+    out = np.empty_like(a)
+    _exp_of_multiple(a.dtype.type(factor), a.reshape(-1), out.reshape(-1))
+    return out
+
+
+def reparameterize_forward(mu: NDArray, logvar: NDArray, eps: NDArray) -> tuple[NDArray, ReparameterizeCache]:
+    """See `reference.gaussian.reparameterize_forward`."""
+    std = _exp(0.5, logvar)
+    return mu[:, None, :] + std[:, None, :] * eps, ReparameterizeCache(std, eps)
+
+
+def kl_to_prior_forward(mu: NDArray, logvar: NDArray) -> tuple[NDArray, KLCache]:
+    """See `reference.gaussian.kl_to_prior_forward`."""
+    variance = _exp(1, logvar)
+    return 0.5 * (mu * mu + variance - 1 - logvar).sum(axis=1), KLCache(mu, variance)
+
+
+def kl_per_dimension(mu: NDArray, logvar: NDArray) -> NDArray:
+    """See `reference.gaussian.kl_per_dimension`."""
+    return 0.5 * (mu * mu + _exp(1, logvar) - 1 - logvar)
+
+
+@njit(cache=True, error_model="numpy")
+def _density_terms(z, mu, logvar, precision, deviation, terms):
+    for j in range(z.size):
+        deviation[j] = z[j] - mu[j]
+        terms[j] = logvar[j] + deviation[j] * deviation[j] * precision[j]
+
+
+@njit(cache=True, error_model="numpy")
+def _density(z, mu, logvar, precision, deviation, log_density):
+    constant = z.dtype.type(LOG_2_PI) * z.dtype.type(z.shape[2])
+    terms = np.empty(z.shape[2], z.dtype)
+    for b in range(z.shape[0]):
+        for k in range(z.shape[1]):
+            _density_terms(z[b, k], mu[b], logvar[b], precision[b], deviation[b, k], terms)
+            log_density[b, k] = z.dtype.type(-0.5) * (sum_row(terms) + constant)
+
+
+def gaussian_log_density_forward(z: NDArray, mu: NDArray, logvar: NDArray) -> tuple[NDArray, GaussianLogDensityCache]:
+    """See `reference.gaussian.gaussian_log_density_forward`."""
+    z, mu, logvar = (np.ascontiguousarray(a, z.dtype) for a in (z, mu, logvar))
+    precision, deviation, log_density = _exp(-1, logvar), np.empty_like(z), np.empty(z.shape[:2], z.dtype)
+    _density(z, mu, logvar, precision, deviation, log_density)
+    return log_density, GaussianLogDensityCache(deviation, precision)
+
+
+@njit(cache=True, error_model="numpy")
+def _density_gradient_row(dlog_density, deviation, precision, dz, dmu, dlogvar):
+    half, one = dz.dtype.type(0.5), dz.dtype.type(1)
+    for j in range(dz.size):
+        scaled = deviation[j] * precision[j]
+        dz[j] = -dlog_density * scaled
+        dmu[j] += dlog_density * scaled
+        dlogvar[j] += half * dlog_density * (deviation[j] * scaled - one)
+
+
+@njit(cache=True, error_model="numpy")
+def _density_gradient(dlog_density, deviation, precision, dz, dmu, dlogvar):
+    for b in range(dz.shape[0]):
+        for k in range(dz.shape[1]):
+            _density_gradient_row(dlog_density[b, k], deviation[b, k], precision[b], dz[b, k], dmu[b], dlogvar[b])
+
+
+def gaussian_log_density_backward(
+    dlog_density: NDArray, cache: GaussianLogDensityCache
+) -> tuple[NDArray, NDArray, NDArray]:
+    """See `reference.gaussian.gaussian_log_density_backward`."""
+    deviation, precision = cache
+    dz, dmu, dlogvar = np.empty_like(deviation), np.zeros_like(precision), np.zeros_like(precision)
+    dlog_density = np.ascontiguousarray(dlog_density, deviation.dtype)
+    _density_gradient(dlog_density, deviation, precision, dz, dmu, dlogvar)
+    return dz, dmu, dlogvar
+
+
+@njit(cache=True, error_model="numpy")
+def _squares(z, terms):
+    for j in range(z.size):
+        terms[j] = z[j] * z[j]
+
+
+@njit(cache=True, error_model="numpy")
+def _standard_density(z, log_density):
+    constant = z.dtype.type(LOG_2_PI) * z.dtype.type(z.shape[2])
+    terms = np.empty(z.shape[2], z.dtype)
+    for b in range(z.shape[0]):
+        for k in range(z.shape[1]):
+            _squares(z[b, k], terms)
+            log_density[b, k] = z.dtype.type(-0.5) * (sum_row(terms) + constant)
+
+
+def standard_normal_log_density_forward(z: NDArray) -> tuple[NDArray, NDArray]:
+    """See `reference.gaussian.standard_normal_log_density_forward`."""
+    z = np.ascontiguousarray(z)
+    log_density = np.empty(z.shape[:2], z.dtype)
+    _standard_density(z, log_density)
+    return log_density, z
+
+
+def standard_normal_log_density_backward(dlog_density: NDArray, z: NDArray) -> NDArray:
+    """See `reference.gaussian.standard_normal_log_density_backward`."""
+    return -dlog_density[:, :, None] * z

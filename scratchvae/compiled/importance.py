@@ -1,0 +1,25 @@
+"""Twin of `reference.importance`, on the compiled log-sum-exp."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scratchvae.compiled.log_sum_exp import log_sum_exp_backward, log_sum_exp_forward
+
+
+def importance_bound_forward(log_weights: NDArray) -> tuple[NDArray, NDArray]:
+    """See `reference.importance.importance_bound_forward`."""
+    total, weights = log_sum_exp_forward(log_weights)
+    return total - math.log(log_weights.shape[1]), weights
+
+
+def importance_bound_backward(dbound: NDArray, weights: NDArray) -> NDArray:
+    """See `reference.importance.importance_bound_backward`."""
+    return log_sum_exp_backward(dbound, weights)
+
+
+def effective_sample_size(log_weights: NDArray) -> NDArray:
+    """See `reference.importance.effective_sample_size`."""
+    _, weights = log_sum_exp_forward(log_weights)
+    return 1.0 / np.square(weights).sum(axis=1)

@@ -1,0 +1,55 @@
+"""Twin of `reference.log_sum_exp`."""
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from scratchvae.compiled.vector_math import exp, log, sum_row
+
+
+@njit(cache=True, error_model="numpy")
+def _largest(a):
+    """The maximum, or NaN where there is one."""
+    largest = a[0]
+    for k in range(1, a.size):
+        largest = a[k] if a[k] > largest or a[k] != a[k] else largest
+    return largest
+
+
+@njit(cache=True, error_model="numpy")
+def _powers(a, shift, powers):
+    for k in range(a.size):
+        powers[k] = exp(a[k] - shift)
+
+
+@njit(cache=True, error_model="numpy")
+def _divide(weights, total):
+    for k in range(weights.size):
+        weights[k] = weights[k] / total
+
+
+@njit(cache=True, error_model="numpy")
+def _rows(a, out, weights):
+    for row in range(a.shape[0]):
+        largest = _largest(a[row])
+        if largest == -np.inf:
+            out[row] = largest
+            weights[row, :] = a.dtype.type(1) / a.dtype.type(a.shape[1])
+        else:
+            _powers(a[row], largest, weights[row])
+            total = sum_row(weights[row])
+            out[row] = largest + log(total)
+            _divide(weights[row], total)
+
+
+def log_sum_exp_forward(a: NDArray) -> tuple[NDArray, NDArray]:
+    """See `reference.log_sum_exp.log_sum_exp_forward`."""
+    a = np.ascontiguousarray(a)
+    out, weights = np.empty(a.shape[:-1], a.dtype), np.empty_like(a)
+    _rows(a.reshape(-1, a.shape[-1]), out.reshape(-1), weights.reshape(-1, a.shape[-1]))
+    return out, weights
+
+
+def log_sum_exp_backward(dout: NDArray, weights: NDArray) -> NDArray:
+    """See `reference.log_sum_exp.log_sum_exp_backward`."""
+    return dout[..., None] * weights

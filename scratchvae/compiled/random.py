@@ -1,0 +1,344 @@
+"""Numba twin of `scratchvae.reference.random`: the same names, arguments and, bit for bit, the same results.
+
+Two stages, each a loop that vectorises: Philox turns counters into words, then one loop turns the words of a chunk,
+still in the first-level cache, into what is asked for. Rows are often shorter than a vector (20 latents are five
+blocks), so chunks run across rows: block f of the whole draw is block f % blocks of example f // blocks.
+"""
+
+import numpy as np
+from numba import njit, prange
+
+from scratchvae.compiled.slices import slices_for
+from scratchvae.compiled.vector_math import bits_from_float32, float32_from_bits
+from scratchvae.reference.random import (
+    ATTEMPT_SHIFT,
+    COS_COEFFICIENTS,
+    LOG_COEFFICIENTS,
+    LOW_WORD,
+    MINUS_TWO_LOG_TWO,
+    PHILOX_MULTIPLIERS,
+    PHILOX_WEYL_INCREMENTS,
+    SIN_COEFFICIENTS,
+    SQRT_HALF_BITS,
+    Stream,
+)
+
+__all__ = [
+    "Stream",
+    "bernoulli_bytes",
+    "bernoulli_probabilities",
+    "box_muller",
+    "normals",
+    "permutation",
+    "philox4x32",
+    "random_words",
+    "uniforms",
+]
+
+f32, f64, i32, i64 = np.float32, np.float64, np.int32, np.int64
+u8, u32, u64 = np.uint8, np.uint32, np.uint64
+
+MULTIPLIER_0, MULTIPLIER_1 = (u64(m) for m in PHILOX_MULTIPLIERS)
+WEYL_0, WEYL_1 = (u32(w) for w in PHILOX_WEYL_INCREMENTS)
+HIGH = u64(32)
+
+L0, L1, L2, L3, L4, L5, L6, L7, L8 = LOG_COEFFICIENTS
+S0, S1, S2, S3 = SIN_COEFFICIENTS
+C0, C1, C2, C3 = COS_COEFFICIENTS
+
+WORDS, UNIFORMS, NORMALS = 0, 1, 2  # what `_fill` writes
+VECTOR = 16  # blocks of a chunk are rounded up to this many, so that no remainder loop runs
+CHUNK = 512  # blocks at a time: 8 KiB of words and 8 KiB of results
+SPAN = 4096  # blocks handed to a thread at a time
+SMALL = 4096  # a draw of at most this many blocks stays on one thread
+
+
+@njit(cache=True, error_model="numpy", forceinline=True)
+def _round(c0, c1, c2, c3, k0, k1):
+    product_0, product_1 = u64(c0) * MULTIPLIER_0, u64(c2) * MULTIPLIER_1
+    return u32(product_1 >> HIGH) ^ c1 ^ k0, u32(product_1), u32(product_0 >> HIGH) ^ c3 ^ k1, u32(product_0)
+
+
+@njit(cache=True, error_model="numpy", forceinline=True)
+def _ten_rounds(a, b, c, d, x, y):
+    """Written out, because a loop over the rounds keeps LLVM from vectorising the loop over the blocks."""
+    a, b, c, d = _round(a, b, c, d, x, y)
+    a, b, c, d = _round(a, b, c, d, u32(x + u32(1) * WEYL_0), u32(y + u32(1) * WEYL_1))
+    a, b, c, d = _round(a, b, c, d, u32(x + u32(2) * WEYL_0), u32(y + u32(2) * WEYL_1))
+    a, b, c, d = _round(a, b, c, d, u32(x + u32(3) * WEYL_0), u32(y + u32(3) * WEYL_1))
+    a, b, c, d = _round(a, b, c, d, u32(x + u32(4) * WEYL_0), u32(y + u32(4) * WEYL_1))
+    a, b, c, d = _round(a, b, c, d, u32(x + u32(5) * WEYL_0), u32(y + u32(5) * WEYL_1))
+    a, b, c, d = _round(a, b, c, d, u32(x + u32(6) * WEYL_0), u32(y + u32(6) * WEYL_1))
+    a, b, c, d = _round(a, b, c, d, u32(x + u32(7) * WEYL_0), u32(y + u32(7) * WEYL_1))
+    a, b, c, d = _round(a, b, c, d, u32(x + u32(8) * WEYL_0), u32(y + u32(8) * WEYL_1))
+    return _round(a, b, c, d, u32(x + u32(9) * WEYL_0), u32(y + u32(9) * WEYL_1))
+
+
+@njit(cache=True, error_model="numpy")
+def _philox(number, blocks, examples, step, stream, key0, key1, words):
+    """Words 4 i .. 4 i + 3 of counter (blocks[i], examples[i], step, stream)."""
+    step, stream, key0, key1 = u32(step), u32(stream), u32(key0), u32(key1)
+    for i in range(number):
+        a, b, c, d = _ten_rounds(blocks[i], examples[i], step, stream, key0, key1)
+        words[4 * i] = a
+        words[4 * i + 1] = b
+        words[4 * i + 2] = c
+        words[4 * i + 3] = d
+
+
+@njit(cache=True, error_model="numpy", forceinline=True)
+def _minus_two_log(u):
+    bits = bits_from_float32(u)
+    exponent = i32(i32(bits - i32(SQRT_HALF_BITS)) >> i32(23))
+    x = float32_from_bits(i32(bits - i32(exponent << i32(23)))) - f32(1)
+    q = L6 + x * (L7 + x * L8)
+    q = L3 + x * (L4 + x * (L5 + x * q))
+    q = L0 + x * (L1 + x * (L2 + x * q))
+    return f32(exponent) * MINUS_TWO_LOG_TWO + x * q
+
+
+@njit(cache=True, error_model="numpy", forceinline=True)
+def _box_muller_pair(radius_word, angle_word):
+    """Plain products and sums in the reference's order: no flag lets LLVM contract them, so the bits are the same."""
+    radius = np.sqrt(_minus_two_log(f32(radius_word) * f32(2.0**-32) + f32(2.0**-33)))
+    radius = float32_from_bits(bits_from_float32(radius) ^ (i32(angle_word) & i32(-0x80000000)))
+    w = f32(i32(angle_word << u32(2))) * f32(2.0**-31)
+    q = w * w
+    cosine = C0 + q * (C1 + q * (C2 + q * C3))
+    sine = w * (S0 + q * (S1 + q * (S2 + q * S3)))
+    mirrored = (angle_word & u32(1 << 30)) != u32(0)
+    return radius * (sine if mirrored else cosine), radius * (cosine if mirrored else sine)
+
+
+@njit(cache=True, error_model="numpy")
+def _words_to_normals(number, words, bits):
+    """Words 2 i and 2 i + 1 become the bits of normals 2 i and 2 i + 1, in another array: in place does not vectorise."""
+    for i in range(number):
+        even, odd = _box_muller_pair(words[2 * i], words[2 * i + 1])
+        bits[2 * i], bits[2 * i + 1] = u32(bits_from_float32(even)), u32(bits_from_float32(odd))
+
+
+@njit(cache=True, error_model="numpy")
+def _words_to_uniforms(number, words, bits):
+    for i in range(number):
+        bits[i] = u32(bits_from_float32(f32(words[i] >> u32(8)) * f32(2.0**-24)))
+
+
+@njit(cache=True, error_model="numpy")
+def _address(first, number, row_blocks, examples, blocks, owners):
+    """Counter words of flat blocks first .. first + number - 1. A float64 quotient vectorises, and is exact here."""
+    first_row = first // row_blocks
+    offset, last_row = i32(first - first_row * row_blocks), i32(examples.size - 1 - first_row)
+    for i in range(number):
+        flat = i32(offset + i32(i))
+        row = i32(f64(flat) / f64(row_blocks))
+        blocks[i] = u32(flat - row * i32(row_blocks))
+        owners[i] = u32(min(row, last_row))  # lanes beyond the draw are computed and dropped
+    for i in range(number):
+        owners[i] = u32(examples[first_row + i64(owners[i])])
+
+
+@njit(cache=True, error_model="numpy")
+def _copy(source, target):
+    for e in range(target.size):
+        target[e] = source[e]
+
+
+@njit(cache=True, error_model="numpy")
+def _copy_rows(drawn, first, number, row_blocks, count, out):
+    """Blocks to their places in out, rows of `count` elements: where a row ends inside a block, the rest is dropped."""
+    row, column = first // row_blocks, 4 * (first % row_blocks)
+    position = 0
+    while position < 4 * number:
+        run = min(4 * row_blocks - column, 4 * number - position)
+        kept = min(run, count - column)
+        _copy(drawn[position : position + kept], out[row * count + column : row * count + column + kept])
+        position += run
+        row += 1
+        column = 0
+
+
+@njit(cache=True, error_model="numpy")
+def _fill_span(kind, first, last, examples, count, step, stream, key0, key1, out):
+    """Flat blocks first .. last - 1 of a draw into the flat rows of out, as words or as bits of float32."""
+    blocks, owners = np.empty(CHUNK, u32), np.empty(CHUNK, u32)
+    words, bits = np.empty(4 * CHUNK, u32), np.empty(4 * CHUNK, u32)
+    row_blocks = (count + 3) // 4
+    for start in range(first, last, CHUNK):
+        number = min(CHUNK, last - start)
+        padded = (number + VECTOR - 1) // VECTOR * VECTOR
+        _address(start, padded, row_blocks, examples, blocks, owners)
+        _philox(padded, blocks, owners, step, stream, key0, key1, words)
+        drawn = bits
+        if kind == NORMALS:
+            _words_to_normals(2 * padded, words, bits)
+        elif kind == UNIFORMS:
+            _words_to_uniforms(4 * padded, words, bits)
+        else:
+            drawn = words
+        if 4 * row_blocks == count:
+            _copy(drawn[: 4 * number], out[4 * start : 4 * (start + number)])
+        else:
+            _copy_rows(drawn, start, number, row_blocks, count, out)
+
+
+@njit(cache=True, error_model="numpy", parallel=True)
+def _fill(kind, examples, count, step, stream, key0, key1, out):
+    """Returns whether every example is a row number that fits the counter."""
+    for i in range(examples.size):
+        if examples[i] < 0 or examples[i] > LOW_WORD:
+            return False
+    total = examples.size * ((count + 3) // 4)
+    if total <= SMALL:
+        _fill_span(kind, i64(0), total, examples, count, step, stream, key0, key1, out)
+    else:
+        for span in prange((total + SPAN - 1) // SPAN):
+            first = i64(span) * i64(SPAN)
+            _fill_span(kind, first, min(total, first + SPAN), examples, count, step, stream, key0, key1, out)
+    return True
+
+
+def _check(seed, step):
+    if not (0 <= seed < 2**64 and 0 <= step <= LOW_WORD):
+        raise ValueError(f"seed is {seed} and step {step}, expected 0 <= seed < 2**64 and 0 <= step < 2**32")
+
+
+def _draw(kind, seed, stream, step, examples, count, attempt=0):
+    _check(seed, step)
+    examples = np.asarray(examples)
+    flat = np.empty(examples.size * count, u32)
+    stream_word = int(stream) + (attempt << ATTEMPT_SHIFT)
+    if not _fill(kind, examples, count, step, stream_word, int(seed) & LOW_WORD, int(seed) >> 32, flat):
+        raise ValueError("examples must be row numbers from 0 to 2**32 - 1")
+    return flat.reshape(examples.size, count)
+
+
+def random_words(seed, stream, step, examples, count, attempt=0):
+    """See `scratchvae.reference.random.random_words`."""
+    return _draw(WORDS, seed, stream, step, examples, count, attempt)
+
+
+def uniforms(seed, stream, step, examples, count):
+    """See `scratchvae.reference.random.uniforms`."""
+    return _draw(UNIFORMS, seed, stream, step, examples, count).view(f32)
+
+
+def normals(seed, stream, step, examples, count):
+    """See `scratchvae.reference.random.normals`."""
+    return _draw(NORMALS, seed, stream, step, examples, count).view(f32)
+
+
+@njit(cache=True, error_model="numpy")
+def _philox_arrays(c0, c1, c2, c3, key0, key1, words):
+    for i in range(c0.size):
+        words[0, i], words[1, i], words[2, i], words[3, i] = _ten_rounds(c0[i], c1[i], c2[i], c3[i], u32(key0), u32(key1))
+
+
+def philox4x32(c0, c1, c2, c3, k0, k1):
+    """See `reference.random.philox4x32`."""
+    counters = np.broadcast_arrays(*(np.asarray(c, u64).astype(u32) for c in (c0, c1, c2, c3)))
+    words = np.empty((4, counters[0].size), u32)
+    _philox_arrays(*(np.ravel(c) for c in counters), int(k0), int(k1), words)
+    return tuple(word.reshape(counters[0].shape) for word in words)
+
+
+def box_muller(radius_words, angle_words):
+    """See `reference.random.box_muller`."""
+    pairs = np.stack([radius_words, angle_words], axis=-1)
+    bits = np.empty_like(pairs)
+    _words_to_normals(pairs.size // 2, pairs.reshape(-1), bits.reshape(-1))
+    return bits[..., 0].view(f32), bits[..., 1].view(f32)
+
+
+# --- binary pixels ----------------------------------------------------------------------------------------------------
+
+
+@njit(cache=True, error_model="numpy")
+def _compare(draws, pixels, drawn):
+    """drawn = draws < pixels, right but for grey pixels whose byte is 255; returns how many of those there may be."""
+    grey = u8(0)
+    for j in range(pixels.size):
+        rejected = draws[j] == u8(255)
+        black_or_white = (pixels[j] == u8(0)) | (pixels[j] == u8(255))
+        drawn[j] = u8((draws[j] < pixels[j]) | (pixels[j] == u8(255)))
+        grey |= u8(rejected & (not black_or_white))
+    return grey
+
+
+@njit(cache=True, error_model="numpy")
+def _redraw(first_pixel, draws, pixels, step, stream, example, key0, key1, drawn):
+    """Draw pixels whose byte is 255 again, from the next attempt's block, until it is not."""
+    for j in range(pixels.size):
+        byte, place, attempt = draws[j], first_pixel + j, 0
+        while byte == u8(255):
+            attempt += 1
+            stream_word = u32(stream + (attempt << ATTEMPT_SHIFT))
+            block, word, shift = u32(place // 16), place % 16 // 4, u32(8 * (place % 4))
+            words = _ten_rounds(block, u32(example), u32(step), stream_word, u32(key0), u32(key1))
+            byte = u8(words[word] >> shift)
+        drawn[j] = u8(byte < pixels[j])
+
+
+@njit(cache=True, error_model="numpy")
+def _binarize_span(first, last, pixels, rows, examples, step, stream, key0, key1, words, draws, drawn):
+    """Flat blocks of sixteen pixels, first .. last - 1. `words` and `draws` are one scratch array, seen as both."""
+    width = pixels.shape[1]
+    row_blocks = (width + 15) // 16
+    blocks, owners = np.empty(CHUNK, u32), np.empty(CHUNK, u32)
+    for start in range(first, last, CHUNK):
+        number = min(CHUNK, last - start)
+        padded = (number + VECTOR - 1) // VECTOR * VECTOR
+        _address(start, padded, row_blocks, examples, blocks, owners)
+        _philox(padded, blocks, owners, step, stream, key0, key1, words)
+        row, column, position = start // row_blocks, 16 * (start % row_blocks), 0
+        while position < 16 * number:
+            run = min(16 * row_blocks - column, 16 * number - position)
+            kept = min(run, width - column)
+            source = draws[position : position + kept]
+            p, target = pixels[rows[row], column : column + kept], drawn[row, column : column + kept]
+            if _compare(source, p, target):
+                _redraw(column, source, p, step, stream, examples[row], key0, key1, target)
+            row, column, position = row + 1, 0, position + run
+
+
+@njit(cache=True, error_model="numpy", parallel=True)
+def _binarize(pixels, rows, examples, step, stream, key0, key1, words, draws, drawn):
+    """Returns whether every row and every example is in range."""
+    for b in range(rows.size):
+        if rows[b] < 0 or rows[b] >= pixels.shape[0] or examples[b] < 0 or examples[b] > LOW_WORD:
+            return False
+    total, slices = rows.size * ((pixels.shape[1] + 15) // 16), words.shape[0]
+    if slices == 1:
+        _binarize_span(
+            i64(0), total, pixels, rows, examples, step, stream, key0, key1, words[0], draws[0], drawn
+        )
+    else:
+        for t in prange(slices):
+            first, last = total * i64(t) // i64(slices), total * i64(t + 1) // i64(slices)
+            _binarize_span(
+                first, last, pixels, rows, examples, step, stream, key0, key1, words[t], draws[t], drawn
+            )
+    return True
+
+
+def bernoulli_bytes(pixels, rows, seed, stream, step, examples):
+    """See `reference.random.bernoulli_bytes`."""
+    _check(seed, step)
+    pixels, rows, examples = np.ascontiguousarray(pixels), np.asarray(rows), np.asarray(examples)
+    drawn = np.empty((rows.size, pixels.shape[1]), u8)
+    words = np.empty((slices_for(drawn.size // 4), 4 * CHUNK), u32)
+    key0, key1 = int(seed) & LOW_WORD, int(seed) >> 32
+    if not _binarize(pixels, rows, examples, step, int(stream), key0, key1, words, words.view(u8), drawn):
+        raise ValueError("rows must be rows of the pixels, examples row numbers from 0 to 2**32 - 1")
+    return drawn
+
+
+def bernoulli_probabilities(probabilities, seed, stream, step, examples):
+    """See `reference.random.bernoulli_probabilities`."""
+    return (uniforms(seed, stream, step, examples, probabilities.shape[1]) < probabilities).astype(u8)
+
+
+def permutation(seed, stream, step, n):
+    """See `reference.random.permutation`."""
+    words = random_words(seed, stream, step, np.zeros(1, i64), 2 * n)[0].astype(u64)
+    return np.argsort(words[0::2] | (words[1::2] << HIGH), kind="stable").astype(i64)

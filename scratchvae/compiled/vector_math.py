@@ -1,0 +1,388 @@
+"""exp, log, log1p, tanh, sigmoid and softplus as arithmetic, so that loops over them vectorise: calls into the C library
+do not.
+
+`exp32` and its kin take and return float32. No branches, only selections; multiply-adds are fused explicitly, so that
+no flag decides about the bits. Errors, over all 2^32 arguments (`benchmarks/vector_math_sweep.py`): at most 2 units in
+the last place (ulp). NaN gives NaN, infinities and -0.0 give what mathematics says, results below 2^-126 are subnormal.
+float64 goes to the C library. `exp`, `log`, ... take either and are for use inside compiled functions.
+
+Method: reduce the argument to a small interval exactly, then a polynomial fitted there for the least relative error
+(Muller, Elementary Functions, 2016, chapters 3 and 11).
+"""
+
+import math
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic, overload
+
+from scratchvae.compiled.simd import SIMD
+
+f32, i32 = np.float32, np.int32
+
+LOG2_E = f32(1 / math.log(2))
+LOG_2_HIGH, LOG_2_LOW = f32(0.693359375), f32(-2.12194440e-4)  # the high part has 10 bits: n times it is exact
+ROUNDER = f32(1.5 * 2**23)  # adding it leaves a float32's nearest integer in the low bits
+ROUNDER_BITS = i32(0x4B400000)
+EXP_LOWEST, EXP_HIGHEST = f32(-104), f32(89)  # exp rounds to 0 below, overflows above
+DECAY_LOWEST = f32(-87.9)
+SQRT_HALF_BITS = i32(0x3F3504F3)
+SIGN_BIT, MAGNITUDE_BITS = i32(-(2**31)), i32(2**31 - 1)
+INFINITY, NAN = f32(np.inf), f32(np.nan)
+
+# exp(r) = 1 + r + r^2 E(r) for |r| <= log(2) / 2
+E0, E1, E2, E3, E4 = (
+    f32(c)
+    for c in (0.49999998153991393, 0.16666543620181443, 0.041667199879768385, 0.008366520656485962, 0.0013882520086320714)
+)
+# log(1 + f) = f - f^2 / 2 + f^3 G(f) for 1 + f in [sqrt(1/2), sqrt(2)]
+G0, G1, G2, G3, G4, G5, G6, G7 = (
+    f32(c)
+    for c in (
+        0.3333333170878815,
+        -0.25000821046329685,
+        0.20001226762267796,
+        -0.1662335687032241,
+        0.14201760440089034,
+        -0.13160189322497035,
+        0.12761562465770593,
+        -0.07634460096575958,
+    )
+)
+# log(1 + t) = t + t^2 P(t) for t in [0, 1]
+P0, P1, P2, P3, P4, P5, P6, P7, P8 = (
+    f32(c)
+    for c in (
+        -0.4999993276082682,
+        0.3333051123369764,
+        -0.2495858648635137,
+        0.1969539562188793,
+        -0.1535538195385523,
+        0.10680531055516952,
+        -0.05766420189831154,
+        0.020204455619760444,
+        -0.0033184438136443783,
+    )
+)
+
+
+@intrinsic
+def float32_from_bits(typing_context, bits):
+    """The float32 with the given int32 pattern."""
+    return types.float32(types.int32), lambda context, builder, sig, args: builder.bitcast(args[0], ir.FloatType())
+
+
+@intrinsic
+def bits_from_float32(typing_context, value):
+    """The int32 pattern of a float32."""
+    return types.int32(types.float32), lambda context, builder, sig, args: builder.bitcast(args[0], ir.IntType(32))
+
+
+def _multiply_add(context, builder, signature, args):
+    if SIMD.fused:
+        return builder.fma(*args)
+    return builder.fadd(builder.fmul(args[0], args[1]), args[2])
+
+
+@intrinsic
+def multiply_add(typing_context, a, b, c):
+    """a b + c for float32, rounded once where the processor can (else a call for each would be far slower)."""
+    return types.float32(types.float32, types.float32, types.float32), _multiply_add
+
+
+# --- pieces -----------------------------------------------------------------------------------------------------------
+
+
+@njit(cache=True, error_model="numpy", forceinline=True)
+def _reduce(x):
+    """n and r with x = n log 2 + r, |r| <= log(2) / 2."""
+    shifted = multiply_add(x, LOG2_E, ROUNDER)
+    n = shifted - ROUNDER
+    r = multiply_add(n, -LOG_2_LOW, multiply_add(n, -LOG_2_HIGH, x))
+    return i32(bits_from_float32(shifted) - ROUNDER_BITS), r
+
+
+@njit(cache=True, error_model="numpy", forceinline=True)
+def _exp_minus_one(r):
+    """exp(r) - 1 for |r| <= log(2) / 2."""
+    p = multiply_add(r, multiply_add(r, multiply_add(r, multiply_add(r, E4, E3), E2), E1), E0)
+    return multiply_add(r * r, p, r)
+
+
+@njit(cache=True, error_model="numpy", forceinline=True)
+def _power_of_two(n):
+    """2^n for -127 <= n <= 127, where 2^-127 is flushed to 0."""
+    return float32_from_bits(i32(i32(n + i32(127)) << i32(23)))
+
+
+@njit(cache=True, error_model="numpy", forceinline=True)
+def _log_polynomial(f, exponent):
+    """exponent log 2 + log(1 + f)."""
+    p = multiply_add(f, multiply_add(f, multiply_add(f, multiply_add(f, G7, G6), G5), G4), G3)
+    p = multiply_add(f, multiply_add(f, multiply_add(f, p, G2), G1), G0)
+    p = f * f * multiply_add(f, p, f32(-0.5))
+    return multiply_add(exponent, LOG_2_HIGH, f + multiply_add(exponent, LOG_2_LOW, p))
+
+
+@njit(cache=True, error_model="numpy", forceinline=True)
+def absolute32(x):
+    return float32_from_bits(bits_from_float32(x) & MAGNITUDE_BITS)
+
+
+@njit(cache=True, error_model="numpy", forceinline=True)
+def decay32(x):
+    """exp(x) for x <= 0, where a result below 2^-126.5 may be 0: cheaper than `exp32`."""
+    x = DECAY_LOWEST if x < DECAY_LOWEST else x
+    n, r = _reduce(x)
+    scale = _power_of_two(n)
+    return multiply_add(scale, _exp_minus_one(r), scale)
+
+
+@njit(cache=True, error_model="numpy", forceinline=True)
+def rise32(h):
+    """1 - exp(-h) for h >= 0: the derivative of softplus from its value."""
+    h = -DECAY_LOWEST if h > -DECAY_LOWEST else h
+    n, r = _reduce(-h)
+    scale = _power_of_two(n)
+    return (f32(1) - scale) - scale * _exp_minus_one(r)
+
+
+@njit(cache=True, error_model="numpy", forceinline=True)
+def log1p_unit32(t):
+    """log(1 + t) for 0 <= t <= 1: no reduction needed."""
+    p = multiply_add(t, multiply_add(t, multiply_add(t, multiply_add(t, P8, P7), P6), P5), P4)
+    p = multiply_add(t, multiply_add(t, multiply_add(t, multiply_add(t, p, P3), P2), P1), P0)
+    return multiply_add(t * t, p, t)
+
+
+# --- float32 ----------------------------------------------------------------------------------------------------------
+
+
+@njit(cache=True, error_model="numpy", forceinline=True)
+def exp32(x):
+    """exp(x) = 2^n exp(r). Two factors of 2^(n/2): 2^n itself may be subnormal or too large."""
+    x = EXP_LOWEST if x < EXP_LOWEST else x
+    x = EXP_HIGHEST if x > EXP_HIGHEST else x
+    n, r = _reduce(x)
+    half = i32(n >> i32(1))
+    return (_exp_minus_one(r) + f32(1)) * _power_of_two(half) * _power_of_two(i32(n - half))
+
+
+@njit(cache=True, error_model="numpy", forceinline=True)
+def log32(x):
+    """log(x) = e log 2 + log(m), m in [sqrt(1/2), sqrt(2))."""
+    subnormal = x < f32(2.0**-126)
+    scaled = x * f32(2.0**23) if subnormal else x
+    bits = bits_from_float32(scaled)
+    exponent = i32(i32(bits - SQRT_HALF_BITS) >> i32(23))
+    f = float32_from_bits(i32(bits - i32(exponent << i32(23)))) - f32(1)
+    y = _log_polynomial(f, f32(exponent) - (f32(23) if subnormal else f32(0)))
+    y = y if x < INFINITY else x
+    y = y if x != f32(0) else -INFINITY
+    return NAN if x < f32(0) else y
+
+
+@njit(cache=True, error_model="numpy", forceinline=True)
+def log1p32(x):
+    """log(1 + x), with what 1 + x rounds away put back: log(u + c) for u = fl(1 + x), c = (1 + x) - u."""
+    u = f32(1) + x
+    c = f32(1) - (u - x) if x > f32(1) else x - (u - f32(1))
+    bits = bits_from_float32(u)
+    exponent = i32(i32(bits - SQRT_HALF_BITS) >> i32(23))
+    back = i32(-exponent)
+    back = i32(-127) if back < i32(-127) else back
+    f = (float32_from_bits(i32(bits - i32(exponent << i32(23)))) - f32(1)) + c * _power_of_two(back)
+    y = _log_polynomial(f, f32(exponent))
+    y = y if x < INFINITY else x
+    y = y if x != f32(0) else x
+    y = y if x != f32(-1) else -INFINITY
+    return NAN if x < f32(-1) else y
+
+
+@njit(cache=True, error_model="numpy", forceinline=True)
+def tanh32(x):
+    """tanh |x| = t / (t + 2) with t = exp(2 |x|) - 1, and the sign of x."""
+    a = absolute32(x)
+    a = f32(10) if a > f32(10) else a  # where tanh has long been 1
+    n, r = _reduce(a + a)
+    scale = _power_of_two(n)
+    t = multiply_add(scale, _exp_minus_one(r), scale - f32(1))
+    y = t / (t + f32(2))
+    return float32_from_bits(bits_from_float32(y) | (bits_from_float32(x) & SIGN_BIT))
+
+
+@njit(cache=True, error_model="numpy", forceinline=True)
+def sigmoid32(x):
+    """1 / (1 + exp(-x)), from exp(-|x|) <= 1, which cannot overflow."""
+    t = exp32(-absolute32(x))
+    return (t if x < f32(0) else f32(1)) / (f32(1) + t)
+
+
+@njit(cache=True, error_model="numpy", forceinline=True)
+def softplus32(x):
+    """log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|))."""
+    return (f32(0) if x < f32(0) else x) + log1p_unit32(exp32(-absolute32(x)))
+
+
+# --- float64 ----------------------------------------------------------------------------------------------------------
+
+
+@njit(cache=True, error_model="numpy", forceinline=True)
+def sigmoid64(x):
+    t = math.exp(-abs(x))
+    return (t if x < 0 else 1.0) / (1.0 + t)
+
+
+@njit(cache=True, error_model="numpy", forceinline=True)
+def softplus64(x):
+    return (0.0 if x < 0 else x) + math.log1p(math.exp(-abs(x)))
+
+
+# --- either -----------------------------------------------------------------------------------------------------------
+
+
+def exp(x):
+    """exp(x) of a float32 or float64, inside compiled functions."""
+    raise NotImplementedError
+
+
+def log(x):
+    """log(x), as `exp`."""
+    raise NotImplementedError
+
+
+def log1p(x):
+    """log(1 + x), as `exp`."""
+    raise NotImplementedError
+
+
+def tanh(x):
+    """tanh(x), as `exp`."""
+    raise NotImplementedError
+
+
+def sigmoid(x):
+    """1 / (1 + exp(-x)), as `exp`."""
+    raise NotImplementedError
+
+
+def softplus(x):
+    """log(1 + exp(x)), as `exp`."""
+    raise NotImplementedError
+
+
+def softplus_sigmoid(x):
+    """softplus(x) and sigmoid(x) from one exponential. float32: a value below 2^-126.5 may be 0."""
+    raise NotImplementedError
+
+
+def rise(h):
+    """1 - exp(-h) for h >= 0, as `exp`."""
+    raise NotImplementedError
+
+
+@njit(cache=True, error_model="numpy", forceinline=True)
+def _softplus_sigmoid32(x):
+    t = decay32(-absolute32(x))
+    negative = x < f32(0)
+    return (f32(0) if negative else x) + log1p_unit32(t), (t if negative else f32(1)) / (f32(1) + t)
+
+
+@njit(cache=True, error_model="numpy", forceinline=True)
+def _softplus_sigmoid64(x):
+    t = math.exp(-abs(x))
+    return (0.0 if x < 0 else x) + math.log1p(t), (t if x < 0 else 1.0) / (1.0 + t)
+
+
+INLINE = {"error_model": "numpy", "forceinline": True}
+
+
+@overload(exp, jit_options=INLINE)
+def _exp(x):
+    return (lambda x: exp32(x)) if x == types.float32 else (lambda x: math.exp(x))
+
+
+@overload(log, jit_options=INLINE)
+def _log(x):
+    return (lambda x: log32(x)) if x == types.float32 else (lambda x: np.log(x))
+
+
+@overload(log1p, jit_options=INLINE)
+def _log1p(x):
+    return (lambda x: log1p32(x)) if x == types.float32 else (lambda x: np.log1p(x))
+
+
+@overload(tanh, jit_options=INLINE)
+def _tanh(x):
+    return (lambda x: tanh32(x)) if x == types.float32 else (lambda x: math.tanh(x))
+
+
+@overload(sigmoid, jit_options=INLINE)
+def _sigmoid(x):
+    return (lambda x: sigmoid32(x)) if x == types.float32 else (lambda x: sigmoid64(x))
+
+
+@overload(softplus, jit_options=INLINE)
+def _softplus(x):
+    return (lambda x: softplus32(x)) if x == types.float32 else (lambda x: softplus64(x))
+
+
+@overload(rise, jit_options=INLINE)
+def _rise(h):
+    return (lambda h: rise32(h)) if h == types.float32 else (lambda h: -math.expm1(-h))
+
+
+@overload(softplus_sigmoid, jit_options=INLINE)
+def _softplus_sigmoid(x):
+    return (lambda x: _softplus_sigmoid32(x)) if x == types.float32 else (lambda x: _softplus_sigmoid64(x))
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+
+@njit(cache=True, error_model="numpy")
+def activate_row(row, code):
+    """row = activation(row) in place; the codes are `parameters.ACTIVATION_CODES`."""
+    if code == 1:
+        for j in range(row.size):
+            row[j] = tanh(row[j])
+    elif code == 2:
+        for j in range(row.size):
+            row[j] = 0 if row[j] < 0 else row[j]
+    elif code == 3:
+        for j in range(row.size):
+            row[j] = sigmoid(row[j])
+    elif code == 4:
+        for j in range(row.size):
+            row[j] = softplus(row[j])
+
+
+@njit(cache=True, error_model="numpy")
+def activation_backward_row(dh, h, code, da):
+    """da = dh activation'(h) from the output h; da may be dh."""
+    one = h.dtype.type(1)
+    if code == 0:
+        for j in range(h.size):
+            da[j] = dh[j]
+    elif code == 1:
+        for j in range(h.size):
+            da[j] = dh[j] * (one - h[j] * h[j])
+    elif code == 2:
+        for j in range(h.size):
+            da[j] = 0 if h[j] <= 0 else dh[j]
+    elif code == 3:
+        for j in range(h.size):
+            da[j] = dh[j] * (h[j] * (one - h[j]))
+    elif code == 4:
+        for j in range(h.size):
+            da[j] = dh[j] * rise(h[j])
+
+
+@njit(cache=True, fastmath={"reassoc"})
+def sum_row(row):
+    """The sum of a row in an order that depends on its length alone: one partial sum a vector lane, then theirs."""
+    total = row.dtype.type(0)
+    for j in range(row.size):
+        total += row[j]
+    return total
