@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 FORMAT = "scratchvae"
 FORMAT_VERSION = 1
+PROGRESS = {"settings", "updates", "best_epoch", "history"}  # what the header says of a run
 
 
 @dataclass
@@ -66,8 +67,8 @@ def load_model(path: str | os.PathLike[str], engine: str = "compiled") -> "VAE":
     return vae
 
 
-def load_state(vae: "VAE", path: str | os.PathLike[str]) -> TrainingState:
-    """Put the parameters of a training state into `vae` and return the rest of the state.
+def load_state(vae: "VAE", path: str | os.PathLike[str]) -> tuple[Parameters, TrainingState]:
+    """The parameters of a checkpoint and the state of its run. `vae` says what they must look like and is left alone.
 
     Raises    ValueError as `load_model`, and where the file is of another architecture or holds no training state
     """
@@ -75,16 +76,18 @@ def load_state(vae: "VAE", path: str | os.PathLike[str]) -> TrainingState:
     theirs = header.get("model")
     if theirs != vae.config:
         raise ValueError(f"{path}: holds {theirs}; expected the model being trained, {vae.config}")
-    if "training" not in header:
+    training = header.get("training")
+    if not (isinstance(training, dict) and training.keys() >= PROGRESS):
         raise ValueError(f"{path}: holds a model without a training state; expected a checkpoint written by fit")
-    _fill(vae.parameters, arrays, "", path)
-    state = TrainingState(vae.parameters.zeros_like(), vae.parameters.zeros_like(), progress=header["training"])
+    parameters = vae.parameters.zeros_like()
+    _fill(parameters, arrays, "", path)
+    state = TrainingState(vae.parameters.zeros_like(), vae.parameters.zeros_like(), progress=training)
     _fill(state.first, arrays, "adam.first.", path)
     _fill(state.second, arrays, "adam.second.", path)
     if any(name.startswith("best.") for name in arrays):
         state.best = vae.parameters.zeros_like()
         _fill(state.best, arrays, "best.", path)
-    return state
+    return parameters, state
 
 
 def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
@@ -145,7 +148,7 @@ def _build(header: dict[str, Any], engine: str, path: str | os.PathLike[str]) ->
 
     try:
         return VAE(**header["model"], engine=engine)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: its header does not describe a model ({error})") from None
 
 

@@ -208,7 +208,9 @@ class _Run:
 
     def train(self, progress: bool, on_epoch: Any) -> History:
         updates = -(-len(self.plan.x) // self.batch_size)
-        with progress_bar(self.epochs, updates, enabled=progress) as bar:
+        # a diverging update overflows: `_check_finite` says so, once and in words
+        quiet = np.errstate(over="ignore", invalid="ignore")
+        with quiet, progress_bar(self.epochs, updates, enabled=progress) as bar:
             while len(self.history) < self.epochs and not self._patience_is_over():
                 entry = self._epoch(bar)
                 if self.checkpoint is not None:
@@ -224,11 +226,12 @@ class _Run:
     def restore(self, path: str | os.PathLike[str]) -> None:
         """Take up the run that `path` holds."""
         trainer = self.trainer
-        state = load_state(trainer.vae, path)
+        parameters, state = load_state(trainer.vae, path)
         mine, theirs = self._settings(), state.progress["settings"]
         for name, value in mine.items():
             if theirs.get(name) != value:
                 raise ValueError(f"{path}: was trained with {name} {theirs.get(name)!r}; got {value!r} now")
+        trainer.vae.parameters.flat[:] = parameters.flat
         trainer.first, trainer.second = state.first, state.second
         trainer.updates = state.progress["updates"]
         self.history.epochs = state.progress["history"]
@@ -245,6 +248,8 @@ class _Run:
                 self._check_finite(seen[-CHECK_EVERY:])
             bar.advance(epoch, terms)
         self._check_finite(seen[-(len(seen) % CHECK_EVERY or CHECK_EVERY) :])
+        if not np.isfinite(self.trainer.vae.parameters.flat).all():  # the last update, whose loss nobody has seen yet
+            raise DivergedError(f"update {self.trainer.updates}: gave parameters that are not finite{self._kept()}")
         entry: dict[str, Any] = {"epoch": epoch, "step": self.trainer.updates, "train": _row(Averages.of(seen))}
         entry["validation"] = None
         if self.plan.validation is not None:
@@ -271,9 +276,11 @@ class _Run:
             value = -float(terms.objective.mean())
             if not np.isfinite(value):
                 update = self.trainer.updates - len(latest) + 1 + age
-                saved = self.checkpoint is not None and len(self.history) > 0
-                kept = f"; the last good checkpoint is {self.checkpoint}" if saved else ""
-                raise DivergedError(f"update {update}: the loss is {value}; expected a finite number{kept}")
+                raise DivergedError(f"update {update}: the loss is {value}; expected a finite number{self._kept()}")
+
+    def _kept(self) -> str:
+        saved = self.checkpoint is not None and len(self.history) > 0
+        return f"; the last good checkpoint is {self.checkpoint}" if saved else ""
 
     def _settings(self) -> dict[str, Any]:
         trainer = self.trainer
