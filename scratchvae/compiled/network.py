@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from scratchvae.compiled.gemm import kernel, matrix, product, product_adam, transpose_rows
+from scratchvae.compiled.gemm import kernel, matrix, product, transpose
 from scratchvae.parameters import Network
 
 BLOCK = 96  # rows that go back through the layers together: their transposed deltas stay in the second-level cache
@@ -37,6 +37,18 @@ class NetworkDeltas(NamedTuple):
 @njit(cache=True)
 def _row(table, layer):
     return table[layer, 0], table[layer, 1], table[layer, 2], table[layer, 3], table[layer, 4]
+
+
+@njit(cache=True)
+def mostly_zero(x):
+    """Whether fewer than a third of x's elements differ from zero, by the look of sixteen rows."""
+    rows, found, seen = x.shape[0], 0, 0
+    for sample in range(min(rows, 16)):
+        row = x[sample * rows // min(rows, 16)]
+        for value in row:
+            found += value != 0
+        seen += row.size
+    return 3 * found < seen
 
 
 # --- forward ----------------------------------------------------------------------------------------------------------
@@ -67,7 +79,8 @@ def _forward_rows(kernel, x, flat, table, hidden, out, first_row, last_row):
         if layer < table.shape[0] - 1:
             target = matrix(hidden, place, rows, outputs)
             place += rows * outputs
-        product(kernel, h, matrix(flat, weight, inputs, outputs), flat[bias : bias + outputs], target, first_row, last_row)
+        w, b = matrix(flat, weight, inputs, outputs), flat[bias : bias + outputs]
+        product(kernel, h, w, b, target, w, w, flat[:0], first_row, last_row, layer == 0 and mostly_zero(x))
         _activate(target, first_row, last_row, code)
         h = target
 
@@ -98,20 +111,19 @@ def network_forward(x: NDArray, network: Network) -> tuple[NDArray, NetworkCache
 
 
 @njit(cache=True, error_model="numpy")
-def _times_derivative(dh, h, code, first_row, last_row, da):
-    """da = dh^T * activation'(h), the derivative taken from the output h; dh is transposed, (out, rows)."""
+def _times_derivative(dh, h, code, first_row, last_row):
+    """dh = dh * activation'(h) in place; the derivative is taken from the output h."""
     for i in range(first_row, last_row):
         for j in range(h.shape[1]):
-            d, y = dh[j, i - first_row], h[i, j]
+            y = h[i, j]
             if code == 1:
-                d *= 1 - y * y
+                dh[i, j] *= 1 - y * y
             elif code == 2:
-                d *= y > 0
+                dh[i, j] *= y > 0
             elif code == 3:
-                d *= y * (1 - y)
+                dh[i, j] *= y * (1 - y)
             elif code == 4:
-                d *= 1 - np.exp(-y)
-            da[i, j] = d
+                dh[i, j] *= 1 - np.exp(-y)
 
 
 @njit(cache=True, error_model="numpy")
@@ -121,14 +133,14 @@ def _backward_block(kernel, x, flat, table, hidden, hidden_das, dout, dx, first_
         inputs, outputs, weight, _, _ = _row(table, layer)
         da_columns = matrix(scratch, 0, outputs, size)
         dh_columns = matrix(scratch, outputs * BLOCK, inputs, size)
-        transpose_rows(da, first_row, last_row, da_columns)
-        product(kernel, matrix(flat, weight, inputs, outputs), da_columns, flat[:0], dh_columns, 0, inputs)
-        if layer == 0:
-            _times_derivative(dh_columns, x, 0, first_row, last_row, dx)
-        else:
-            place -= rows * inputs
-            h, da = matrix(hidden, place, rows, inputs), matrix(hidden_das, place, rows, inputs)
-            _times_derivative(dh_columns, h, table[layer - 1, 4], first_row, last_row, da)
+        transpose(da, first_row, last_row, da_columns)
+        w = matrix(flat, weight, inputs, outputs)
+        product(kernel, w, da_columns, flat[:0], dh_columns, w, w, flat[:0], 0, inputs, False)
+        place -= rows * inputs if layer > 0 else 0
+        da = matrix(hidden_das, place, rows, inputs) if layer > 0 else dx
+        transpose(dh_columns, 0, inputs, da[first_row:last_row])
+        if layer > 0:
+            _times_derivative(da, matrix(hidden, place, rows, inputs), table[layer - 1, 4], first_row, last_row)
 
 
 @njit(cache=True, error_model="numpy")
@@ -188,14 +200,12 @@ def _gradient_part(kernel, x, hidden, hidden_das, dout, table, flat, first, seco
         low, high = inputs * part // parts, inputs * (part + 1) // parts
         w, b = matrix(flat, weight, inputs, outputs), matrix(flat, bias, 1, outputs)
         own_bias = 1 if layer % parts == part else 0
-        if constants.size == 0:
-            product(kernel, h.T, da, flat[:0], w, low, high)
-            product(kernel, ones, da, flat[:0], b, 0, own_bias)
-        else:
+        w1, b1, w2, b2 = w, b, w, b
+        if constants.size > 0:
             w1, b1 = matrix(first, weight, inputs, outputs), matrix(first, bias, 1, outputs)
             w2, b2 = matrix(second, weight, inputs, outputs), matrix(second, bias, 1, outputs)
-            product_adam(kernel, h.T, da, w, w1, w2, constants, low, high)
-            product_adam(kernel, ones, da, b, b1, b2, constants, 0, own_bias)
+        product(kernel, h.T, da, flat[:0], w, w1, w2, constants, low, high, layer == 0 and mostly_zero(x))
+        product(kernel, ones, da, flat[:0], b, b1, b2, constants, 0, own_bias, False)
         h = following
 
 

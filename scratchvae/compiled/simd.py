@@ -17,23 +17,23 @@ class Width(NamedTuple):
 
     name: str
     bytes: int  # of one vector register
-    rows: int  # a tile of the product: rows x vectors accumulators, which must leave registers for a row of B
-    vectors: int
-    sparse_vectors: int  # the same for the kernels that skip zeros, two rows high
+    heights: tuple[int, ...]  # of tiles of a product, in rows: a tile and one row of B must fit into the registers
+    counts: tuple[int, ...]  # of tiles, in vectors
+    sparse_counts: tuple[int, ...]  # the same for tiles two rows high that skip zeros
     fused: bool  # multiply-add with one rounding
 
 
 # (processor, features) for Numba: x86-64-v4, x86-64-v3 and the x86-64 baseline, which has no fused multiply-add.
 TARGETS = {
-    "avx512": ("skylake-avx512", "+avx512f,+avx512dq,+avx512bw,+avx512vl,+avx512cd,+avx2,+fma,+bmi,+bmi2,+lzcnt,+popcnt,-prefer-256-bit"),
-    "avx2": ("haswell", "+avx2,+fma,+bmi,+bmi2,+lzcnt,+popcnt,+f16c"),
+    "avx512": ("skylake-avx512", "+avx512f,+avx512dq,+avx512bw,+avx512vl,+avx512cd,+avx2,+fma,+bmi,+bmi2"),
+    "avx2": ("haswell", "+avx2,+fma,+bmi,+bmi2"),
     "portable": ("x86-64", "+sse2"),
 }
 WIDTHS = {
-    "avx512": Width("avx512", 64, 8, 3, 8, True),
-    "avx2": Width("avx2", 32, 6, 2, 5, True),
-    "neon": Width("neon", 16, 8, 3, 8, True),
-    "portable": Width("portable", 16, 4, 2, 5, False),
+    "avx512": Width("avx512", 64, (8, 4, 2, 1), (3, 2, 1), (8, 4, 2, 1), True),
+    "avx2": Width("avx2", 32, (4, 2, 1), (3, 2, 1), (4, 2, 1), True),
+    "neon": Width("neon", 16, (8, 4, 2, 1), (3, 2, 1), (8, 4, 2, 1), True),
+    "portable": Width("portable", 16, (4, 2, 1), (2, 1), (4, 2, 1), False),
 }
 
 
