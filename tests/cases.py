@@ -84,7 +84,7 @@ class LinearGaussian(NamedTuple):
 
 
 def linear_gaussian(
-    engine: str = "reference", orthogonal: bool = True, rows: int = 6, seed: int = 0, dtype: str = "float64"
+    engine: str = "reference", orthogonal: bool = True, rows: int = 6, seed: int = 0, scale: float = 1.0
 ) -> LinearGaussian:
     """A linear model with the best diagonal encoder for its decoder: exact where W's columns are orthogonal.
 
@@ -93,12 +93,12 @@ def linear_gaussian(
     """
     rng = np.random.default_rng(seed)
     data_dim, latent_dim = 6, 3
-    w = rng.normal(size=(data_dim, latent_dim))
+    w = scale * rng.normal(size=(data_dim, latent_dim))
     if orthogonal:
         w = np.linalg.qr(w)[0] * np.array([0.5, 1.0, 2.0])
     b = rng.normal(size=data_dim)
     m = w.T @ w + np.eye(latent_dim)
-    vae = sv.VAE(data_dim, latent_dim, (), "gaussian", "identity", dtype, engine)
+    vae = sv.VAE(data_dim, latent_dim, (), "gaussian", "identity", "float64", engine)
     to_mean = w @ np.linalg.inv(m)
     vae.parameters["encoder.head.weight"][:, :latent_dim] = to_mean
     vae.parameters["encoder.head.weight"][:, latent_dim:] = 0

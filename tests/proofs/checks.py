@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 import scratchvae as sv
 from scratchvae.reference.random import Stream
+from scratchvae.vae import Terms
 from tests.cases import build, linear_gaussian
 
 STEP = 1e-30  # complex step: the derivative is the imaginary part over the step, with no cancellation
@@ -260,3 +261,14 @@ def resuming_continues_the_run(folder: Any, patience: int | None, engine: str = 
     for mine, theirs in zip(parts.epochs, history.epochs, strict=True):
         assert {**mine, "seconds": 0} == {**theirs, "seconds": 0}
     assert parts.stopped == history.stopped
+
+
+def epoch_means_count_every_row_once(averages_of: Callable[..., Any]) -> None:
+    """Batches of 10, 10 and 3 rows: the mean of an epoch is the mean over 23 rows, not over 3 batches."""
+    rng = np.random.default_rng(0)
+    rows = [rng.normal(size=(4, size)) for size in (10, 10, 3)]
+    averages = averages_of([Terms(*row) for row in rows])
+    everything = np.concatenate(rows, axis=1).mean(axis=1)
+    np.testing.assert_allclose(averages.reconstruction, everything[1], rtol=1e-12)
+    np.testing.assert_allclose(averages.kl, everything[2], rtol=1e-12)
+    np.testing.assert_allclose(averages.objective, everything[3], rtol=1e-12)

@@ -1,0 +1,104 @@
+"""Estimates of log p(x): exact where they can be, honest about their error where they cannot."""
+
+import numpy as np
+import pytest
+from scipy.special import logsumexp
+
+import scratchvae as sv
+from scratchvae.evidence import importance
+from tests.cases import build, linear_gaussian
+from tests.proofs.checks import evidence_is_the_sum_over_every_sample
+
+
+def test_every_sample_counts_and_the_estimate_is_exact_where_q_is_the_posterior(engine):
+    evidence_is_the_sum_over_every_sample(engine)
+
+
+@pytest.mark.parametrize("method", ["importance", "prior"])
+def test_the_estimate_is_within_its_error_bars_of_the_exact_answer(method):
+    vae, x, log_evidence = linear_gaussian(orthogonal=False, rows=40, scale=0.5)
+    got = sv.log_evidence(vae, x, method=method, num_samples=3000)
+    trusted = got.effective_sample_size > 30
+    assert trusted.sum() >= 20
+    error = (got.log_evidence - log_evidence)[trusted] / got.standard_error[trusted]
+    assert np.abs(error).max() < 5
+    assert 0.5 < np.sqrt(np.mean(error**2)) < 1.6, "error bars of the right size"
+
+
+def test_the_encoders_samples_are_worth_more_than_the_priors():
+    vae, x, _ = linear_gaussian(orthogonal=False)
+    sizes = [sv.log_evidence(vae, x, method=method, num_samples=500)[2].mean() for method in ("prior", "importance")]
+    assert sizes[1] > 2 * sizes[0]
+
+
+def test_running_sums_are_the_log_sum_exp_of_all_samples_together():
+    rng = np.random.default_rng(0)
+    log_weights = 200 * rng.normal(size=(4, 90)) - 3000
+    running = importance.RunningWeights.empty(4)
+    for start in range(0, 90, 40):
+        running.add(log_weights[:, start : start + 40])
+    got = running.evidence(90)
+    np.testing.assert_allclose(got.log_evidence, logsumexp(log_weights, axis=1) - np.log(90), rtol=1e-13)
+    weights = np.exp(log_weights - logsumexp(log_weights, axis=1, keepdims=True))
+    np.testing.assert_allclose(got.effective_sample_size, 1 / np.square(weights).sum(axis=1), rtol=1e-12)
+
+
+def test_where_every_weight_is_zero_the_answer_is_minus_infinity_with_an_infinite_error():
+    running = importance.RunningWeights.empty(1)
+    running.add(np.full((1, 3), -np.inf))
+    got = running.evidence(3)
+    assert got.log_evidence == -np.inf
+    assert got.standard_error == np.inf
+    assert got.effective_sample_size == 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rows_are_estimated_alike_in_any_number_of_rows(engine, dtype):
+    vae, x, _ = build(rows=30, engine=engine, dtype=dtype)
+    whole, part = (sv.log_evidence(vae, rows, num_samples=60) for rows in (x, x[:7]))
+    np.testing.assert_allclose(whole.log_evidence[:7], part.log_evidence, rtol=1e-6 if dtype == "float32" else 1e-12)
+
+
+def test_the_estimate_is_a_function_of_the_seed():
+    vae, x, _ = build(rows=3)
+    first, same, other = (sv.log_evidence(vae, x, num_samples=60, seed=seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first.log_evidence, same.log_evidence)
+    assert (first.log_evidence != other.log_evidence).all()
+
+
+def test_the_evidence_bounds_the_elbo_in_the_mean():
+    vae, x, _ = build(rows=50, samples=1)
+    eps = np.random.default_rng(0).normal(size=(50, 200, 2))
+    assert sv.log_evidence(vae, x, num_samples=500).log_evidence.mean() > vae.elbo(x, eps).elbo.mean()
+
+
+def test_both_methods_agree_for_a_bernoulli():
+    vae, x, _ = build(rows=5)
+    first, second = (sv.log_evidence(vae, x, method=method, num_samples=20_000) for method in ("prior", "importance"))
+    distance = np.abs(first.log_evidence - second.log_evidence)
+    assert (distance < 5 * np.hypot(first.standard_error, second.standard_error)).all()
+
+
+def test_probabilities_of_all_binary_vectors_sum_to_one():
+    vae, _, _ = build(data_dim=4)
+    x = np.array(np.meshgrid(*[[0.0, 1.0]] * 4)).reshape(4, -1).T
+    got = sv.log_evidence(vae, x, num_samples=4000)
+    probability = np.exp(got.log_evidence)
+    error = np.sqrt(np.square(probability * got.standard_error).sum())
+    assert abs(probability.sum() - 1) < 5 * error
+    assert error < 0.02
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"method": "magic"}, "method is 'magic'; expected one of importance"),
+        ({"num_samples": 0}, "num_samples is 0"),
+        ({"num_samples": 2.5}, "num_samples is 2.5"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_an_estimate_that_cannot_be_made_is_refused(asked, message):
+    vae, x, _ = build()
+    with pytest.raises(ValueError, match=message):
+        sv.log_evidence(vae, x, **asked)

@@ -1,0 +1,233 @@
+"""Checkpoints: what is saved comes back, resuming is the uninterrupted run, and bad files are refused."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import scratchvae as sv
+from scratchvae import checkpoint
+from tests.cases import LIKELIHOOD_NAMES, build
+from tests.proofs.checks import resuming_continues_the_run
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("likelihood", LIKELIHOOD_NAMES)
+def test_a_model_comes_back_as_it_was(engine, tmp_path, likelihood, dtype):
+    vae, x, eps = build(6, 3, (4, 5), likelihood, "softplus", dtype, engine)
+    path = tmp_path / "model.safetensors"
+    vae.save(path)
+    loaded = sv.VAE.load(path, engine=engine)
+    assert loaded.config == vae.config
+    np.testing.assert_array_equal(loaded.parameters.flat, vae.parameters.flat)
+    np.testing.assert_array_equal(loaded.elbo(x, eps).elbo, vae.elbo(x, eps).elbo)
+
+
+def test_a_file_is_plain_safetensors_with_a_json_header(tmp_path):
+    vae, _, _ = build()
+    vae.save(tmp_path / "model.safetensors")
+    arrays = load_file(tmp_path / "model.safetensors")
+    assert set(arrays) == set(vae.parameters)
+    raw = (tmp_path / "model.safetensors").read_bytes()
+    header = json.loads(raw[8 : 8 + struct.unpack("<Q", raw[:8])[0]])
+    described = json.loads(header["__metadata__"]["scratchvae"])
+    assert described["format"] == "scratchvae"
+    assert described["version"] == 1
+    assert described["model"] == vae.config
+
+
+@pytest.mark.parametrize("patience", [None, 2, 50])
+def test_resuming_gives_the_bits_of_the_run_that_was_not_stopped(engine, tmp_path, patience):
+    resuming_continues_the_run(tmp_path, patience, engine)
+
+
+def test_resuming_from_another_file_leaves_that_file_alone(tmp_path):
+    settings = {"batch_size": 2, "progress": False}
+    vae, x, _ = build()
+    sv.fit(vae, x, epochs=2, checkpoint=tmp_path / "first.safetensors", **settings)
+    before = (tmp_path / "first.safetensors").read_bytes()
+    other, _, _ = build(seed=9)
+    start = tmp_path / "first.safetensors"
+    history = sv.fit(other, x, epochs=4, checkpoint=tmp_path / "second.safetensors", resume=start, **settings)
+    assert len(history) == 4
+    assert (tmp_path / "first.safetensors").read_bytes() == before
+    assert (tmp_path / "second.safetensors").exists()
+
+
+def test_resuming_a_run_that_is_done_does_nothing_more(tmp_path):
+    settings = {"epochs": 3, "batch_size": 2, "progress": False, "checkpoint": tmp_path / "run.safetensors"}
+    vae, x, _ = build()
+    history = sv.fit(vae, x, **settings)
+    other, _, _ = build(seed=9)
+    again = sv.fit(other, x, resume=True, **settings)
+    np.testing.assert_array_equal(other.parameters.flat, vae.parameters.flat)
+    assert again.epochs == history.epochs
+
+
+def test_of_a_run_with_early_stopping_the_best_parameters_are_loaded(tmp_path):
+    vae, x, _ = build(data_dim=6, rows=23)
+    path = tmp_path / "run.safetensors"
+    sv.fit(
+        vae, x[:6], epochs=30, batch_size=3, learning_rate=0.1, validation=x[6:], patience=3, checkpoint=path,
+        progress=False,
+    )  # fmt: skip
+    np.testing.assert_array_equal(sv.VAE.load(path, engine="reference").parameters.flat, vae.parameters.flat)
+    current = load_file(path)["encoder.0.weight"]
+    assert (current != vae.parameters["encoder.0.weight"]).any(), "beside the moments stand the current parameters"
+
+
+@pytest.mark.parametrize(
+    "changed", [{"batch_size": 3}, {"learning_rate": 0.5}, {"seed": 7}, {"objective": sv.IWAE(3)}, {"binarize": "none"}]
+)
+def test_a_run_cannot_be_resumed_with_other_settings(tmp_path, changed):
+    settings = {"epochs": 2, "batch_size": 2, "progress": False, "checkpoint": tmp_path / "run.safetensors"}
+    vae, x, _ = build()
+    sv.fit(vae, x, **settings)
+    before = (tmp_path / "run.safetensors").read_bytes()
+    other, _, _ = build(seed=9)
+    mine = other.parameters.copy()
+    with pytest.raises(ValueError, match=rf"was trained with {next(iter(changed))} ") as refusal:
+        sv.fit(other, x, resume=True, **{**settings, "epochs": 4, **changed})
+    assert "\n" not in str(refusal.value)
+    assert (tmp_path / "run.safetensors").read_bytes() == before
+    np.testing.assert_array_equal(other.parameters.flat, mine.flat)
+
+
+def test_a_run_is_resumed_by_the_model_it_belongs_to(tmp_path):
+    vae, x, _ = build()
+    sv.fit(vae, x, epochs=1, checkpoint=tmp_path / "run.safetensors", progress=False)
+    other, _, _ = build(hidden=(7,))
+    with pytest.raises(ValueError, match="expected the model being trained"):
+        sv.fit(other, x, epochs=2, resume=tmp_path / "run.safetensors", progress=False)
+
+
+def test_a_model_without_a_training_state_cannot_be_resumed(tmp_path):
+    vae, x, _ = build()
+    vae.save(tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="without a training state; expected a checkpoint written by fit"):
+        sv.fit(vae, x, epochs=2, resume=tmp_path / "model.safetensors", progress=False)
+
+
+def test_a_training_state_that_says_too_little_cannot_be_resumed(tmp_path):
+    _, x, _ = build()
+    for training in ({}, [], {"updates": 3}):
+        path = rewritten(tmp_path, lambda arrays, header, training=training: header.update(training=training))
+        with pytest.raises(ValueError, match="without a training state"):
+            sv.fit(build().vae, x, epochs=2, resume=path, progress=False)
+
+
+# --- files that are not ours ----------------------------------------------------------------------------------------
+
+
+def refused(path, message):
+    with pytest.raises(ValueError, match=message) as refusal:
+        sv.VAE.load(path, engine="reference")
+    assert "\n" not in str(refusal.value)
+    assert str(path) in str(refusal.value)
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path):
+    refused(tmp_path / "none.safetensors", "no such file; expected a model written by save or fit")
+    refused(tmp_path, "no such file")
+
+
+def test_a_file_truncated_anywhere_is_refused(tmp_path):
+    vae, _, _ = build()
+    path = tmp_path / "model.safetensors"
+    vae.save(path)
+    whole = path.read_bytes()
+    for length in (0, 1, 7, 8, 50, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        refused(path, "not a readable safetensors file")
+
+
+def test_bytes_that_are_no_safetensors_are_refused(tmp_path):
+    path = tmp_path / "model.safetensors"
+    for content in (b"hello", b"\x80\x04\x95" + b"x" * 100, b"\xff" * 200, b"\x00" * 200):
+        path.write_bytes(content)
+        refused(path, "not a readable safetensors file")
+
+
+def test_a_foreign_safetensors_file_is_refused(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_file({"weight": np.zeros(3)}, path)
+    refused(path, "a safetensors file of something else")
+    save_file({"weight": np.zeros(3)}, path, {"scratchvae": "{}"})
+    refused(path, "a safetensors file of something else")
+    save_file({"weight": np.zeros(3)}, path, {"scratchvae": "not json"})
+    refused(path, "not a readable safetensors file")
+
+
+def rewritten(tmp_path, change):
+    vae, _, _ = build()
+    arrays, header = dict(vae.parameters), {"format": "scratchvae", "version": 1, "model": vae.config}
+    change(arrays, header)
+    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, tmp_path / "model.safetensors",
+              {"scratchvae": json.dumps(header)})  # fmt: skip
+    return tmp_path / "model.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda arrays, header: header.update(version=99), "format version 99; expected 1"),
+        (lambda arrays, header: header.pop("model"), "does not describe a model"),
+        (lambda arrays, header: header.update(model=[1]), "does not describe a model"),
+        (lambda arrays, header: header["model"].update(colour="red"), "does not describe a model"),
+        (lambda arrays, header: header["model"].update(hidden=3), "does not describe a model"),
+        (lambda arrays, header: header["model"].update(hidden=[0]), "a hidden size is 0"),
+        (lambda arrays, header: header["model"].update(activation="gelu"), "'gelu'"),
+        (lambda arrays, header: header["model"].update(dtype=3), "dtype|model"),
+        (lambda arrays, header: arrays.pop("encoder.0.bias"), "no tensor encoder.0.bias"),
+        (lambda arrays, header: arrays.update({"encoder.0.bias": np.zeros(9)}), r"\(9,\); expected float64 \(4,\)"),
+        (
+            lambda arrays, header: arrays.update({"encoder.0.bias": np.zeros(4, np.float32)}),
+            "is float32.*expected float64",
+        ),
+    ],
+)
+def test_a_file_that_does_not_fit_its_own_header_is_refused(tmp_path, change, message):
+    refused(rewritten(tmp_path, change), message)
+
+
+# --- writing --------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_cannot_be_written_where_there_is_no_folder(tmp_path):
+    with pytest.raises(ValueError, match="cannot be written"):
+        build().vae.save(tmp_path / "no" / "such" / "model.safetensors")
+
+
+def test_a_kill_while_writing_leaves_the_last_complete_file_and_nothing_beside_it(tmp_path, monkeypatch):
+    vae, _, _ = build()
+    path = tmp_path / "model.safetensors"
+    vae.save(path)
+    before = path.read_bytes()
+
+    def full_disk(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.os, "fsync", full_disk)
+    vae.parameters.flat[:] = 1
+    with pytest.raises(ValueError, match="cannot be written"):
+        vae.save(path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_the_file_is_synced_before_it_takes_the_name(tmp_path, monkeypatch):
+    calls = []
+    for name in ("fsync", "replace"):
+        true = getattr(checkpoint.os, name)
+        monkeypatch.setattr(checkpoint.os, name, lambda *a, name=name, true=true: (calls.append(name), true(*a))[1])
+    build().vae.save(tmp_path / "model.safetensors")
+    assert calls[:2] == ["fsync", "replace"]
+
+
+def test_no_pickle_is_read_or_written():
+    import inspect
+
+    assert "import pickle" not in inspect.getsource(checkpoint)
+    assert "allow_pickle" not in inspect.getsource(checkpoint)

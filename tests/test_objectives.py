@@ -1,0 +1,73 @@
+"""Objectives: what is maximised, and that it is the bound it is called."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+import scratchvae as sv
+from scratchvae import reference
+from tests.cases import architectures, build
+from tests.proofs.checks import model_gradient_is_the_derivative_of_the_reported_objective
+
+
+@given(arguments=architectures())
+def test_with_one_sample_the_importance_weighted_bound_is_log_p_minus_log_q(arguments):
+    vae, x, eps = build(**{**arguments, "samples": 1})
+    terms, _ = vae.value_and_grad(x, eps, sv.IWAE(1))
+    mu, logvar = vae.encode(x)
+    z = mu + np.exp(logvar / 2) * eps[:, 0]
+    log_q = -0.5 * (np.log(2 * np.pi) + logvar + eps[:, 0] ** 2).sum(axis=1)
+    np.testing.assert_allclose(terms.objective, vae.log_joint(x, z) - log_q, rtol=1e-9, atol=1e-9)
+
+
+def test_the_importance_weighted_bound_is_the_log_of_a_mean(engine):
+    vae, x, eps = build(samples=6, engine=engine)
+    single = np.array([vae.value_and_grad(x, eps[:, k], sv.IWAE(1))[0].objective for k in range(6)])
+    terms, _ = vae.value_and_grad(x, eps, sv.IWAE(6))
+    np.testing.assert_allclose(terms.objective, np.log(np.exp(single).mean(axis=0)), rtol=1e-12)
+    assert (terms.objective > single.mean(axis=0)).all(), "Jensen"
+
+
+def test_the_reported_elbo_does_not_depend_on_the_objective(engine):
+    vae, x, eps = build(engine=engine)
+    want = vae.elbo(x, eps)
+    for objective in (sv.ELBO(2), sv.ELBO(2, beta=0.00025), sv.IWAE(2)):
+        terms, _ = vae.value_and_grad(x, eps, objective)
+        for mine, theirs in zip(terms[:3], want, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
+def test_beta_weighs_the_kl(engine):
+    vae, x, eps = build(engine=engine)
+    terms, gradients = vae.value_and_grad(x, eps, sv.ELBO(2, beta=0.3))
+    np.testing.assert_allclose(terms.objective, terms.reconstruction - 0.3 * terms.kl, rtol=1e-12)
+    zero, one = (vae.value_and_grad(x, eps, sv.ELBO(2, beta=beta))[1] for beta in (0.0, 1.0))
+    for name, gradient in gradients.items():
+        np.testing.assert_allclose(gradient, 0.7 * zero[name] + 0.3 * one[name], rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize("objective", [sv.ELBO(3), sv.ELBO(3, beta=2.5), sv.IWAE(3)])
+def test_the_gradient_is_that_of_the_objective_that_is_reported(engine, objective):
+    case = build(samples=3, engine=engine, activation="softplus")
+    model_gradient_is_the_derivative_of_the_reported_objective(*case, objective)
+
+
+def test_loss_is_minus_the_mean_and_says_so_once():
+    sampled, _ = build().vae.forward(*build()[1:])
+    value, upstream = sv.ELBO(2).evaluate(reference, sampled)
+    assert upstream.dkl.sum() == pytest.approx(1.0)
+    assert upstream.dlog_likelihood.sum() == pytest.approx(-1.0)
+    assert value.shape == (3,)
+
+
+@pytest.mark.parametrize("objective", [sv.ELBO, sv.IWAE])
+@pytest.mark.parametrize("samples", [0, -1, 1.5, True, "5"])
+def test_a_number_of_samples_that_cannot_be_is_refused(objective, samples):
+    with pytest.raises(ValueError, match=r"num_samples is .*expected a whole number of at least 1"):
+        objective(num_samples=samples)
+
+
+@pytest.mark.parametrize("beta", [-1.0, float("nan"), float("inf")])
+def test_a_beta_that_cannot_be_is_refused(beta):
+    with pytest.raises(ValueError, match="beta is"):
+        sv.ELBO(beta=beta)

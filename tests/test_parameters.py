@@ -1,0 +1,55 @@
+"""Named tensors on one flat array."""
+
+import numpy as np
+import pytest
+
+import scratchvae as sv
+from scratchvae.parameters import ALIGNMENT, Parameters
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128])
+def test_every_tensor_starts_on_a_cache_line(dtype):
+    parameters = Parameters.zeros({"a": (3, 5), "b": (1,), "c": (17,)}, dtype)
+    assert {array.ctypes.data % ALIGNMENT for array in parameters.values()} == {0}
+    assert {array.dtype for array in parameters.values()} == {np.dtype(dtype)}
+
+
+def test_a_name_is_a_view_on_the_flat_array():
+    parameters = Parameters.zeros({"a": (2, 3), "b": (4,)}, np.float64)
+    parameters["b"][:] = [1, 2, 3, 4]
+    assert parameters.flat.sum() == 10
+    parameters.flat[:] = 7
+    assert (parameters["a"] == 7).all()
+    assert list(parameters) == ["a", "b"]
+    assert len(parameters) == 2
+
+
+def test_a_copy_has_memory_of_its_own_and_the_same_layout():
+    parameters = Parameters.zeros({"a": (2, 3)}, np.float32)
+    parameters["a"][...] = 1.5
+    other, wide, empty = parameters.copy(), parameters.astype(np.float64), parameters.zeros_like()
+    parameters["a"][...] = 0
+    assert (other["a"] == 1.5).all()
+    assert (wide["a"] == 1.5).all()
+    assert wide["a"].dtype == np.float64
+    assert not empty.flat.any()
+    assert other.layout == wide.layout == empty.layout == parameters.layout
+
+
+def test_a_network_sees_the_tensors_that_the_names_mean():
+    vae = sv.VAE(5, 2, (4, 3), activation="tanh", engine="reference")
+    network = vae.parameters.network("decoder", "tanh")
+    assert [layer.weight.shape for layer in network.layers] == [(2, 3), (3, 4), (4, 5)]
+    assert [layer.activation for layer in network.layers] == ["tanh", "tanh", "identity"]
+    for layer, (inputs, outputs, weight, bias, _) in zip(network.layers, network.table.tolist(), strict=True):
+        block = network.flat[weight : weight + inputs * outputs].reshape(inputs, outputs)
+        assert np.shares_memory(block, layer.weight)
+        np.testing.assert_array_equal(block, layer.weight)
+        np.testing.assert_array_equal(network.flat[bias : bias + outputs], layer.bias)
+
+
+def test_parameters_print_their_shapes():
+    text = repr(Parameters.zeros({"a": (2, 3), "b": (4,)}, np.float32))
+    assert "float32" in text
+    assert "10 values" in text
+    assert "a: (2, 3)" in text

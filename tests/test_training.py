@@ -1,0 +1,307 @@
+"""Training: the textbook loop, addressed randomness, honest history, early stopping, divergence."""
+
+import numpy as np
+import pytest
+
+import scratchvae as sv
+from scratchvae.objectives import ELBO
+from scratchvae.training import Averages, Trainer
+from scratchvae.vae import Terms
+from tests.cases import build
+from tests.proofs.checks import epoch_means_count_every_row_once, training_is_the_textbook_loop
+
+
+def small(engine="reference", dtype="float32", likelihood="bernoulli", rows=23):
+    vae, x, _ = build(data_dim=6, rows=rows, engine=engine, dtype=dtype, likelihood=likelihood)
+    return vae, x.astype(dtype)
+
+
+def fit(vae, x, **settings):
+    return sv.fit(vae, x, **{"epochs": 3, "batch_size": 10, "learning_rate": 0.05, "progress": False, **settings})
+
+
+def without_seconds(history):
+    return [{**entry, "seconds": 0} for entry in history.epochs]
+
+
+# --- the loop -------------------------------------------------------------------------------------------------------
+
+
+def test_training_is_the_textbook_loop_on_both_engines(engine):
+    training_is_the_textbook_loop(engine)
+
+
+def test_a_short_last_batch_counts_by_its_rows():
+    epoch_means_count_every_row_once(Averages.of)
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian", "gaussian-learned", "gaussian-learned-diagonal"])
+def test_training_raises_the_bound(engine, likelihood):
+    vae, x = small(engine, likelihood=likelihood, rows=60)
+    history = fit(vae, x, epochs=40, learning_rate=0.02)
+    assert np.mean(history["elbo"][-5:]) > history["elbo"][0] + 0.5
+    assert np.isfinite(vae.parameters.flat).all()
+
+
+def test_a_learned_variance_finds_the_variance_of_the_data():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 3)) * np.array([0.1, 1.0, 3.0])
+    vae = sv.VAE(3, 1, (), "gaussian-learned-diagonal", engine="reference", dtype="float64")
+    vae.parameters["decoder.head.weight"][...] = 0
+    fit(vae, x, epochs=150, batch_size=100, learning_rate=0.03)
+    spread = np.exp(vae.parameters["likelihood.logvar"]) + vae.parameters["decoder.head.weight"][0] ** 2
+    np.testing.assert_allclose(spread, x.var(axis=0), rtol=0.25)
+
+
+def test_importance_weighted_training_uses_its_samples():
+    vae, x = small()
+    history = fit(vae, x, objective=sv.IWAE(5))
+    assert all(objective > elbo for objective, elbo in zip(history["objective"], history["elbo"], strict=True))
+
+
+# --- history --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_terms_add_up_exactly_in_every_entry_of_the_history(engine, dtype):
+    vae, x = small(engine, dtype)
+    history = fit(vae, x, validation=x[:9])
+    for entry in history.epochs:
+        for part in (entry["train"], entry["validation"]):
+            assert part["elbo"] == part["reconstruction"] - part["kl"]
+            assert part["kl"] >= 0
+    assert [entry["epoch"] for entry in history.epochs] == [1, 2, 3]
+    assert [entry["step"] for entry in history.epochs] == [3, 6, 9]
+    assert len(history) == 3
+    assert history["validation.kl"] == [entry["validation"]["kl"] for entry in history.epochs]
+    assert history.stopped == "all epochs done"
+
+
+def test_the_standard_error_is_that_of_a_mean_over_rows(engine):
+    vae, x = small(engine, "float64")
+    trainer = Trainer(vae, x, binarize="none")
+    averages = trainer.validate(x)
+    eps = trainer._noise(np.arange(len(x)), 4, 0)
+    elbo = vae.elbo(x, eps).elbo
+    assert averages.elbo == pytest.approx(elbo.mean(), rel=1e-12)
+    assert averages.standard_error == pytest.approx(elbo.std(ddof=1) / np.sqrt(len(x)), rel=1e-12)
+
+
+def test_one_row_of_validation_has_no_standard_error():
+    vae, x = small()
+    assert "standard_error" not in fit(vae, x, epochs=1, validation=x[:1]).epochs[0]["validation"]
+
+
+def test_averages_are_in_double_precision():
+    big = np.full(1000, 1e7, np.float32)
+    one = np.ones(1000, np.float32)
+    averages = Averages.of([Terms(big, big, one, big), Terms(one, one, one, one)])
+    assert averages.reconstruction == (1e7 + 1) / 2
+
+
+# --- randomness -----------------------------------------------------------------------------------------------------
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(engine):
+    results = []
+    for seed in (1, 1, 2):
+        vae, x = small(engine)
+        history = fit(vae, x, seed=seed)
+        results.append((vae.parameters.flat.copy(), without_seconds(history)))
+    (first, first_history), (same, same_history), (other, other_history) = results
+    np.testing.assert_array_equal(first, same)
+    assert first_history == same_history
+    assert (first != other).any()
+    assert first_history != other_history
+
+
+def test_validating_logging_or_evaluating_in_between_changes_nothing(engine, tmp_path):
+    plain, x = small(engine)
+    watched = plain.with_parameters(plain.parameters.copy())
+
+    def look(entry):
+        watched.sample(3)
+        watched.elbo(x, np.random.default_rng(0).normal(size=(len(x), 2)))
+        sv.log_evidence(watched, x[:2], num_samples=3)
+        np.random.random()  # a shared random state would notice
+
+    history = fit(plain, x)
+    seen = fit(watched, x, validation=x[:7], checkpoint=tmp_path / "c.safetensors", on_epoch=look, progress=True)
+    np.testing.assert_array_equal(plain.parameters.flat, watched.parameters.flat)
+    assert history["elbo"] == seen["elbo"]
+
+
+def test_numbers_of_epochs_nest(engine):
+    long, x = small(engine)
+    short = long.with_parameters(long.parameters.copy())
+    assert fit(long, x, epochs=3)["elbo"][:2] == fit(short, x, epochs=2)["elbo"]
+
+
+def test_grey_pixels_are_drawn_afresh_at_every_use_or_once(engine):
+    vae, _ = small(engine, rows=40)
+    pixels = np.full((40, 6), 128, np.uint8)
+
+    def seen(method):
+        trainer = Trainer(vae, pixels, binarize=method, seed=0)
+        return [trainer._draw(pixels, np.arange(40), 2, step) for step in (1, 2)]
+
+    first, second = seen("dynamic")
+    assert set(np.unique(first)) == {0, 1}
+    assert (first != second).any()
+    assert abs(first.mean() - 128 / 255) < 0.15
+    np.testing.assert_array_equal(*seen("fixed"))
+    assert (seen("threshold")[0] == 1).all()
+
+
+def test_uint8_pixels_train_as_their_255ths_do(engine):
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 6), dtype=np.uint8)
+    bits = []
+    for x in (pixels, (pixels / 255.0).astype(np.float32)):
+        vae, _ = small(engine)
+        fit(vae, x, binarize="threshold")
+        bits.append(vae.parameters.flat.copy())
+    np.testing.assert_array_equal(*bits)
+
+
+# --- the first output bias ------------------------------------------------------------------------------------------
+
+
+def test_an_untrained_model_starts_from_the_training_mean(engine):
+    x = (np.random.default_rng(0).random((50, 6)) < [0, 0.1, 0.3, 0.6, 0.9, 1]).astype(np.float32)
+    vae = sv.VAE(6, 2, (3,), engine=engine)
+    fit(vae, x, epochs=1, learning_rate=1e-12)
+    mean = x.mean(axis=0).clip(0.001, 0.999)
+    np.testing.assert_allclose(vae.parameters["decoder.head.bias"], np.log(mean / (1 - mean)), rtol=1e-5)
+
+
+def test_a_trained_model_keeps_its_output_bias():
+    vae, x = small()
+    before = vae.parameters["decoder.head.bias"].copy()
+    fit(vae, x, epochs=1, learning_rate=1e-12)
+    np.testing.assert_allclose(vae.parameters["decoder.head.bias"], before, rtol=1e-6)
+
+
+# --- early stopping -------------------------------------------------------------------------------------------------
+
+
+def test_early_stopping_keeps_the_best_parameters(engine):
+    vae, x = small(engine)
+    history = fit(vae, x[:6], validation=x[6:], epochs=200, batch_size=3, patience=4)
+    held_out = history["validation.elbo"]
+    best = int(np.argmax(held_out))
+    assert len(history) == best + 1 + 4 < 200
+    assert f"best epoch {best + 1}" in history.stopped
+    again = Trainer(vae, x[:6], binarize="dynamic").validate(x[6:])
+    assert again.elbo == held_out[best]
+
+
+def test_a_run_that_ends_before_its_patience_keeps_the_best_parameters_too():
+    vae, x = small()
+    history = fit(vae, x[:6], validation=x[6:], epochs=9, batch_size=3, patience=100, learning_rate=0.3)
+    assert Trainer(vae, x[:6]).validate(x[6:]).elbo == max(history["validation.elbo"])
+
+
+# --- divergence -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+def test_a_loss_that_is_no_longer_finite_ends_training_and_names_the_update(engine, likelihood):
+    vae, x = small(engine, likelihood=likelihood)
+    with pytest.raises(sv.DivergedError, match=r"update [23]: the loss is (nan|inf|-inf)"):
+        fit(vae, x, learning_rate=1e30)
+
+
+def test_divergence_keeps_the_last_good_checkpoint(engine, tmp_path):
+    vae, x = small(engine)
+    path, kept = tmp_path / "run.safetensors", {}
+
+    def poison(entry):
+        kept[entry["epoch"]] = path.read_bytes()
+        if entry["epoch"] == 2:
+            vae.parameters["encoder.head.bias"][:] = np.nan
+
+    with pytest.raises(sv.DivergedError, match=r"update 7: .*the last good checkpoint is .*run\.safetensors"):
+        fit(vae, x, epochs=5, checkpoint=path, on_epoch=poison)
+    assert path.read_bytes() == kept[2]
+    assert np.isfinite(sv.VAE.load(path, engine="reference").parameters.flat).all()
+
+
+def test_an_epoch_whose_last_update_gives_nan_is_not_written(tmp_path, plant):
+    vae, x = small()
+    path, kept = tmp_path / "run.safetensors", {}
+    true = vae.ops.network_adam
+
+    def adam(deltas, network, first, second, step, *rest):
+        true(deltas, network, first, second, step, *rest)
+        if step == 6:  # the last of the second epoch: its loss is fine, what it leaves is not
+            network.flat[:] = np.nan
+
+    plant("network_adam", adam)
+    with pytest.raises(sv.DivergedError, match=r"update 6: gave parameters that are not finite; the last good"):
+        fit(vae, x, checkpoint=path, on_epoch=lambda entry: kept.update({entry["epoch"]: path.read_bytes()}))
+    assert list(kept) == [1]
+    assert path.read_bytes() == kept[1]
+
+
+def test_the_first_bad_update_is_named_though_the_loss_is_looked_at_in_bunches(plant):
+    vae, x = small(rows=200)
+    true = vae.ops.network_adam
+
+    def adam(deltas, network, first, second, step, *rest):
+        true(deltas, network, first, second, step, *rest)
+        if step == 70:
+            network.flat[:] = np.nan
+
+    plant("network_adam", adam)
+    with pytest.raises(sv.DivergedError, match="update 71:"):
+        fit(vae, x, batch_size=1, epochs=1)
+
+
+# --- refusals -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, "epochs is 0"),
+        ({"epochs": 1.5}, "epochs is 1.5"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"learning_rate": "fast"}, "learning_rate is 'fast'"),
+        ({"binarize": "sometimes"}, "'sometimes'.*dynamic"),
+        ({"patience": 3}, "patience needs validation"),
+        ({"patience": 0, "validation": np.eye(6)}, "patience is 0"),
+        ({"resume": True}, "resume is True but checkpoint is None"),
+        ({"seed": -5}, "seed is -5"),
+        ({"resume": "/nowhere/at/all.safetensors"}, "no such file"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_before_anything_is_done(settings, message):
+    vae, x = small()
+    before = vae.parameters.copy()
+    with pytest.raises(ValueError, match=message) as refusal:
+        fit(vae, x, **settings)
+    assert "\n" not in str(refusal.value)
+    np.testing.assert_array_equal(vae.parameters.flat, before.flat)
+
+
+def test_grey_pixels_without_binarization_need_to_be_asked_for():
+    vae, _ = small()
+    grey = np.full((5, 6), 0.5)
+    with pytest.raises(ValueError, match=r"binarize is 'none'.*expected dynamic, fixed or threshold"):
+        fit(vae, grey, binarize="none")
+    with pytest.raises(ValueError, match="binarize is 'none'"):
+        fit(vae, np.eye(6), binarize="none", validation=grey)
+    assert len(fit(vae, grey, binarize="none", allow_grey=True)) == 3
+    assert len(fit(vae, np.eye(6), binarize="none")) == 3
+
+
+def test_real_numbers_are_not_binarized():
+    vae, x = small(likelihood="gaussian")
+    with pytest.raises(ValueError, match="binarize is 'dynamic' under likelihood 'gaussian'"):
+        fit(vae, x, binarize="dynamic")
+
+
+def test_the_objective_may_be_left_out():
+    assert Trainer(*small()).objective == ELBO()
