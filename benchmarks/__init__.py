@@ -1,0 +1,1 @@
+"""Measurements of scratchvae beside PyTorch, JAX and TensorFlow; each module is a program (see README.md)."""

@@ -1,0 +1,90 @@
+"""What the machine can do at most, measured: multiply-adds of a loop that stays in registers, bytes of a large copy.
+
+It takes its turn in every round like any other system (`python -m benchmarks.peak` is such a process), because the
+clock of a processor depends on the moment and on what the neighbours do.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from llvmlite import binding, ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from benchmarks.peers.protocol import serve
+
+LANES = 16 if binding.get_host_cpu_features().get("avx512f") else 8  # float32 numbers of a vector register
+CHAINS = 12  # independent sums: more than two units of latency four need, and they fit in sixteen registers
+LOOPS = 4_000_000
+COPIED_MEGABYTES = 128  # a thread: larger than a cache
+
+
+@intrinsic
+def fused_multiply_adds(typing_context, loops, factor):
+    """The sum over chains and lanes of s <- s * factor + factor, repeated: CHAINS * LANES multiply-adds a loop."""
+    signature = types.float32(types.intp, types.float32)
+
+    def codegen(context, builder, sig, arguments):
+        loops, factor = arguments
+        scalar, index = ir.FloatType(), ir.IntType(32)
+        vector = ir.VectorType(scalar, LANES)
+        fma_type = ir.FunctionType(vector, [vector] * 3)
+        fma = cgutils.get_or_insert_function(builder.module, fma_type, f"llvm.fma.v{LANES}f32")
+        first_lane = builder.insert_element(ir.Constant(vector, ir.Undefined), factor, index(0))
+        zeros = ir.Constant(ir.VectorType(index, LANES), [0] * LANES)
+        factors = builder.shuffle_vector(first_lane, ir.Constant(vector, ir.Undefined), zeros)
+        chains = [cgutils.alloca_once(builder, vector) for _ in range(CHAINS)]
+        for number, chain in enumerate(chains):
+            builder.store(ir.Constant(vector, [float(number)] * LANES), chain)
+        with cgutils.for_range(builder, loops):
+            for chain in chains:
+                builder.store(builder.call(fma, [builder.load(chain), factors, factors]), chain)
+        total = builder.load(chains[0])
+        for chain in chains[1:]:
+            total = builder.fadd(total, builder.load(chain))
+        result = ir.Constant(scalar, 0.0)
+        for lane in range(LANES):
+            result = builder.fadd(result, builder.extract_element(total, index(lane)))
+        return result
+
+    return signature, codegen
+
+
+@njit(nogil=True)
+def multiply_add_loop(loops, factor):
+    return fused_multiply_adds(loops, factor)
+
+
+class MachinePeak:
+    """Each thread runs its own loop, or copies its own arrays; the slowest counts."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self.pool = ThreadPoolExecutor(threads)
+        size = COPIED_MEGABYTES * 2**20 // 4
+        self.copies = [(np.ones(size, np.float32), np.zeros(size, np.float32)) for _ in range(threads)]
+        multiply_add_loop(1, np.float32(0.5))
+
+    def measure(self) -> dict:
+        """Multiply-adds a second and bytes a second, read and written, over all threads."""
+        arithmetic = self.seconds(lambda thread: multiply_add_loop(LOOPS, np.float32(0.5)))
+        memory = self.seconds(lambda thread: np.copyto(self.copies[thread][1], self.copies[thread][0]))
+        return {
+            "multiply_adds_per_second": self.threads * LOOPS * CHAINS * LANES / arithmetic,
+            "bytes_per_second": self.threads * 2 * COPIED_MEGABYTES * 2**20 / memory,
+        }
+
+    def seconds(self, work: Callable[[int], object]) -> float:
+        start = time.perf_counter()
+        list(self.pool.map(work, range(self.threads)))
+        return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--threads", type=int, default=2)
+    serve(MachinePeak(parser.parse_args().threads))

@@ -1,0 +1,107 @@
+"""The training step of scratchvae: the `Trainer` that `sv.fit` runs, stepped through its own epochs.
+
+The data stay uint8, as `sv.fit` keeps them; they are static for every system, hence binarize="none".
+"""
+
+import argparse
+import itertools
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+import scratchvae as sv
+from benchmarks.peers.protocol import serve
+from benchmarks.workloads import BETA1, Workload
+from scratchvae.engine import get_threads, set_threads
+from scratchvae.training import Trainer
+from scratchvae.vae import VAE
+
+OBJECTIVES = {"ELBO": sv.ELBO, "IWAE": sv.IWAE}
+
+
+def model_with(workload: Workload, arrays: dict, dtype: str = "float32", engine: str = "compiled") -> VAE:
+    """The workload's model with the given weights."""
+    vae = VAE(
+        data_dim=workload.data_dim,
+        latent_dim=workload.latent_dim,
+        hidden=workload.hidden,
+        activation=workload.activation,
+        dtype=dtype,
+        engine=engine,
+    )
+    for name, array in vae.parameters.items():
+        array[...] = arrays[name]
+    return vae
+
+
+def objective_of(workload: Workload) -> sv.ELBO | sv.IWAE:
+    return OBJECTIVES[workload.objective](num_samples=workload.num_samples)
+
+
+class GivenNoise(Trainer):
+    """The trainer with its one source of chance taken out: every example's noise is given."""
+
+    eps: NDArray
+
+    def _noise(self, rows: NDArray, stream: int, step: int) -> NDArray:
+        return self.eps[rows]
+
+
+def train_on_problem(workload: Workload, arrays: dict, updates: int, dtype="float32", engine="compiled") -> dict:
+    """Losses of some updates on the given minibatch and noise, and the gradients as Adam's first moment holds them."""
+    vae = model_with(workload, arrays, dtype, engine)
+    x = arrays["x"].astype(dtype)
+    trainer = GivenNoise(vae, x, workload.learning_rate, objective_of(workload), binarize="none")
+    trainer.eps = arrays["eps"].astype(dtype)
+    losses, gradients = [], {}
+    for _ in range(updates):
+        losses.append(-float(trainer.step(np.arange(len(x))).objective.mean()))
+        if not gradients:
+            gradients = {name: moment / (1 - BETA1) for name, moment in trainer.first.items()}
+    return {"losses": losses, **gradients}
+
+
+class ScratchvaeTraining:
+    def __init__(self, threads: int) -> None:
+        set_threads(threads)
+
+    def prepare(self, workload: dict, problem: str, data: str) -> dict:
+        self.workload = Workload.from_json(workload)
+        self.problem = dict(np.load(problem))
+        pixels = np.load(data)
+        whole_batches = len(pixels) // self.workload.batch_size * self.workload.batch_size
+        vae, rate = model_with(self.workload, self.problem), self.workload.learning_rate
+        data = pixels[:whole_batches]
+        self.trainer = Trainer(vae, data, rate, objective_of(self.workload), binarize="none")
+        self.steps = self.endless_steps()
+        return {"version": sv.__version__, "generator": "Philox4x32-10, Box-Muller", "threads": get_threads()}
+
+    def endless_steps(self):
+        for epoch in itertools.count(1):
+            yield from self.trainer.epoch(epoch, self.workload.batch_size)
+
+    def prove(self, updates: int, out: str) -> dict:
+        """Trains on the given minibatch and noise: the losses, and the gradients as Adam's first moment holds them."""
+        np.savez(out, **train_on_problem(self.workload, self.problem, updates))
+        return {}
+
+    def run(self, steps: int, warm: int) -> dict:
+        if warm:
+            self.train(warm)
+        start = time.perf_counter()
+        terms = self.train(steps)
+        seconds = time.perf_counter() - start
+        return {"seconds": seconds, "steps": len(terms), "last_loss": -float(terms[-1].objective.mean())}
+
+    def train(self, steps: int) -> list:
+        """As in `sv.fit`: every update's terms are kept, and their means are taken at the end."""
+        terms = list(itertools.islice(self.steps, steps))
+        np.concatenate([part.objective for part in terms]).mean()
+        return terms
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--threads", type=int, default=2)
+    serve(ScratchvaeTraining(**vars(parser.parse_args())))

@@ -1,0 +1,77 @@
+"""The training step in PyTorch: eager with fused Adam, or the same with the loss through torch.compile.
+
+Minibatches are gathered from a resident float32 tensor by index_select. Measured and not better than what is here:
+compiling the optimizer's step, compiling gather, noise, loss and backward as one.
+"""
+
+import argparse
+import time
+
+import numpy as np
+import torch
+
+from benchmarks.peers.protocol import ShuffledRows, read_pixels, serve
+from benchmarks.peers.torch_model import Autoencoder
+from benchmarks.workloads import BETA1, Workload
+
+
+class TorchTraining:
+    def __init__(self, mode: str, threads: int) -> None:
+        self.mode = mode
+        torch.set_num_threads(threads)
+
+    def prepare(self, workload: dict, problem: str, data: str) -> dict:
+        self.workload = Workload.from_json(workload)
+        self.problem = dict(np.load(problem))
+        self.data = torch.from_numpy(read_pixels(data))
+        self.rows = ShuffledRows(len(self.data), self.workload.batch_size)
+        self.initialise()
+        return {"version": torch.__version__, "generator": "mt19937 (torch.randn)", "dtype": str(self.data.dtype)}
+
+    def initialise(self) -> None:
+        self.model = Autoencoder(self.workload, self.problem)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=self.workload.learning_rate, fused=True)
+        self.loss = self.model if self.mode == "eager" else torch.compile(self.model, mode=self.mode)
+
+    def prove(self, updates: int, out: str) -> dict:
+        """Trains on the given minibatch and noise: the losses, and the gradients as Adam's first moment holds them."""
+        x, eps = torch.from_numpy(self.problem["x"]), torch.from_numpy(self.problem["eps"])
+        losses = [float(self.update(x, eps))]
+        gradients = {}
+        for name, layer in self.model.named_layers.items():
+            gradients[f"{name}.weight"] = self.optimizer.state[layer.weight]["exp_avg"].numpy().T / (1 - BETA1)
+            gradients[f"{name}.bias"] = self.optimizer.state[layer.bias]["exp_avg"].numpy() / (1 - BETA1)
+        losses += [float(self.update(x, eps)) for _ in range(updates - 1)]
+        np.savez(out, losses=losses, **gradients)
+        self.initialise()
+        return {}
+
+    def update(self, x: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
+        """One update from a minibatch and its noise; gives the loss before it."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.loss(x, eps)
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+    def run(self, steps: int, warm: int) -> dict:
+        if warm:
+            self.train(warm)
+        start = time.perf_counter()
+        losses = self.train(steps)
+        seconds = time.perf_counter() - start
+        return {"seconds": seconds, "steps": len(losses), "last_loss": losses[-1]}
+
+    def train(self, steps: int) -> list[float]:
+        losses = []
+        for rows in torch.from_numpy(self.rows.take(steps)):
+            x = torch.index_select(self.data, 0, rows)
+            losses.append(self.update(x, torch.randn(self.workload.noise_shape)))
+        return torch.stack(losses).tolist()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--mode", choices=("eager", "default", "max-autotune"), default="eager")
+    parser.add_argument("--threads", type=int, default=2)
+    serve(TorchTraining(**vars(parser.parse_args())))

@@ -1,0 +1,102 @@
+"""The five training steps that are timed, their arithmetic, and the problem that every system proves first.
+
+B examples, K samples an example, D pixels, H hidden units, Z latent dimensions. Weights are (in, out).
+"""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+BETA1 = 0.9  # of Adam, everywhere: a gradient is read off its first moment after one update
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What one training step does: the model, the batch, the objective and the kind of pixels."""
+
+    name: str
+    data_dim: int
+    hidden: tuple[int, ...]
+    latent_dim: int
+    activation: str
+    batch_size: int
+    num_samples: int = 1
+    objective: str = "ELBO"
+    pixels: str = "threshold"
+    learning_rate: float = 1e-3
+
+    def as_json(self) -> dict:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: dict) -> "Workload":
+        return cls(**{**fields, "hidden": tuple(fields["hidden"])})
+
+    @property
+    def noise_shape(self) -> tuple[int, int, int]:
+        """(B, K, Z)."""
+        return self.batch_size, self.num_samples, self.latent_dim
+
+    def layer_sizes(self) -> dict[str, tuple[int, int]]:
+        """(in, out) of every layer by name, encoder first; the encoder's head gives mu and logvar side by side."""
+        down = (self.data_dim, *self.hidden)
+        up = (self.latent_dim, *reversed(self.hidden))
+        sizes = {f"encoder.{i}": (down[i], down[i + 1]) for i in range(len(self.hidden))}
+        sizes["encoder.head"] = (down[-1], 2 * self.latent_dim)
+        sizes |= {f"decoder.{i}": (up[i], up[i + 1]) for i in range(len(self.hidden))}
+        sizes["decoder.head"] = (up[-1], self.data_dim)
+        return sizes
+
+    def parameter_count(self) -> int:
+        return sum(fan_in * fan_out + fan_out for fan_in, fan_out in self.layer_sizes().values())
+
+    def least_memory_traffic(self) -> int:
+        """Bytes a step cannot avoid moving when weights and moments are not in cache: Adam reads and writes the
+        parameter and both moments (24 bytes a parameter), and the minibatch is read once as float32."""
+        return 24 * self.parameter_count() + 4 * self.batch_size * self.data_dim
+
+    def multiply_adds(self) -> int:
+        """Multiply-adds of one step's matrix products as the algorithm states them.
+
+        Every layer: forward and weight gradient; input gradient too, except for the layer that reads the pixels.
+        Decoder layers see B K rows, encoder layers B.
+        """
+        total = 0
+        for name, (fan_in, fan_out) in self.layer_sizes().items():
+            rows = self.batch_size * (self.num_samples if name.startswith("decoder") else 1)
+            products = 2 if name == "encoder.0" else 3
+            total += products * rows * fan_in * fan_out
+        return total
+
+
+WORKLOADS = {
+    workload.name: workload
+    for workload in (
+        Workload("pytorch-example", 784, (400,), 20, "relu", 128, pixels="grey"),
+        Workload("kingma-welling", 784, (500,), 20, "tanh", 100),
+        Workload("iwae-k1", 784, (200, 200), 50, "tanh", 20),
+        Workload("iwae-k50", 784, (200, 200), 50, "tanh", 20, num_samples=50, objective="IWAE"),
+        Workload("digits", 64, (128,), 8, "tanh", 64),
+    )
+}
+
+
+def glorot_parameters(workload: Workload, seed: int) -> dict[str, NDArray[np.float32]]:
+    """Weights uniform in +-sqrt(6 / (in + out)) (Glorot, Bengio 2010), and small biases that are not zero."""
+    rng = np.random.default_rng(seed)
+    parameters = {}
+    for name, (fan_in, fan_out) in workload.layer_sizes().items():
+        limit = np.sqrt(6 / (fan_in + fan_out))
+        parameters[f"{name}.weight"] = rng.uniform(-limit, limit, (fan_in, fan_out)).astype(np.float32)
+        parameters[f"{name}.bias"] = rng.uniform(-0.05, 0.05, fan_out).astype(np.float32)
+    return parameters
+
+
+def write_problem(workload: Workload, images: NDArray[np.uint8], path: str, seed: int = 0) -> None:
+    """Writes the .npz that every system proves itself on: weights, one minibatch `x` (B, D), noise `eps` (B, K, Z)."""
+    rng = np.random.default_rng(seed + 1)
+    rows = rng.choice(len(images), workload.batch_size, replace=False)
+    eps = rng.standard_normal(workload.noise_shape).astype(np.float32)
+    x = images[rows].astype(np.float32) / np.float32(255)
+    np.savez(path, x=x, eps=eps, **glorot_parameters(workload, seed))
