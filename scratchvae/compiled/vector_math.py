@@ -156,6 +156,17 @@ def log1p_unit32(t):
     return multiply_add(t * t, p, t)
 
 
+@njit(cache=True, error_model="numpy", forceinline=True)
+def _ratio(numerator, a, t):
+    """numerator / (a + t) for a, t >= 0, with what a + t rounds away put back and the quotient's remainder added."""
+    total = a + t
+    lost = a - (total - t) if t > a else t - (total - a)
+    inverse = f32(1) / total
+    quotient = numerator * inverse
+    remainder = multiply_add(-quotient, lost, multiply_add(-quotient, total, numerator))
+    return multiply_add(remainder, inverse, quotient)
+
+
 # --- float32 ----------------------------------------------------------------------------------------------------------
 
 
@@ -208,7 +219,7 @@ def tanh32(x):
     n, r = _reduce(a + a)
     scale = _power_of_two(n)
     t = multiply_add(scale, _exp_minus_one(r), scale - f32(1))
-    y = t / (t + f32(2))
+    y = _ratio(t, f32(2), t)
     return float32_from_bits(bits_from_float32(y) | (bits_from_float32(x) & SIGN_BIT))
 
 
@@ -216,13 +227,16 @@ def tanh32(x):
 def sigmoid32(x):
     """1 / (1 + exp(-x)), from exp(-|x|) <= 1, which cannot overflow."""
     t = exp32(-absolute32(x))
-    return (t if x < f32(0) else f32(1)) / (f32(1) + t)
+    return _ratio(t if x < f32(0) else f32(1), f32(1), t)
 
 
 @njit(cache=True, error_model="numpy", forceinline=True)
 def softplus32(x):
-    """log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|))."""
-    return (f32(0) if x < f32(0) else x) + log1p_unit32(exp32(-absolute32(x)))
+    """log(1 + exp(x)) = max(x, 0) + log(1 + t), t = exp(-|x|), and log(1 + t) = log 2 + log(1 + (t - 1) / 2)."""
+    t = exp32(-absolute32(x))
+    halve = t > f32(math.sqrt(2) - 1)
+    f = multiply_add(f32(0.5), t, f32(-0.5)) if halve else t
+    return (f32(0) if x < f32(0) else x) + _log_polynomial(f, f32(1) if halve else f32(0))
 
 
 # --- float64 ----------------------------------------------------------------------------------------------------------
