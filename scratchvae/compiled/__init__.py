@@ -18,11 +18,11 @@ from scratchvae.compiled.activations import (
     tanh_backward,
     tanh_forward,
 )
-from scratchvae.reference.adam import adam_update
-from scratchvae.reference.bernoulli import bernoulli_log_likelihood_backward, bernoulli_log_likelihood_forward
+from scratchvae.compiled.adam import adam_update
+from scratchvae.compiled.bernoulli import bernoulli_log_likelihood_backward, bernoulli_log_likelihood_forward
 from scratchvae.compiled.dense import dense_backward, dense_forward
-from scratchvae.reference.gather import gather_rows
-from scratchvae.reference.gaussian import (
+from scratchvae.compiled.gather import gather_rows
+from scratchvae.compiled.gaussian import (
     gaussian_log_density_backward,
     gaussian_log_density_forward,
     kl_per_dimension,
@@ -33,20 +33,20 @@ from scratchvae.reference.gaussian import (
     standard_normal_log_density_backward,
     standard_normal_log_density_forward,
 )
-from scratchvae.reference.gaussian_likelihood import (
+from scratchvae.compiled.gaussian_likelihood import (
     gaussian_log_likelihood_backward,
     gaussian_log_likelihood_forward,
     unit_gaussian_log_likelihood_backward,
     unit_gaussian_log_likelihood_forward,
 )
-from scratchvae.reference.importance import (
+from scratchvae.compiled.importance import (
     effective_sample_size,
     importance_bound_backward,
     importance_bound_forward,
 )
-from scratchvae.reference.log_sum_exp import log_sum_exp_backward, log_sum_exp_forward
+from scratchvae.compiled.log_sum_exp import log_sum_exp_backward, log_sum_exp_forward
 from scratchvae.compiled.network import network_adam, network_backward, network_forward, network_gradient
-from scratchvae.reference.posterior import posterior_backward, posterior_forward
+from scratchvae.compiled.posterior import posterior_backward, posterior_forward
 from scratchvae.compiled.random import (
     bernoulli_bytes,
     bernoulli_probabilities,
