@@ -21,6 +21,7 @@ class Sampled(NamedTuple):
     z: NDArray  # (B, K, Z)
     kl: NDArray  # (B,)
     log_likelihood: NDArray  # (B, K)
+    reconstruction: NDArray  # (B,): its mean over the K samples
 
 
 class Upstream(NamedTuple):
@@ -66,7 +67,7 @@ class ELBO:
     def evaluate(self, ops: ModuleType, sampled: Sampled) -> tuple[NDArray, Upstream]:
         """Value (B,) and d loss / d log_likelihood = -1/(B K), d loss / d kl = beta / B."""
         rows, samples = sampled.log_likelihood.shape
-        value = sampled.log_likelihood.mean(axis=1) - self.beta * sampled.kl
+        value = sampled.reconstruction - self.beta * sampled.kl
         dtype = sampled.kl.dtype
         return value, Upstream(
             dlog_likelihood=np.full((rows, samples), -1.0 / (rows * samples), dtype),

@@ -114,8 +114,8 @@ class Trainer:
             batch = self._draw(x, rows, Stream.VALIDATION_BINARIZE, 0)
             sampled, _ = self.vae.forward(batch, self._noise(rows, Stream.VALIDATION, 0))
             value, _ = self.objective.evaluate(self.vae.ops, sampled)
-            reconstruction = sampled.log_likelihood.mean(axis=1)
-            terms.append(Terms(reconstruction - sampled.kl, reconstruction, sampled.kl, value))
+            elbo = sampled.reconstruction - sampled.kl
+            terms.append(Terms(elbo, sampled.reconstruction, sampled.kl, value))
         return Averages.of(terms, with_error=True)
 
     def _draw(self, x: NDArray, rows: NDArray, stream: Stream, step: int) -> NDArray:

@@ -174,7 +174,8 @@ class VAE:
             self.ops, x, out.reshape(rows, samples, self.data_dim), self.parameters
         )
         mu, logvar = head[:, : self.latent_dim], head[:, self.latent_dim :]
-        return Sampled(mu, logvar, z, kl, log_likelihood), ForwardCache(encoder, posterior, decoder, likelihood)
+        reconstruction = np.add.reduce(log_likelihood, axis=1) / samples
+        return Sampled(mu, logvar, z, kl, log_likelihood, reconstruction), ForwardCache(encoder, posterior, decoder, likelihood)
 
     def backward(self, upstream: Upstream, cache: ForwardCache) -> Deltas:
         """Reverse of `forward`, statement by statement."""
@@ -307,8 +308,7 @@ class VAE:
 
 
 def _elbo(sampled: Sampled) -> Elbo:
-    reconstruction = sampled.log_likelihood.mean(axis=1)
-    return Elbo(reconstruction - sampled.kl, reconstruction, sampled.kl)
+    return Elbo(sampled.reconstruction - sampled.kl, sampled.reconstruction, sampled.kl)
 
 
 def _positive(name: str, value: int) -> int:
