@@ -4,6 +4,7 @@ Samples come in blocks, and only three running sums per example are kept, so K i
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
@@ -12,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scratchvae.reference.random import Stream
-from scratchvae.vae import VAE, _positive, _seed
+from scratchvae.vae import VAE
 
+LogWeights = Callable[[VAE, NDArray, NDArray, NDArray], NDArray]  # vae, x, encoder head, eps -> log w (B, K)
 BLOCK_SAMPLES = 50  # samples of an example drawn under one address; part of what a result is a function of
 BLOCK_ROWS = 20  # examples worked on together; results do not depend on it
 
@@ -26,26 +28,24 @@ class Evidence(NamedTuple):
     effective_sample_size: NDArray  # (B,): of the K weights; 1 means that one sample has all the weight
 
 
-def log_evidence(vae: VAE, x: NDArray, method: str = "importance", num_samples: int = 5000, seed: int = 0) -> Evidence:
-    """Estimate log p(x) of every example.
+def importance_evidence(vae: VAE, x: NDArray, num_samples: int, seed: int) -> Evidence:
+    """log p(x) from samples of the encoder's posterior: the importance-weighted bound.
 
-    Formula   log p(x) ~ log 1/K sum_k w_k, in expectation a lower bound that rises with K
-              "importance": z ~ q(z|x), w = p(x|z) p(z) / q(z|x)        "prior": z ~ p(z), w = p(x|z)
-              standard error sqrt((K / ESS - 1) / (K - 1)), ESS = (sum w)^2 / sum w^2
+    Formula   log p(x) ~ log 1/K sum_k w_k, w = p(x|z) p(z) / q(z|x), z ~ q(z|x): in expectation a lower bound that
+              rises with K; standard error sqrt((K / ESS - 1) / (K - 1)), ESS = (sum w)^2 / sum w^2
     Takes     x (B, D); num_samples K; seed. The estimate of a row depends on the row's number, not on its neighbours
     Returns   Evidence, each (B,), in nats
-    Raises    ValueError for an unknown method or bad input
     Source    Burda, Grosse, Salakhutdinov 2015, equation 8
     """
-    if method not in METHODS:
-        raise ValueError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
-    _positive("num_samples", num_samples)
-    x = vae._batch(x)
-    parts = []
-    for start in range(0, len(x), BLOCK_ROWS):
-        rows = np.arange(start, min(start + BLOCK_ROWS, len(x)))
-        parts.append(_estimate(vae, x[rows], rows, METHODS[method], num_samples, _seed(seed)))
-    return Evidence(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    return _in_blocks(vae, x, importance_log_weights, num_samples, seed)
+
+
+def prior_evidence(vae: VAE, x: NDArray, num_samples: int, seed: int) -> Evidence:
+    """log p(x) from samples of the prior, w = p(x|z), z ~ p(z); the rest as `importance_evidence`."""
+    return _in_blocks(vae, x, prior_log_weights, num_samples, seed)
+
+
+METHODS = MappingProxyType({"importance": importance_evidence, "prior": prior_evidence})
 
 
 def importance_log_weights(vae: VAE, x: NDArray, head: NDArray, eps: NDArray) -> NDArray:
@@ -60,9 +60,6 @@ def importance_log_weights(vae: VAE, x: NDArray, head: NDArray, eps: NDArray) ->
 def prior_log_weights(vae: VAE, x: NDArray, head: NDArray, eps: NDArray) -> NDArray:
     """log p(x|z) of each sample (B, K), z = eps: the encoder is not used."""
     return _log_likelihood(vae, x, eps)
-
-
-METHODS = MappingProxyType({"importance": importance_log_weights, "prior": prior_log_weights})
 
 
 def _log_likelihood(vae: VAE, x: NDArray, z: NDArray) -> NDArray:
@@ -105,7 +102,16 @@ class RunningWeights:
         return Evidence(log_evidence, np.where(seen, error, np.inf), size)
 
 
-def _estimate(vae: VAE, x: NDArray, rows: NDArray, log_weights, num_samples: int, seed: int) -> Evidence:
+def _in_blocks(vae: VAE, x: NDArray, log_weights: LogWeights, num_samples: int, seed: int) -> Evidence:
+    x = vae._batch(x)
+    parts = []
+    for start in range(0, len(x), BLOCK_ROWS):
+        rows = np.arange(start, min(start + BLOCK_ROWS, len(x)))
+        parts.append(_estimate(vae, x[rows], rows, log_weights, num_samples, seed))
+    return Evidence(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _estimate(vae: VAE, x: NDArray, rows: NDArray, log_weights: LogWeights, num_samples: int, seed: int) -> Evidence:
     head, _ = vae.ops.network_forward(x, vae._encoder)
     running = RunningWeights.empty(len(rows))
     for block, start in enumerate(range(0, num_samples, BLOCK_SAMPLES)):
