@@ -96,7 +96,7 @@ def test_probabilities_of_all_binary_vectors_sum_to_one():
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"method": "magic"}, "method is 'magic'; expected one of importance"),
+        ({"method": "magic"}, "method is 'magic'; expected one of"),
         ({"num_samples": 0}, "num_samples is 0"),
         ({"num_samples": 2.5}, "num_samples is 2.5"),
         ({"seed": -1}, "seed is -1"),

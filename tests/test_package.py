@@ -1,0 +1,98 @@
+"""The package as a whole: importing it is light, its contents page is true, its README is too."""
+
+import contextlib
+import io
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import scratchvae as sv
+from scratchvae.engine import ENGINES, get_engine, processors, set_threads
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAVY = ("matplotlib", "sklearn", "typer", "rich", "pooch", "safetensors", "scipy", "PIL", "torch", "jax")
+
+
+def python(code, *flags):
+    return subprocess.run([sys.executable, *flags, "-c", code], capture_output=True, text=True, timeout=300)
+
+
+def test_importing_the_package_loads_no_library_for_plots_data_or_files():
+    code = f"import sys, scratchvae; print([name for name in {HEAVY} if name in sys.modules])"
+    done = python(code, "-W", "error")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+    assert not done.stderr
+
+
+def test_the_reference_engine_trains_without_compiling_anything():
+    code = (
+        "import sys, numpy as np, scratchvae as sv\n"
+        "vae = sv.VAE(5, 2, (3,), engine='reference')\n"
+        "sv.fit(vae, np.eye(5), epochs=1, progress=False)\n"
+        "print([name for name in ('numba', 'rich') if name in sys.modules])"
+    )
+    done = python(code, "-W", "error")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.slow
+def test_importing_the_package_takes_less_than_half_a_second():
+    bare, full = [], []
+    for _ in range(5):
+        for code, seconds in (("pass", bare), ("import scratchvae", full)):
+            start = time.perf_counter()
+            python(code)
+            seconds.append(time.perf_counter() - start)
+    assert min(full) - min(bare) < 0.5
+
+
+def test_the_contents_page_lists_what_is_there():
+    assert sorted(sv.__all__) == sorted(set(sv.__all__))
+    for name in sv.__all__:
+        assert getattr(sv, name).__doc__, f"{name} has no docstring"
+    for module in map(get_engine, ENGINES):
+        for name in module.__all__:
+            assert hasattr(module, name)
+
+
+def test_the_reference_operations_all_say_what_they_are():
+    for name in get_engine("reference").__all__:
+        assert getattr(get_engine("reference"), name).__doc__, name
+
+
+def test_an_unknown_engine_and_impossible_threads_are_refused():
+    with pytest.raises(ValueError, match="engine is 'gpu'; expected one of reference, compiled"):
+        get_engine("gpu")
+    assert processors() >= 1
+    for threads in (0, 10_000):
+        with pytest.raises(ValueError, match=f"threads is {threads}; expected 1 to"):
+            set_threads(threads)
+
+
+def readme_example():
+    text = (ROOT / "README.md").read_text()
+    found = re.search(r"```python\n(.*?)```.*?```text\n(.*?)```", text, re.DOTALL)
+    assert found, "README.md has a block of Python and, below it, a block of what it prints"
+    return found.groups()
+
+
+def test_the_readmes_example_prints_what_it_says():
+    code, printed = readme_example()
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+    number = re.compile(r"-?\d+\.\d+|-?\d+")
+    assert number.sub("#", out.getvalue()).split() == number.sub("#", printed).split()
+    got, want = ([float(n) for n in number.findall(text)] for text in (out.getvalue(), printed))
+    assert got == pytest.approx(want, abs=0.15), "numbers to the digit printed, but for rounding on other processors"
+
+
+def test_every_file_that_the_readme_and_the_contents_pages_name_exists():
+    for name in re.findall(r"`((?:scratchvae|tests|benchmarks)/[\w./]+)`", (ROOT / "README.md").read_text()):
+        assert (ROOT / name).exists(), name
