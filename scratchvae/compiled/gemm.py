@@ -26,7 +26,6 @@ from scratchvae.compiled.simd import SIMD
 INDEX, INT32 = ir.IntType(64), ir.IntType(32)
 HEIGHTS, COUNTS = SIMD.heights, SIMD.counts  # of tiles: rows and vectors, descending
 SPARSE_HEIGHTS, SPARSE_COUNTS = (2, 1), SIMD.sparse_counts
-RING = 64  # vectors in the queue for Adam: more than two tiles
 ROW_BLOCK = 64  # rows whose nonzero places are listed together
 DENSE = 0.6  # share of places that are nonzero in one of two rows, from which skipping the others does not pay
 
@@ -104,90 +103,31 @@ class _Row:
     def square_root(self, a):
         return _call(self.builder, f"llvm.sqrt.{self.suffix}", self.vector, [a])
 
+    def divide(self, a, b):
+        """a / b for b > 0, to one unit in the last place.
 
-class _AdamQueue:
-    """Vectors of gradient that wait for their Adam step, in a ring.
-
-    A square root and a division keep a unit busy that the products leave idle. So a finished tile does not take its
-    step at once: it is queued, and the next tile's loop over k takes one vector from the queue every few products, while
-    it fetches its own parameters and moments from memory.
-
-    `gradients`  `RING` vectors        `places`  for each its place in the matrices and how many of its elements count;
-                 then the running numbers of the first vector queued and of the first free slot
-    """
-
-    def __init__(self, builder, scalar, matrices, constants, gradients, places):
-        self.builder, self.scalar, self.matrices, self.constants = builder, scalar, matrices, constants
-        self.lanes = SIMD.bytes // _bytes(scalar)
-        self.gradients, self.places = gradients, places
-        self.first, self.free = (builder.gep(places, [INDEX(2 * RING + n)]) for n in (0, 1))
-
-    def _slot(self, number):
-        return self.builder.and_(number, INDEX(RING - 1))
-
-    def _gradient(self, slot):
-        return self.builder.gep(self.gradients, [self.builder.mul(slot, INDEX(self.lanes))])
-
-    def announce(self, distance, place, left):
-        """Note the place of the vector that will be `distance` slots behind the last one queued."""
-        slot = self._slot(self.builder.add(self.builder.load(self.free), INDEX(distance)))
-        self.builder.store(place, self.builder.gep(self.places, [slot]))
-        self.builder.store(left, self.builder.gep(self.places, [self.builder.add(slot, INDEX(RING))]))
-
-    def fetch(self, distance):
-        """Ask for the parameters and moments of an announced vector; any number will do."""
-        slot = self._slot(self.builder.add(self.builder.load(self.free), distance))
-        place = self.builder.load(self.builder.gep(self.places, [slot]))
-        for base in self.matrices:
-            arguments = [self.builder.gep(base, [place]), INT32(0), INT32(3), INT32(1)]
-            _call(self.builder, "llvm.prefetch.p0", ir.VoidType(), arguments)
-
-    def push(self, vectors, row):
-        """Queue the gradients of the vectors announced."""
-        free = self.builder.load(self.free)
-        for distance, vector in enumerate(vectors):
-            slot = self._slot(self.builder.add(free, INDEX(distance)))
-            row.store_vector(vector, self._gradient(slot), 0)
-        self.builder.store(self.builder.add(free, INDEX(len(vectors))), self.free)
-
-    def waiting(self):
-        return self.builder.icmp_signed("<", self.builder.load(self.first), self.builder.load(self.free))
-
-    def step(self):
-        """Take the first vector's Adam step, in the order of operations of `reference.adam`."""
-        builder = self.builder
-        number = builder.load(self.first)
-        builder.store(builder.add(number, INDEX(1)), self.first)
-        slot = self._slot(number)
-        place = builder.load(builder.gep(self.places, [slot]))
-        row = _Row(builder, self.scalar, 1, builder.load(builder.gep(self.places, [builder.add(slot, INDEX(RING))])))
-        gradient = builder.load(row._place(self._gradient(slot), 0))
-        gradient.align = row.alignment
-        parameters, first, second = (builder.gep(base, [place]) for base in self.matrices)
-        rate, epsilon, beta1, rest1, beta2, rest2 = (
-            row.broadcast(builder.gep(self.constants, [INDEX(n)])) for n in range(6)
-        )
-        m = builder.fadd(builder.fmul(beta1, row.load(first, 0)), builder.fmul(rest1, gradient))
-        square = builder.fmul(builder.fmul(rest2, gradient), gradient)
-        v = builder.fadd(builder.fmul(beta2, row.load(second, 0)), square)
-        move = builder.fdiv(builder.fmul(rate, m), builder.fadd(row.square_root(v), epsilon))
-        moved = builder.fsub(row.load(parameters, 0), move)
-        row.store_last([(moved, parameters), (m, first), (v, second)])
+        AVX-512 has an approximate reciprocal of 14 bits; one Newton step doubles them. It is as fast as a
+        multiplication, where the divider takes ten cycles and the square root before it another ten.
+        """
+        if SIMD.name != "avx512" or self.lanes != 16:
+            return self.builder.fdiv(a, b)
+        large, two = (ir.Constant(self.vector, [value] * self.lanes) for value in (1e38, 2.0))
+        b = self.builder.select(self.builder.fcmp_ordered("<", large, b), large, b)  # Newton turns infinity into NaN
+        whole = ir.Constant(ir.IntType(16), -1)
+        r = _call(self.builder, "llvm.x86.avx512.rcp14.ps.512", self.vector, [b, self.zero, whole])
+        r = self.builder.fmul(r, self.multiply_add(self.builder.fneg(b), r, two))
+        return self.builder.fmul(a, r)
 
 
-def _while(builder, condition):
-    """Blocks of a loop: returns its body's builder position and how to close it."""
-    test, body, after = (builder.append_basic_block() for _ in range(3))
-    builder.branch(test)
-    builder.position_at_end(test)
-    builder.cbranch(condition(), body, after)
-    builder.position_at_end(body)
-
-    def close():
-        builder.branch(test)
-        builder.position_at_end(after)
-
-    return close
+def _adam(row, gradient, parameters, first, second, constants, j):
+    """Values of one vector of parameters and moments after Adam's step; `reference.adam` has the formula."""
+    builder = row.builder
+    rate, epsilon, rest1, rest2 = (row.broadcast(builder.gep(constants, [INDEX(n)])) for n in range(4))
+    m, v = row.load(first, j), row.load(second, j)
+    m = row.multiply_add(rest1, builder.fsub(gradient, m), m)
+    v = row.multiply_add(rest2, builder.fsub(builder.fmul(gradient, gradient), v), v)
+    move = row.divide(builder.fmul(rate, m), builder.fadd(row.square_root(v), epsilon))
+    return builder.fsub(row.load(parameters, j), move), m, v
 
 
 def _function(module, name, arguments):
@@ -204,13 +144,14 @@ def _tile_function(module, scalar, rows, count, indexed, adam):
     if name in module.globals:
         return module.globals[name]
     s, i64 = scalar.as_pointer(), INDEX
-    arguments = [i64, i64, INT32.as_pointer(), s, i64, i64, s, i64, s, s, i64, i64, s, s, s, s, i64.as_pointer()]
-    function, builder = _function(module, name, arguments)
-    columns, steps, indices, a, a_row, a_step, b, b_step, start, c, place, c_row = function.args[:12]
-    first, second, constants, gradients, places = function.args[12:]
+    arguments = [i64, i64, INT32.as_pointer(), s, i64, i64, s, i64, s, s, i64, s, s, s]
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    builder = ir.IRBuilder(function.append_basic_block())
+    columns, steps, indices, a, a_row, a_step, b, b_step, start, c, c_row, first, second, constants = function.args
     row = _Row(builder, scalar, count, columns)
     tile = [[cgutils.alloca_once_value(builder, row.zero) for _ in range(count)] for _ in range(rows)]
-    queue = _AdamQueue(builder, scalar, (c, first, second), constants, gradients, places)
 
     with builder.if_then(builder.icmp_unsigned("!=", builder.ptrtoint(start, INDEX), INDEX(0))):
         for j in range(count):
@@ -218,61 +159,34 @@ def _tile_function(module, scalar, rows, count, indexed, adam):
             for i in range(rows):
                 builder.store(value, tile[i][j])
 
-    def multiply(first_step, last_step):
-        with cgutils.for_range_slice(builder, first_step, last_step, INDEX(1), INDEX) as (k, _):
-            if indexed:
-                k = builder.zext(builder.load(builder.gep(indices, [k])), INDEX)
-            b_row = builder.gep(b, [builder.mul(k, b_step)])
-            a_column = builder.gep(a, [builder.mul(k, a_step)])
-            vectors = [row.load(b_row, j) for j in range(count)]
-            for i in range(rows):
-                element = row.broadcast(builder.gep(a_column, [builder.mul(a_row, INDEX(i))]))
-                for j in range(count):
-                    builder.store(row.multiply_add(element, vectors[j], builder.load(tile[i][j])), tile[i][j])
-
-    places_of_rows = [builder.add(place, builder.mul(c_row, INDEX(i))) for i in range(rows)]
-    if not adam:
-        multiply(INDEX(0), steps)
+    with cgutils.for_range(builder, steps) as loop:
+        k = loop.index
+        if indexed:
+            k = builder.zext(builder.load(builder.gep(indices, [k])), INDEX)
+        b_row = builder.gep(b, [builder.mul(k, b_step)])
+        a_column = builder.gep(a, [builder.mul(k, a_step)])
+        vectors = [row.load(b_row, j) for j in range(count)]
         for i in range(rows):
-            to_row = builder.gep(c, [places_of_rows[i]])
-            for j in range(count - 1):
-                row.store_vector(builder.load(tile[i][j]), to_row, j)
-        row.store_last(
-            [(builder.load(tile[i][-1]), builder.gep(c, [places_of_rows[i]])) for i in range(rows)]
-        )
-        builder.ret_void()
-        return function
+            element = row.broadcast(builder.gep(a_column, [builder.mul(a_row, INDEX(i))]))
+            for j in range(count):
+                builder.store(row.multiply_add(element, vectors[j], builder.load(tile[i][j])), tile[i][j])
 
+    last = []
     for i in range(rows):
+        bases = [builder.gep(base, [builder.mul(c_row, INDEX(i))]) for base in ((c, first, second) if adam else (c,))]
         for j in range(count):
-            offset = INDEX(j * row.lanes)
-            left = INDEX(row.lanes) if j < count - 1 else row.left
-            queue.announce(i * count + j, builder.add(places_of_rows[i], offset), left)
-    share = builder.sdiv(steps, INDEX(rows * count))
-    share = builder.select(builder.icmp_signed("<", share, INDEX(1)), INDEX(1), share)
-    with cgutils.for_range_slice(builder, INDEX(0), steps, share, INDEX) as (k, turn):
-        stop = builder.add(k, share)
-        multiply(k, builder.select(builder.icmp_signed("<", stop, steps), stop, steps))
-        with builder.if_then(queue.waiting()):
-            queue.step()
-        queue.fetch(turn)
-    close = _while(builder, queue.waiting)
-    queue.step()
-    close()
-    queue.push([builder.load(vector) for row_of_tile in tile for vector in row_of_tile], row)
-    builder.ret_void()
-    return function
-
-
-def _finish_function(module, scalar):
-    name = f"scratchvae_finish_{scalar}"
-    s = scalar.as_pointer()
-    function, builder = _function(module, name, [s, s, s, s, s, INDEX.as_pointer()])
-    c, first, second, constants, gradients, places = function.args
-    queue = _AdamQueue(builder, scalar, (c, first, second), constants, gradients, places)
-    close = _while(builder, queue.waiting)
-    queue.step()
-    close()
+            value = builder.load(tile[i][j])
+            values = _adam(row, value, *bases, constants, j) if adam else [value]
+            if j < count - 1:
+                for pair in zip(values, bases, strict=True):
+                    row.store_vector(*pair, j)
+            else:
+                last += zip(values, bases, strict=True)
+        if adam:
+            row.store_last(last)
+            last = []
+    if last:
+        row.store_last(last)
     builder.ret_void()
     return function
 
@@ -281,7 +195,7 @@ def _make_tile(indexed, adam):
     """Intrinsic for a tile of C at `place`, rows x columns:  C_ij = start_j + sum_k A_ik B_kj.
 
     A null `start` stands for zeros. With `indexed`, k runs over `indices[:steps]`, else over 0 .. steps - 1. With `adam`
-    the tile is the gradient of C and joins the queue for Adam's step on C and its moments `first`, `second`.
+    the tile is the gradient of C, and C takes Adam's step with the moments `first`, `second`.
     """
     heights, counts = (SPARSE_HEIGHTS, SPARSE_COUNTS) if indexed else (HEIGHTS, COUNTS)
 
@@ -303,14 +217,12 @@ def _make_tile(indexed, adam):
         return context.get_dummy_value()
 
     def typed(
-        context, rows, columns, steps, indices, a, a_row, a_step, b, b_step, start, c, place, c_row,
-        first, second, constants, gradients, places,
+        context, rows, columns, steps, indices, a, a_row, a_step, b, b_step, start, c, c_row, first, second, constants
     ):  # fmt: skip
         size = types.intp
         return types.void(
-            size, size, size, indices, a, size, size, b, size, start, c, size, size,
-            first, second, constants, gradients, places,
-        ), emit  # fmt: skip
+            size, size, size, indices, a, size, size, b, size, start, c, size, first, second, constants
+        ), emit
 
     return intrinsic(typed)
 
@@ -319,18 +231,6 @@ _tile = _make_tile(indexed=False, adam=False)
 _tile_adam = _make_tile(indexed=False, adam=True)
 _sparse_tile = _make_tile(indexed=True, adam=False)
 _sparse_tile_adam = _make_tile(indexed=True, adam=True)
-
-
-@intrinsic
-def _finish(context, c, first, second, constants, gradients, places):
-    """Empty the queue: Adam's step for every vector in it."""
-
-    def emit(context, builder, signature, arguments):
-        scalar = context.get_value_type(c.dtype)
-        builder.call(_finish_function(builder.module, scalar), arguments)
-        return context.get_dummy_value()
-
-    return types.void(c, first, second, constants, gradients, places), emit
 
 
 @intrinsic
@@ -343,31 +243,6 @@ def _plus(context, pointer, elements):
         return builder.select(builder.icmp_unsigned("==", start, null), null, builder.gep(start, [distance]))
 
     return pointer(pointer, types.intp), emit
-
-
-@intrinsic
-def _gradient_ring(context, pointer):
-    """Memory on the stack for the queue's vectors, of the type that `pointer` points to."""
-
-    def emit(context, builder, signature, arguments):
-        scalar = context.get_value_type(pointer.dtype)
-        block = cgutils.alloca_once(builder, ir.ArrayType(scalar, RING * SIMD.bytes // _bytes(scalar)))
-        return builder.bitcast(block, scalar.as_pointer())
-
-    return pointer(pointer), emit
-
-
-@intrinsic
-def _place_ring(context):
-    """Memory on the stack for the queue's places and its two running numbers, which are zero."""
-
-    def emit(context, builder, signature, arguments):
-        block = builder.bitcast(cgutils.alloca_once(builder, ir.ArrayType(INDEX, 2 * RING + 2)), INDEX.as_pointer())
-        for n in (0, 1):
-            builder.store(INDEX(0), builder.gep(block, [INDEX(2 * RING + n)]))
-        return block
-
-    return types.CPointer(types.intp)(), emit
 
 
 @intrinsic
@@ -412,7 +287,6 @@ def _product(
     """The C function of `kernel`: panels of columns, down each panel the tiles. Strides in elements, `item` in bytes."""
     lanes = SIMD.bytes // item
     exponent = 0x7F800000 if item == 4 else 0x7FF0000000000000
-    gradients, places = _gradient_ring(c), _place_ring()
     j = 0
     while j < columns:
         left = -(-(columns - j) // lanes)
@@ -424,12 +298,12 @@ def _product(
                 if adam:
                     _sparse_tile_adam(
                         min(2, rows - i), width, counts[i // 2], _plus(lists, i // 2 * list_row), _plus(a, i * a_row), a_row, a_step, b_panel, b_step, start_panel,
-                        c, i * c_row + j, c_row, first, second, constants, gradients, places,
+                        _plus(c, i * c_row + j), c_row, _plus(first, i * c_row + j), _plus(second, i * c_row + j), constants,
                     )  # fmt: skip
                 else:
                     _sparse_tile(
                         min(2, rows - i), width, counts[i // 2], _plus(lists, i // 2 * list_row), _plus(a, i * a_row), a_row, a_step, b_panel, b_step, start_panel,
-                        c, i * c_row + j, c_row, first, second, constants, gradients, places,
+                        _plus(c, i * c_row + j), c_row, _plus(first, i * c_row + j), _plus(second, i * c_row + j), constants,
                     )  # fmt: skip
         else:
             count = _largest(COUNTS, left)
@@ -442,17 +316,15 @@ def _product(
                 if adam:
                     _tile_adam(
                         height, width, steps, lists, _plus(a, i * a_row), a_row, a_step, b_panel, b_step, start_panel,
-                        c, i * c_row + j, c_row, first, second, constants, gradients, places,
+                        _plus(c, i * c_row + j), c_row, _plus(first, i * c_row + j), _plus(second, i * c_row + j), constants,
                     )  # fmt: skip
                 else:
                     _tile(
                         height, width, steps, lists, _plus(a, i * a_row), a_row, a_step, b_panel, b_step, start_panel,
-                        c, i * c_row + j, c_row, first, second, constants, gradients, places,
+                        _plus(c, i * c_row + j), c_row, _plus(first, i * c_row + j), _plus(second, i * c_row + j), constants,
                     )  # fmt: skip
                 i += height
         j += width
-    if adam:
-        _finish(c, first, second, constants, gradients, places)
 
 
 def _signature(number):
@@ -518,8 +390,8 @@ def product(kernel, a, b, start, c, first, second, constants, first_row, last_ro
     """Rows first_row .. last_row of  c_ij = start_j + sum_k a_ik b_kj,  or Adam's step on them with that gradient.
 
     Takes     kernel: `kernel(dtype)`; a (M, K) of any strides; b (K, N); start (N,), or empty for zeros; c (M, N)
-              for Adam: c are parameters, first, second (M, N) their moments, all updated in place; constants (6,): rate,
-              epsilon, beta1, 1 - beta1, beta2, 1 - beta2. Without Adam `constants` is empty, first and second any matrix
+              for Adam: c are parameters, first, second (M, N) their moments, all updated in place; constants (4,): rate,
+              epsilon, 1 - beta1, 1 - beta2. Without Adam `constants` is empty, first and second any matrix
               skip_zeros: do not multiply where a_ik = a_i'k = 0 for a pair of rows, as long as b is finite: the same
               result, and the faster the more zeros there are
     """

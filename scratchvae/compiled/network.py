@@ -243,7 +243,7 @@ def network_adam(
     """See `reference.network.network_adam`."""
     correction = (1 - beta2**step) ** 0.5
     rate = learning_rate * correction / (1 - beta1**step)
-    constants = np.array((rate, epsilon * correction, beta1, 1 - beta1, beta2, 1 - beta2), network.flat.dtype)
+    constants = np.array((rate, epsilon * correction, 1 - beta1, 1 - beta2), network.flat.dtype)
     _gradient(deltas, network, first, second, constants)
 
 
