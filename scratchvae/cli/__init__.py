@@ -1,0 +1,83 @@
+"""The command line, one file a command: train, evaluate, sample, gradcheck, info.
+
+    train.py evaluate.py sample.py gradcheck.py info.py     the commands
+    options.py          the options every command takes
+    output.py           what goes to standard output and what to standard error
+    run_directory.py    config.json, history.jsonl, model.safetensors, report.html of one run
+
+Exit status: 0 done, 1 a check failed or training diverged, 2 bad input or usage, 130 interrupted.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from scratchvae import DivergedError, __version__
+
+from .evaluate import evaluate
+from .gradcheck import gradcheck
+from .info import info
+from .sample import sample
+from .train import train
+
+__all__ = ["app", "main"]
+
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+app = typer.Typer(
+    name="scratchvae",
+    help="A variational autoencoder whose every gradient is derived by hand. Start with [bold]scratchvae train[/bold].",
+    context_settings={"help_option_names": ["--help", "-h"]},
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+for command in (train, evaluate, sample, gradcheck, info):
+    app.command()(command)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"scratchvae {__version__}")
+        raise typer.Exit()
+
+
+@app.callback(invoke_without_command=True)
+def scratchvae(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """A variational autoencoder whose every gradient is derived by hand. Start with [bold]scratchvae train[/bold]."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status; what went wrong is one line on standard error, never a traceback."""
+    try:
+        status = app(args=None if arguments is None else list(arguments), prog_name="scratchvae", standalone_mode=False)
+        return _interrupted() if status == INTERRUPTED else int(status or 0)
+    except (KeyboardInterrupt, typer.Abort) as interruption:
+        return _interrupted(str(interruption))
+    except DivergedError as error:
+        return _report(error, FAILED)
+    except (ValueError, OSError, MemoryError, ImportError) as error:
+        return _report(error, BAD_INPUT)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # what typer raises for an unknown option or a value out of range
+            return _report(error.format_message(), BAD_INPUT)
+        raise
+
+
+def _interrupted(message: str = "") -> int:
+    return _report(message or "interrupted", INTERRUPTED)
+
+
+def _report(error: BaseException | str, status: int) -> int:
+    """Say in one line what went wrong."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    print(f"scratchvae: {words}", file=sys.stderr)
+    return status

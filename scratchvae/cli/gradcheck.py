@@ -1,0 +1,195 @@
+"""`scratchvae gradcheck`: every hand-derived gradient against numbers that come from the loss alone."""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from scratchvae import VAE, GradientRow, check_gradients
+from scratchvae.gradcheck import GATES
+from scratchvae.likelihoods import LIKELIHOODS
+from scratchvae.objectives import OBJECTIVES, Objective
+from scratchvae.parameters import ACTIVATION_CODES
+from scratchvae.reference.random import Stream, normals, uniforms
+
+from .options import Engine, Json, Seed, Threads, use_threads
+from .output import Output
+
+DATA_DIM, HIDDEN, LATENT_DIM, EXAMPLES, SAMPLES = 4, (4, 3), 2, 2, 2
+KINK_MARGIN = 0.03  # a finite difference must not step over relu's kink
+MOST_SEEDS = 2000
+WORST = 12  # rows of the table
+
+
+class Case(NamedTuple):
+    """One model that is checked, named by what distinguishes it."""
+
+    likelihood: str
+    activation: str
+    objective: str
+
+
+class Checked(NamedTuple):
+    case: Case
+    row: GradientRow
+
+
+def gradcheck(
+    every: Annotated[
+        bool, typer.Option("--all", help="Every likelihood, activation and objective; else each of them once.")
+    ] = False,
+    method: Annotated[
+        list[str] | None, typer.Option(help=f"{', '.join(GATES)}; repeat for more.", show_default="all three")
+    ] = None,
+    as_json: Json = False,
+    seed: Seed = 0,
+    threads: Threads = None,
+    engine: Engine = "compiled",
+) -> None:
+    """Check the gradient of every parameter, tensor by tensor, in float64: ||analytic - numeric|| / ||numeric||.
+
+    Complex step must agree to 1e-12, Richardson to 1e-9, central differences to 1e-7. Exit status 1 if one does not.
+
+    scratchvae gradcheck
+    scratchvae gradcheck --all --method complex --json
+    """
+    output = Output(as_json)
+    use_threads(threads)
+    methods = list(dict.fromkeys(method or GATES))
+    for name in methods:
+        if name not in GATES:
+            raise ValueError(f"method is {name!r}; expected one of {', '.join(GATES)}")
+    started = time.perf_counter()
+    with output.working("checking gradients"):
+        checked = [
+            found for case in (all_cases() if every else few_cases()) for found in check(case, methods, engine, seed)
+        ]
+    seconds = time.perf_counter() - started
+    passed = all(found.row.passed for found in checked)
+    verdicts = {name: verdict([found for found in checked if found.row.method == name]) for name in methods}
+    output.result(_verdict_table(verdicts))
+    output.result(_worst_table(checked))
+    output.message(
+        f"{len(checked)} checks of {engine} gradients in {seconds:.1f} s: {'all passed' if passed else 'FAILED'}"
+    )
+    output.record(
+        {
+            "command": "gradcheck",
+            "passed": passed,
+            "engine": engine,
+            "seed": seed,
+            "seconds": seconds,
+            "methods": verdicts,
+            "rows": [found.case._asdict() | found.row._asdict() for found in checked],
+        }
+    )
+    if not passed:
+        raise typer.Exit(1)
+
+
+def all_cases() -> Iterator[Case]:
+    """Every combination."""
+    for likelihood in LIKELIHOODS:
+        for activation in ACTIVATION_CODES:
+            for objective in OBJECTIVES:
+                yield Case(likelihood, activation, objective)
+
+
+def few_cases() -> Iterator[Case]:
+    """Every likelihood, every activation and every objective at least once."""
+    likelihoods, objectives = list(LIKELIHOODS), list(OBJECTIVES)
+    for index, activation in enumerate(ACTIVATION_CODES):
+        yield Case(likelihoods[index % len(likelihoods)], activation, objectives[index % len(objectives)])
+
+
+def check(case: Case, methods: Sequence[str], engine: str, seed: int) -> Iterator[Checked]:
+    """Every parameter of one case by every method."""
+    vae, x, eps, objective = model_away_from_kinks(case, engine, seed)
+    for method in methods:
+        for row in check_gradients(vae, x, eps, objective=objective, method=method):
+            yield Checked(case, row)
+
+
+def model_away_from_kinks(case: Case, engine: str, seed: int) -> tuple[VAE, NDArray, NDArray, Objective]:
+    """A small random model and data, in float64, at the first seed where no relu is near its kink and no tensor idle.
+
+    A finite difference that steps over relu's kink is not the derivative, and where every relu of a layer is off,
+    a gradient is zero everywhere and proves nothing. Neither is a fault of the gradient, so such points are passed by.
+    """
+    objective: Objective = OBJECTIVES[case.objective](num_samples=SAMPLES)
+    for attempt in range(seed, seed + MOST_SEEDS):
+        vae, x, eps = _random_model(case, engine, attempt % 2**64)
+        if case.activation != "relu" or _far_from_kinks(vae, x, eps):
+            return vae, x, eps, objective
+    raise ValueError(f"no point away from relu's kinks in {MOST_SEEDS} seeds from {seed}")
+
+
+def _random_model(case: Case, engine: str, seed: int) -> tuple[VAE, NDArray, NDArray]:
+    """Weights, biases and the likelihood's own parameters random, and random data and noise."""
+    vae = VAE(DATA_DIM, LATENT_DIM, HIDDEN, case.likelihood, case.activation, "float64", engine, seed)
+    for index, (name, array) in enumerate(vae.parameters.items()):
+        if not name.endswith(".weight"):
+            array[...] = 0.3 * normals(seed, Stream.WEIGHTS, 1000 + index, [0], array.size).reshape(array.shape)
+    rows = np.arange(EXAMPLES)
+    x = uniforms(seed, Stream.PIXELS, 0, rows, DATA_DIM).astype(np.float64)
+    if vae.likelihood.unit_interval:
+        x = np.round(x)
+    eps = normals(seed, Stream.POSTERIOR, 0, rows, SAMPLES * LATENT_DIM).reshape(EXAMPLES, SAMPLES, LATENT_DIM)
+    return vae, x, eps.astype(np.float64)
+
+
+def _far_from_kinks(vae: VAE, x: NDArray, eps: NDArray) -> bool:
+    """Whether every hidden unit's input is at least `KINK_MARGIN` from 0, and each layer has a unit that is on."""
+    mu, logvar = vae.encode(x)
+    z = (mu[:, None] + np.exp(0.5 * logvar)[:, None] * eps).reshape(-1, vae.latent_dim)
+    for prefix, h in (("encoder", x), ("decoder", z)):
+        for layer in vae.parameters.network(prefix, vae.activation).layers[:-1]:
+            a = h @ layer.weight + layer.bias
+            if np.abs(a).min() < KINK_MARGIN or not (a > 0).any():
+                return False
+            h = np.maximum(a, 0.0)
+    return True
+
+
+def verdict(checked: Sequence[Checked]) -> dict[str, Any]:
+    """What one method says of all tensors it looked at."""
+    worst = max(checked, key=lambda found: found.row.error)
+    return {
+        "tensors": len(checked),
+        "failed": sum(not found.row.passed for found in checked),
+        "gate": worst.row.gate,
+        "worst": worst.row.error,
+        "worst_at": {**worst.case._asdict(), "parameter": worst.row.parameter},
+        "passed": all(found.row.passed for found in checked),
+    }
+
+
+def _verdict_table(verdicts: dict[str, dict[str, Any]]) -> Any:
+    from rich.table import Table
+
+    table = Table("method", title="Gradients, norm-relative error of each tensor", title_justify="left")
+    for title in ("tensors", "gate", "worst", "failed"):
+        table.add_column(title, justify="right")
+    for name, found in verdicts.items():
+        table.add_row(
+            name, str(found["tensors"]), f"{found['gate']:.0e}", f"{found['worst']:.1e}", str(found["failed"])
+        )
+    return table
+
+
+def _worst_table(checked: Sequence[Checked]) -> Any:
+    from rich.table import Table
+
+    table = Table(
+        "parameter", "likelihood", "activation", "objective", "method", title="The worst", title_justify="left"
+    )
+    for title in ("error", "gate", "|gradient|"):
+        table.add_column(title, justify="right")
+    table.add_column("")
+    for case, row in sorted(checked, key=lambda found: -found.row.error / found.row.gate)[:WORST]:
+        said = "ok" if row.passed else "FAILED" if row.norm else "FAILED: zero everywhere"
+        table.add_row(row.parameter, *case, row.method, f"{row.error:.1e}", f"{row.gate:.0e}", f"{row.norm:.2g}", said)
+    return table

@@ -1,0 +1,30 @@
+"""The options that every command takes."""
+
+from typing import Annotated
+
+import typer
+
+from scratchvae.engine import ENGINES, set_threads
+
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on standard output; all else goes to standard error.")
+]
+Seed = Annotated[
+    int, typer.Option(min=0, max=2**64 - 1, help="Seed of every random number: the same seed gives the same bits.")
+]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Threads to use; results do not depend on it.", show_default="all processors")
+]
+Engine = Annotated[str, typer.Option(help=f"Where operations come from: {' or '.join(ENGINES)}.")]
+
+
+def use_threads(threads: int | None) -> None:
+    """Limit the compiled engine and, where threadpoolctl is installed, NumPy's matrix library to `threads`."""
+    if threads is None:
+        return
+    set_threads(threads)
+    try:
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    except ImportError:
+        return
+    threadpool_limits(threads)

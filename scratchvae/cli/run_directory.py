@@ -1,0 +1,140 @@
+"""One run on disk: config.json, history.jsonl, model.safetensors, pictures.png, report.html.
+
+Every file but the history is written beside its place, synced and renamed, so that it is there whole or not at all.
+The history grows by one line an epoch; a line cut short by a kill is dropped when the run is resumed.
+"""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .output import plain
+
+FORMAT = 1
+DEFAULT_PARENT = Path("runs")
+
+
+class RunDirectory:
+    """The paths of a run's files, and how they are written and read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config_file = path / "config.json"
+        self.history_file = path / "history.jsonl"
+        self.model_file = path / "model.safetensors"
+        self.pictures_file = path / "pictures.png"
+        self.report_file = path / "report.html"
+
+    def exists(self) -> bool:
+        """Whether there is a run here."""
+        return self.config_file.is_file()
+
+    def create(self, config: Mapping[str, Any]) -> bool:
+        """Write config.json, in a new directory if it is not there: True if so. Called once the input is checked."""
+        made = not self.path.exists()
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_whole(self.config_file, json.dumps(plain(config), indent=2) + "\n")
+        return made
+
+    def remove(self) -> None:
+        """Take away a run in which nothing was trained, and the parent if that leaves it empty."""
+        for file in (self.config_file, self.history_file):
+            file.unlink(missing_ok=True)
+        self.path.rmdir()
+        if self.path.parent == DEFAULT_PARENT and not any(DEFAULT_PARENT.iterdir()):
+            DEFAULT_PARENT.rmdir()
+
+    def config(self) -> dict[str, Any]:
+        """What config.json says. Raises ValueError if this is no run of ours."""
+        if not self.path.exists():
+            raise ValueError(f"{self.path} does not exist; expected a run directory made by `scratchvae train`")
+        if not self.exists():
+            raise ValueError(
+                f"{self.path} is no run: it has no config.json; expected a directory made by `scratchvae train`"
+            )
+        try:
+            config = json.loads(self.config_file.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{self.config_file} is not JSON: {error}") from None
+        if not isinstance(config, dict) or not all(
+            isinstance(config.get(part), dict) for part in ("data", "model", "training")
+        ):
+            raise ValueError(
+                f"{self.config_file} is not the configuration of a run: expected an object with data, model, training"
+            )
+        if config.get("format") != FORMAT:
+            raise ValueError(
+                f"{self.config_file} has format {config.get('format')!r}; this version reads format {FORMAT}"
+            )
+        return config
+
+    def trained_model(self) -> Path:
+        """The path of the last complete checkpoint. Raises ValueError if there is none."""
+        self.config()
+        if not self.model_file.is_file():
+            raise ValueError(f"{self.path} has no model.safetensors: training stopped before its first checkpoint")
+        return self.model_file
+
+    def history(self) -> list[dict[str, Any]]:
+        """The epochs in history.jsonl, up to the first line that was cut short."""
+        epochs: list[dict[str, Any]] = []
+        lines = (
+            self.history_file.read_text(encoding="utf-8", errors="replace").splitlines()
+            if self.history_file.is_file()
+            else []
+        )
+        for line in lines:
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                break
+            if not isinstance(row, dict):
+                break
+            epochs.append(row)
+        return epochs
+
+    def rewrite_history(self, epochs: list[dict[str, Any]]) -> None:
+        """Keep these epochs and no others."""
+        write_whole(self.history_file, "".join(json.dumps(plain(row)) + "\n" for row in epochs))
+
+    def append_epoch(self, row: Mapping[str, Any]) -> None:
+        """Add one epoch to the history."""
+        with self.history_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(plain(row)) + "\n")
+
+
+def new_run(out: Path | None, data_name: str) -> RunDirectory:
+    """Where a new run goes: `out` if nothing is there yet, else the next free runs/NAME-1, runs/NAME-2, ...
+
+    Raises ValueError if `out` is taken. Writes nothing.
+    """
+    if out is None:
+        name = re.sub(r"[^A-Za-z0-9._]+", "-", data_name).strip("-.") or "data"
+        number = 1
+        while (DEFAULT_PARENT / f"{name}-{number}").exists():
+            number += 1
+        return RunDirectory(DEFAULT_PARENT / f"{name}-{number}")
+    run = RunDirectory(out)
+    if run.exists():
+        raise ValueError(f"{out} is a run already; continue it with --resume or give another --out")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; --out takes a directory for the run")
+    if out.is_dir() and any(out.iterdir()):
+        raise ValueError(f"{out} is a directory with other files in it; give another --out")
+    return run
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file beside its place, sync it and rename it: a reader sees the old file or the new one."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with beside.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)

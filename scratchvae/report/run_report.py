@@ -1,0 +1,67 @@
+"""What training leaves for a person to look at: pictures.png and report.html."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from scratchvae.vae import VAE
+
+from . import page, plots
+from .summary import Summary, as_seen, spread_rows
+
+EXAMPLES = 24  # data with their reconstructions
+SAMPLES = 48
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """The two files, ready to be written."""
+
+    pictures: bytes  # PNG
+    html: str
+
+
+def picture_of(vae: VAE, held_out: NDArray, shape: Sequence[int] | None, binarize: str, seed: int) -> Figure:
+    """Held-out data, what the model was shown of them, its reconstructions, and samples, in one figure."""
+    rows = spread_rows(len(held_out), EXAMPLES)
+    shown = as_seen(vae, held_out, rows, binarize, seed)
+    lines: dict[str, NDArray[Any]] = {"data": as_seen(vae, held_out, rows, "none", seed)}
+    if not np.array_equal(lines["data"], shown):
+        lines["binarized"] = shown
+    lines["reconstruction"] = vae.reconstruct(shown)
+    return plots.pictures(lines, vae.sample(SAMPLES, seed=seed, mean=True), plots.image_shape_of(vae.data_dim, shape))
+
+
+def run_report(
+    vae: VAE,
+    held_out: NDArray,
+    config: Mapping[str, Any],
+    history: Sequence[Mapping[str, Any]],
+    summaries: Mapping[str, Summary],
+    seed: int,
+) -> RunReport:
+    """Draw everything from a trained model, the data held out, config.json, the history and the final measurements."""
+
+    def pictures() -> Figure:
+        return picture_of(vae, held_out, config["data"]["image_shape"], config["training"]["binarize"], seed)
+
+    with plots.style(dark=False):
+        png = plots.figure_bytes(pictures(), "png", background="white")
+    name = config["data"]["name"]
+    sections = [
+        ("What the model is worth", page.summary_section(summaries)),
+        ("Learning", page.figure(plots.light_and_dark(lambda: plots.learning_curves(history)), "svg+xml", CURVES)),
+        ("Reconstructions and samples", page.figure(plots.light_and_dark(pictures, "png"), "png", PICTURES)),
+        ("Configuration", page.configuration_section(config)),
+    ]
+    lead = f"{vae!r}, {len(history)} epochs on {config['data']['examples']:,} training examples. {IDENTITY}"
+    return RunReport(png, page.render(f"A variational autoencoder trained on {name}", lead, sections))
+
+
+IDENTITY = "All terms are in nats per example, higher is better: ELBO = reconstruction - KL, and log p(x) = ELBO + gap."
+CURVES = "ELBO, reconstruction and KL against the epoch, for training and held-out data"
+PICTURES = "Held-out data above their reconstructions, and samples from the model"

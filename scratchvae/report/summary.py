@@ -1,0 +1,123 @@
+"""What a model is worth on some data: the terms of the ELBO, log p(x) with its errors, the gap, active units."""
+
+from dataclasses import asdict, dataclass
+from math import log, sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scratchvae.data.binarize import binarize as draw_batch
+from scratchvae.evidence import log_evidence
+from scratchvae.reference.random import Stream
+from scratchvae.vae import VAE
+
+ACTIVE_VARIANCE = 0.01  # Burda, Grosse, Salakhutdinov 2015, section 5.2
+ELBO_SAMPLES = 100  # samples of z per example behind E_q log p(x|z)
+BLOCK_ROWS = 100  # examples worked on together; the result does not depend on it
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Means over examples, in nats per example unless the name says otherwise. elbo = reconstruction - kl."""
+
+    part: str  # what the examples are: "training", "held out", ...
+    examples: int
+    examples_in_all: int
+    num_samples: int  # K of the importance-weighted bound
+    method: str
+    reconstruction: float
+    kl: float
+    elbo: float
+    log_evidence: float
+    standard_error: float  # of log_evidence as a mean over the distribution the examples are drawn from
+    sampling_error: float  # of log_evidence for these examples: what more samples would reduce
+    gap: float  # log_evidence - elbo
+    bits_per_dimension: float  # -log_evidence / (D log 2)
+    elbo_bits_per_dimension: float
+    effective_sample_size: float  # median over examples, of num_samples
+    active_units: int
+    latent_dim: int
+
+    @property
+    def described(self) -> str:
+        """How many examples of how many, in words."""
+        everything = self.examples == self.examples_in_all
+        count = f"all {self.examples:,}" if everything else f"{self.examples:,} of {self.examples_in_all:,}"
+        return f"{count} {self.part} examples"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The numbers by name."""
+        return asdict(self)
+
+
+def spread_rows(count: int, limit: int) -> NDArray[np.int64]:
+    """At most `limit` row numbers of `count`, evenly spread, so that sorted data are represented; 0 means all."""
+    wanted = count if limit == 0 else min(limit, count)
+    return np.arange(wanted, dtype=np.int64) * count // wanted
+
+
+def as_seen(vae: VAE, data: NDArray, rows: NDArray, binarize: str, seed: int) -> NDArray:
+    """Rows of the data as the model is evaluated on them: binarized as in training, by draws of their own."""
+    return draw_batch(vae.ops, data, rows, binarize, seed, Stream.EVIDENCE_BINARIZE, 0, vae.dtype)
+
+
+def elbo_terms(vae: VAE, x: NDArray, seed: int, num_samples: int = ELBO_SAMPLES) -> tuple[NDArray, NDArray]:
+    """E_q log p(x|z) by `num_samples` draws, and the exact KL to the prior, each (B,), in nats."""
+    terms = []
+    for start in range(0, len(x), BLOCK_ROWS):
+        rows = np.arange(start, min(start + BLOCK_ROWS, len(x)))
+        eps = vae.ops.normals(seed, Stream.VALIDATION, 0, rows, num_samples * vae.latent_dim)
+        terms.append(vae.elbo(x[rows], eps.reshape(len(rows), num_samples, vae.latent_dim)))
+    reconstruction, kl = (np.concatenate([getattr(t, name) for t in terms]) for name in ("reconstruction", "kl"))
+    return reconstruction.astype(np.float64), kl.astype(np.float64)
+
+
+def active_units(vae: VAE, x: NDArray) -> int:
+    """How many latent dimensions carry something about x: the variance over data of q's mean is above 0.01."""
+    return int((vae.encode(x).mu.var(axis=0, dtype=np.float64) > ACTIVE_VARIANCE).sum())
+
+
+def summarise(
+    vae: VAE,
+    data: NDArray,
+    part: str,
+    binarize: str = "none",
+    num_samples: int = 5000,
+    limit: int = 0,
+    method: str = "importance",
+    seed: int = 0,
+) -> Summary:
+    """Measure a model on at most `limit` rows of the data (N, D), evenly spread (0: on all).
+
+    Formula   gap = log p(x) - elbo >= 0;  bits per dimension = -log p(x) / (D log 2)
+    Takes     binarize, seed: how grey data are drawn; num_samples, method: of the estimate of log p(x)
+    Returns   Summary
+    Raises    ValueError for data that do not fit the model
+    """
+    rows = spread_rows(len(data), limit)
+    x = as_seen(vae, data, rows, binarize, seed)
+    reconstruction, kl = (float(term.mean()) for term in elbo_terms(vae, x, seed, min(num_samples, ELBO_SAMPLES)))
+    evidence = log_evidence(vae, x, method=method, num_samples=num_samples, seed=seed)
+    values, errors = evidence.log_evidence, evidence.standard_error
+    mean, elbo = float(values.mean()), reconstruction - kl
+    nats_per_bit = vae.data_dim * log(2.0)
+    return Summary(
+        part=part,
+        examples=len(x),
+        examples_in_all=len(data),
+        num_samples=num_samples,
+        method=method,
+        reconstruction=reconstruction,
+        kl=kl,
+        elbo=elbo,
+        log_evidence=mean,
+        standard_error=float(values.std(ddof=1) / sqrt(len(x))) if len(x) > 1 else float("nan"),
+        sampling_error=float(np.sqrt(np.square(errors).sum()) / len(x)),
+        gap=mean - elbo,
+        bits_per_dimension=-mean / nats_per_bit,
+        elbo_bits_per_dimension=-elbo / nats_per_bit,
+        effective_sample_size=float(np.median(evidence.effective_sample_size)),
+        active_units=active_units(vae, x),
+        latent_dim=vae.latent_dim,
+    )
