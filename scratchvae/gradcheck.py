@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from scratchvae.objectives import ELBO, Objective
 from scratchvae.parameters import Parameters
-from scratchvae.vae import VAE
+from scratchvae.vae import VAE, _positive
 
 COMPLEX_STEP = 1e-30
 RICHARDSON_STEP = 5e-4
@@ -93,8 +93,8 @@ def check_gradients(
     """
     if method not in GATES:
         raise ValueError(f"method is {method!r}; expected one of {', '.join(GATES)}")
-    if coordinates is not None and coordinates < 1:
-        raise ValueError(f"coordinates is {coordinates}; expected at least 1")
+    if coordinates is not None:
+        _positive("coordinates", coordinates)
     double = vae.with_parameters(vae.parameters.astype(np.float64))
     _, analytic = double.value_and_grad(x, eps, objective)
     loss = _complex_loss(double, x, eps, objective) if method == "complex" else _loss(double, x, eps, objective)

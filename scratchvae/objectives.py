@@ -6,6 +6,7 @@ these on to the parameters. The minus sign and the 1/B enter here and nowhere el
 """
 
 from dataclasses import dataclass
+from numbers import Real
 from types import MappingProxyType, ModuleType
 from typing import NamedTuple, Protocol
 
@@ -61,8 +62,8 @@ class ELBO:
 
     def __post_init__(self) -> None:
         _check_samples(self.num_samples)
-        if not (np.isfinite(self.beta) and self.beta >= 0):
-            raise ValueError(f"beta is {self.beta}; expected a finite number that is not negative")
+        if not (isinstance(self.beta, Real) and np.isfinite(self.beta) and self.beta >= 0):
+            raise ValueError(f"beta is {self.beta!r}; expected a finite number that is not negative")
 
     def evaluate(self, ops: ModuleType, sampled: Sampled) -> tuple[NDArray, Upstream]:
         """Value (B,) and d loss / d log_likelihood = -1/(B K), d loss / d kl = beta / B."""
@@ -106,6 +107,12 @@ class IWAE:
 
 
 OBJECTIVES = MappingProxyType({"elbo": ELBO, "iwae": IWAE})
+
+
+def check_objective(objective: object) -> None:
+    """Raises ValueError for what is not an objective: a name, or a class without its brackets."""
+    if isinstance(objective, type) or not hasattr(objective, "evaluate"):
+        raise ValueError(f"objective is {objective!r}; expected ELBO(...) or IWAE(...)")
 
 
 def _check_samples(num_samples: int) -> None:

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from scratchvae.checkpoint import TrainingState, load_state, save_model
 from scratchvae.data.binarize import binarize as draw_batch
 from scratchvae.data.binarize import check_method
 from scratchvae.data.checks import as_data, check_pixels
-from scratchvae.objectives import ELBO, Objective
+from scratchvae.objectives import ELBO, Objective, check_objective
 from scratchvae.parameters import Parameters
 from scratchvae.progress import Progress, progress_bar
 from scratchvae.reference.random import Stream
@@ -171,8 +172,12 @@ def fit(
     Raises    ValueError for bad input, before anything is written; DivergedError when the loss is no longer finite,
               with the last checkpoint kept
     """
-    plan = _check(vae, x, validation, epochs, batch_size, learning_rate, objective, binarize, patience, allow_grey)
-    trainer = Trainer(vae, plan.x, learning_rate, plan.objective, plan.binarize, _seed(seed))
+    epochs, batch_size = _positive("epochs", epochs), _positive("batch_size", batch_size)
+    patience = None if patience is None else _positive("patience", patience)
+    plan = _check(vae, x, validation, learning_rate, objective, binarize, patience, allow_grey)
+    if checkpoint is not None and not Path(checkpoint).parent.is_dir():
+        raise ValueError(f"{checkpoint}: cannot be written; expected a folder {Path(checkpoint).parent}")
+    trainer = Trainer(vae, plan.x, float(learning_rate), plan.objective, plan.binarize, _seed(seed))
     source = (checkpoint if resume is True else resume) or None
     if resume is True and checkpoint is None:
         raise ValueError("resume is True but checkpoint is None; expected the checkpoint to go on from")
@@ -305,14 +310,12 @@ class _Run:
         return TrainingState(trainer.first, trainer.second, self.best, progress)
 
 
-def _check(vae, x, validation, epochs, batch_size, learning_rate, objective, binarize, patience, allow_grey) -> _Plan:
-    _positive("epochs", epochs)
-    _positive("batch_size", batch_size)
-    if patience is not None:
-        _positive("patience", patience)
-        if validation is None:
-            raise ValueError("patience needs validation data to watch; got validation=None")
-    if not (isinstance(learning_rate, (int, float)) and 0 < learning_rate < np.inf):
+def _check(vae, x, validation, learning_rate, objective, binarize, patience, allow_grey) -> _Plan:
+    if patience is not None and validation is None:
+        raise ValueError("patience needs validation data to watch; got validation=None")
+    if objective is not None:
+        check_objective(objective)
+    if not (isinstance(learning_rate, (int, float, np.floating)) and 0 < learning_rate < np.inf):
         raise ValueError(f"learning_rate is {learning_rate!r}; expected a positive number")
     unit_interval = vae.likelihood.unit_interval
     method = binarize if binarize is not None else ("dynamic" if unit_interval else "none")
@@ -324,6 +327,8 @@ def _check(vae, x, validation, epochs, batch_size, learning_rate, objective, bin
         raise ValueError(f"binarize is {method!r} under likelihood {vae.likelihood.name!r}; expected 'none'")
     if validation is not None:
         validation = as_data(validation, vae.data_dim, unit_interval, name="validation")
+        if unit_interval:
+            check_pixels(validation, "validation")
         check_method(method, validation if unit_interval else None, allow_grey)
     return _Plan(x, validation, objective or ELBO(), method)
 

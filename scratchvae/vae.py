@@ -18,7 +18,7 @@ from scratchvae import checkpoint
 from scratchvae.data.checks import as_data
 from scratchvae.engine import get_engine
 from scratchvae.likelihoods import LIKELIHOODS, Draws
-from scratchvae.objectives import ELBO, Objective, Sampled, Upstream
+from scratchvae.objectives import ELBO, Objective, Sampled, Upstream, check_objective
 from scratchvae.parameters import ACTIVATION_CODES, Parameters
 from scratchvae.reference.random import Stream, uniforms
 
@@ -88,10 +88,12 @@ class VAE:
     ) -> None:
         self.data_dim = _positive("data_dim", data_dim)
         self.latent_dim = _positive("latent_dim", latent_dim)
+        if not isinstance(hidden, Iterable):
+            raise ValueError(f"hidden is {hidden!r}; expected a sequence of sizes, such as ({hidden!r},)")
         self.hidden = tuple(_positive("a hidden size", size) for size in hidden)
         self.likelihood = LIKELIHOODS[_one_of("likelihood", likelihood, LIKELIHOODS)]
         self.activation = _one_of("activation", activation, ACTIVATION_CODES)
-        self.dtype = np.dtype(_one_of("dtype", np.dtype(dtype).name if not isinstance(dtype, str) else dtype, DTYPES))
+        self.dtype = np.dtype(_one_of("dtype", getattr(dtype, "__name__", str(dtype)), DTYPES))
         self.seed = _seed(seed)
         self.engine = engine
         self.ops: ModuleType = get_engine(engine)
@@ -158,6 +160,7 @@ class VAE:
         Returns   Terms, each (B,); gradients: a mapping with the names and shapes of `parameters`
         Raises    ValueError as `elbo`
         """
+        check_objective(objective)
         x = self._batch(x)
         terms, deltas = self.terms_and_deltas(x, self._samples("eps", eps, len(x)), objective)
         return terms, self._gradient(deltas)
@@ -175,7 +178,9 @@ class VAE:
         )
         mu, logvar = head[:, : self.latent_dim], head[:, self.latent_dim :]
         reconstruction = np.add.reduce(log_likelihood, axis=1) / samples
-        return Sampled(mu, logvar, z, kl, log_likelihood, reconstruction), ForwardCache(encoder, posterior, decoder, likelihood)
+        return Sampled(mu, logvar, z, kl, log_likelihood, reconstruction), ForwardCache(
+            encoder, posterior, decoder, likelihood
+        )
 
     def backward(self, upstream: Upstream, cache: ForwardCache) -> Deltas:
         """Reverse of `forward`, statement by statement."""
@@ -318,7 +323,7 @@ def _positive(name: str, value: int) -> int:
 
 
 def _one_of(name: str, value: str, names: Iterable[str]) -> str:
-    if value not in names:
+    if not isinstance(value, str) or value not in names:
         raise ValueError(f"{name} is {value!r}; expected one of {', '.join(names)}")
     return value
 
