@@ -78,7 +78,8 @@ def test_the_table_prints_one_line_a_parameter():
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"), [({"method": "forward"}, "forward.*complex"), ({"coordinates": 0}, "0.*1")]
+    ("asked", "message"),
+    [({"method": "forward"}, "forward.*complex"), ({"coordinates": 0}, "0.*1"), ({"coordinates": 1.5}, "1.5.*whole")],
 )
 def test_a_check_that_cannot_be_done_is_refused(asked, message):
     with pytest.raises(ValueError, match=message):

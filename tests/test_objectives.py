@@ -67,7 +67,13 @@ def test_a_number_of_samples_that_cannot_be_is_refused(objective, samples):
         objective(num_samples=samples)
 
 
-@pytest.mark.parametrize("beta", [-1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("beta", [-1.0, float("nan"), float("inf"), "1"])
 def test_a_beta_that_cannot_be_is_refused(beta):
     with pytest.raises(ValueError, match="beta is"):
         sv.ELBO(beta=beta)
+
+
+@pytest.mark.parametrize("objective", ["elbo", sv.IWAE, None])
+def test_what_is_not_an_objective_is_refused(objective):
+    with pytest.raises(ValueError, match=r"objective is .*expected ELBO"):
+        build().vae.value_and_grad(*build()[1:], objective)

@@ -275,6 +275,10 @@ def test_the_first_bad_update_is_named_though_the_loss_is_looked_at_in_bunches(p
         ({"resume": True}, "resume is True but checkpoint is None"),
         ({"seed": -5}, "seed is -5"),
         ({"resume": "/nowhere/at/all.safetensors"}, "no such file"),
+        ({"checkpoint": "/nowhere/at/all.safetensors"}, "cannot be written; expected a folder /nowhere/at"),
+        ({"objective": "elbo"}, "objective is 'elbo'"),
+        ({"objective": sv.ELBO}, "objective is <class"),
+        ({"validation": np.eye(6, dtype=np.uint8)}, "validation: uint8 with no value above 1"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_before_anything_is_done(settings, message):
@@ -284,6 +288,32 @@ def test_settings_that_cannot_be_are_refused_before_anything_is_done(settings, m
         fit(vae, x, **settings)
     assert "\n" not in str(refusal.value)
     np.testing.assert_array_equal(vae.parameters.flat, before.flat)
+
+
+def test_settings_may_be_numpys_numbers(tmp_path):
+    vae, x = small()
+    plain = vae.with_parameters(vae.parameters.copy())
+    settings = {
+        "epochs": np.int64(3),
+        "batch_size": np.int32(10),
+        "learning_rate": np.float64(0.05),
+        "seed": np.uint8(1),
+    }
+    fit(vae, x, patience=np.int16(5), validation=x, checkpoint=tmp_path / "run.safetensors", **settings)
+    again = fit(vae, x, patience=5, validation=x, resume=tmp_path / "run.safetensors", seed=1)
+    assert len(again) == 3
+    fit(plain, x, patience=5, validation=x, seed=1)
+    np.testing.assert_array_equal(vae.parameters.flat, plain.parameters.flat)
+
+
+def test_seeds_use_all_of_their_64_bits(engine):
+    results = []
+    for seed in (5, 5 + 2**32, 2**64 - 1):
+        vae, x = small(engine)
+        fit(vae, x, seed=seed, epochs=1)
+        results.append(vae.parameters.flat.copy())
+    assert (results[0] != results[1]).any()
+    assert (results[1] != results[2]).any()
 
 
 def test_grey_pixels_without_binarization_need_to_be_asked_for():
