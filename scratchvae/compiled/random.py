@@ -6,7 +6,10 @@ blocks), so chunks run across rows: block f of the whole draw is block f % block
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import njit, prange, types
+from numba.core.imputils import impl_ret_borrowed
+from numba.extending import intrinsic
+from numba.np.arrayobj import make_array, populate_array
 
 from scratchvae.compiled.slices import slices_for
 from scratchvae.compiled.vector_math import bits_from_float32, float32_from_bits
@@ -39,8 +42,8 @@ f32, f64, i32, i64 = np.float32, np.float64, np.int32, np.int64
 u8, u32, u64 = np.uint8, np.uint32, np.uint64
 
 MULTIPLIER_0, MULTIPLIER_1 = (u64(m) for m in PHILOX_MULTIPLIERS)
-WEYL_0, WEYL_1 = (u32(w) for w in PHILOX_WEYL_INCREMENTS)
-HIGH = u64(32)
+WEYL_0, WEYL_1 = (u64(w) for w in PHILOX_WEYL_INCREMENTS)
+LOW, HIGH = u64(LOW_WORD), u64(32)
 
 L0, L1, L2, L3, L4, L5, L6, L7, L8 = LOG_COEFFICIENTS
 S0, S1, S2, S3 = SIN_COEFFICIENTS
@@ -51,39 +54,71 @@ VECTOR = 16  # blocks of a chunk are rounded up to this many, so that no remaind
 CHUNK = 512  # blocks at a time: 8 KiB of words and 8 KiB of results
 SPAN = 4096  # blocks handed to a thread at a time
 SMALL = 4096  # a draw of at most this many blocks stays on one thread
+REJECTED = u8(2)  # marks a pixel that must be drawn again
+SEARCHED = 64  # pixels looked at together for such a mark
 
 
 @njit(cache=True, error_model="numpy", forceinline=True)
 def _round(c0, c1, c2, c3, k0, k1):
-    product_0, product_1 = u64(c0) * MULTIPLIER_0, u64(c2) * MULTIPLIER_1
-    return u32(product_1 >> HIGH) ^ c1 ^ k0, u32(product_1), u32(product_0 >> HIGH) ^ c3 ^ k1, u32(product_0)
+    product_0, product_1 = (c0 & LOW) * MULTIPLIER_0, (c2 & LOW) * MULTIPLIER_1
+    return (product_1 >> HIGH) ^ c1 ^ k0, product_1, (product_0 >> HIGH) ^ c3 ^ k1, product_0
 
 
 @njit(cache=True, error_model="numpy", forceinline=True)
-def _ten_rounds(a, b, c, d, x, y):
-    """Written out, because a loop over the rounds keeps LLVM from vectorising the loop over the blocks."""
-    a, b, c, d = _round(a, b, c, d, x, y)
-    a, b, c, d = _round(a, b, c, d, u32(x + u32(1) * WEYL_0), u32(y + u32(1) * WEYL_1))
-    a, b, c, d = _round(a, b, c, d, u32(x + u32(2) * WEYL_0), u32(y + u32(2) * WEYL_1))
-    a, b, c, d = _round(a, b, c, d, u32(x + u32(3) * WEYL_0), u32(y + u32(3) * WEYL_1))
-    a, b, c, d = _round(a, b, c, d, u32(x + u32(4) * WEYL_0), u32(y + u32(4) * WEYL_1))
-    a, b, c, d = _round(a, b, c, d, u32(x + u32(5) * WEYL_0), u32(y + u32(5) * WEYL_1))
-    a, b, c, d = _round(a, b, c, d, u32(x + u32(6) * WEYL_0), u32(y + u32(6) * WEYL_1))
-    a, b, c, d = _round(a, b, c, d, u32(x + u32(7) * WEYL_0), u32(y + u32(7) * WEYL_1))
-    a, b, c, d = _round(a, b, c, d, u32(x + u32(8) * WEYL_0), u32(y + u32(8) * WEYL_1))
-    return _round(a, b, c, d, u32(x + u32(9) * WEYL_0), u32(y + u32(9) * WEYL_1))
+def _ten_rounds(c0, c1, c2, c3, k0, k1):
+    """Four words, each in the lower half of 64 bits, whose upper half is arbitrary: so a round is two multiplications
+    of 32 by 32 bits, two shifts and two exclusive ors, and nothing is packed or unpacked. Written out, because a loop
+    over the rounds keeps LLVM from vectorising the loop over the blocks.
+    """
+    a, b, c, d = _round(c0, c1, c2, c3, k0, k1)
+    a, b, c, d = _round(a, b, c, d, (k0 + u64(1) * WEYL_0) & LOW, (k1 + u64(1) * WEYL_1) & LOW)
+    a, b, c, d = _round(a, b, c, d, (k0 + u64(2) * WEYL_0) & LOW, (k1 + u64(2) * WEYL_1) & LOW)
+    a, b, c, d = _round(a, b, c, d, (k0 + u64(3) * WEYL_0) & LOW, (k1 + u64(3) * WEYL_1) & LOW)
+    a, b, c, d = _round(a, b, c, d, (k0 + u64(4) * WEYL_0) & LOW, (k1 + u64(4) * WEYL_1) & LOW)
+    a, b, c, d = _round(a, b, c, d, (k0 + u64(5) * WEYL_0) & LOW, (k1 + u64(5) * WEYL_1) & LOW)
+    a, b, c, d = _round(a, b, c, d, (k0 + u64(6) * WEYL_0) & LOW, (k1 + u64(6) * WEYL_1) & LOW)
+    a, b, c, d = _round(a, b, c, d, (k0 + u64(7) * WEYL_0) & LOW, (k1 + u64(7) * WEYL_1) & LOW)
+    a, b, c, d = _round(a, b, c, d, (k0 + u64(8) * WEYL_0) & LOW, (k1 + u64(8) * WEYL_1) & LOW)
+    return _round(a, b, c, d, (k0 + u64(9) * WEYL_0) & LOW, (k1 + u64(9) * WEYL_1) & LOW)
 
 
 @njit(cache=True, error_model="numpy")
-def _philox(number, blocks, examples, step, stream, key0, key1, words):
-    """Words 4 i .. 4 i + 3 of counter (blocks[i], examples[i], step, stream)."""
-    step, stream, key0, key1 = u32(step), u32(stream), u32(key0), u32(key1)
+def _philox(number, blocks, examples, step, stream, key0, key1, pairs):
+    """Words of counters (blocks[i], examples[i], step, stream), two in each element of `pairs`, the first one lower."""
+    step, stream, key0, key1 = u64(step), u64(stream), u64(key0), u64(key1)
     for i in range(number):
         a, b, c, d = _ten_rounds(blocks[i], examples[i], step, stream, key0, key1)
-        words[4 * i] = a
-        words[4 * i + 1] = b
-        words[4 * i + 2] = c
-        words[4 * i + 3] = d
+        pairs[2 * i] = (a & LOW) | (b << HIGH)
+        pairs[2 * i + 1] = (c & LOW) | (d << HIGH)
+
+
+def _view(context, builder, signature, args):
+    """The memory of a one-dimensional array, seen in the smaller type of the signature's result."""
+    source = make_array(signature.args[0])(context, builder, args[0])
+    view = make_array(signature.return_type)(context, builder)
+    size, old = signature.return_type.dtype.bitwidth // 8, signature.args[0].dtype.bitwidth // 8
+    populate_array(
+        view,
+        data=builder.bitcast(source.data, view.data.type),
+        shape=[builder.mul(source.nitems, context.get_constant(types.intp, old // size))],
+        strides=[context.get_constant(types.intp, size)],
+        itemsize=context.get_constant(types.intp, size),
+        meminfo=source.meminfo,
+        parent=source.parent,
+    )
+    return impl_ret_borrowed(context, builder, signature.return_type, view._getvalue())
+
+
+@intrinsic
+def _as_words(typing_context, pairs):
+    """A uint64 array as its 32-bit words, lower first. (`ndarray.view` does the same and costs seconds to compile.)"""
+    return types.Array(types.uint32, 1, "C")(pairs), _view
+
+
+@intrinsic
+def _as_bytes(typing_context, pairs):
+    """A uint64 array as its bytes, lowest first."""
+    return types.Array(types.uint8, 1, "C")(pairs), _view
 
 
 @njit(cache=True, error_model="numpy", forceinline=True)
@@ -125,17 +160,35 @@ def _words_to_uniforms(number, words, bits):
 
 
 @njit(cache=True, error_model="numpy")
+def _set(target, value):
+    for i in range(target.size):
+        target[i] = value
+
+
+@njit(cache=True, error_model="numpy")
 def _address(first, number, row_blocks, examples, blocks, owners):
-    """Counter words of flat blocks first .. first + number - 1. A float64 quotient vectorises, and is exact here."""
-    first_row = first // row_blocks
-    offset, last_row = i32(first - first_row * row_blocks), i32(examples.size - 1 - first_row)
-    for i in range(number):
+    """Counter words of flat blocks first .. first + number - 1; returns `number` rounded up to whole vectors.
+
+    The quotient of integers flat / row_blocks is taken in float64, where it vectorises. It is at least 1/2 / row_blocks
+    away from a whole number, far more than its rounding. What is beyond `number` is drawn too, and dropped.
+    """
+    padded = (number + VECTOR - 1) // VECTOR * VECTOR
+    first_row = u64(first // row_blocks)
+    offset, width, inverse = i32(first % row_blocks), i32(row_blocks), 1.0 / row_blocks
+    for i in range(padded):
         flat = i32(offset + i32(i))
-        row = i32(f64(flat) / f64(row_blocks))
-        blocks[i] = u32(flat - row * i32(row_blocks))
-        owners[i] = u32(min(row, last_row))  # lanes beyond the draw are computed and dropped
-    for i in range(number):
-        owners[i] = u32(examples[first_row + i64(owners[i])])
+        row = i32((f64(flat) + 0.5) * inverse)
+        blocks[i] = u64(flat - i32(row * width))
+        owners[i] = u64(row)
+    if row_blocks < VECTOR:
+        for i in range(number):
+            owners[i] = u64(examples[first_row + owners[i]])
+    else:
+        start, stop, row = i64(0), row_blocks - i64(offset), i64(first_row)
+        while start < number:
+            _set(owners[start : min(stop, number)], u64(examples[row]))
+            start, stop, row = stop, stop + row_blocks, row + 1
+    return padded
 
 
 @njit(cache=True, error_model="numpy")
@@ -161,14 +214,14 @@ def _copy_rows(drawn, first, number, row_blocks, count, out):
 @njit(cache=True, error_model="numpy")
 def _fill_span(kind, first, last, examples, count, step, stream, key0, key1, out):
     """Flat blocks first .. last - 1 of a draw into the flat rows of out, as words or as bits of float32."""
-    blocks, owners = np.empty(CHUNK, u32), np.empty(CHUNK, u32)
-    words, bits = np.empty(4 * CHUNK, u32), np.empty(4 * CHUNK, u32)
+    blocks, owners = np.empty(CHUNK, u64), np.empty(CHUNK, u64)
+    pairs, bits = np.empty(2 * CHUNK, u64), np.empty(4 * CHUNK, u32)
+    words = _as_words(pairs)
     row_blocks = (count + 3) // 4
     for start in range(first, last, CHUNK):
         number = min(CHUNK, last - start)
-        padded = (number + VECTOR - 1) // VECTOR * VECTOR
-        _address(start, padded, row_blocks, examples, blocks, owners)
-        _philox(padded, blocks, owners, step, stream, key0, key1, words)
+        padded = _address(start, number, row_blocks, examples, blocks, owners)
+        _philox(padded, blocks, owners, step, stream, key0, key1, pairs)
         drawn = bits
         if kind == NORMALS:
             _words_to_normals(2 * padded, words, bits)
@@ -231,12 +284,13 @@ def normals(seed, stream, step, examples, count):
 @njit(cache=True, error_model="numpy")
 def _philox_arrays(c0, c1, c2, c3, key0, key1, words):
     for i in range(c0.size):
-        words[0, i], words[1, i], words[2, i], words[3, i] = _ten_rounds(c0[i], c1[i], c2[i], c3[i], u32(key0), u32(key1))
+        a, b, c, d = _ten_rounds(c0[i], c1[i], c2[i], c3[i], u64(key0), u64(key1))
+        words[0, i], words[1, i], words[2, i], words[3, i] = u32(a), u32(b), u32(c), u32(d)
 
 
 def philox4x32(c0, c1, c2, c3, k0, k1):
     """See `reference.random.philox4x32`."""
-    counters = np.broadcast_arrays(*(np.asarray(c, u64).astype(u32) for c in (c0, c1, c2, c3)))
+    counters = np.broadcast_arrays(*(np.asarray(c, u64) for c in (c0, c1, c2, c3)))
     words = np.empty((4, counters[0].size), u32)
     _philox_arrays(*(np.ravel(c) for c in counters), int(k0), int(k1), words)
     return tuple(word.reshape(counters[0].shape) for word in words)
@@ -255,41 +309,55 @@ def box_muller(radius_words, angle_words):
 
 @njit(cache=True, error_model="numpy")
 def _compare(draws, pixels, drawn):
-    """drawn = draws < pixels, right but for grey pixels whose byte is 255; returns how many of those there may be."""
-    grey = u8(0)
+    """drawn = draws < pixels, and REJECTED where a byte of 255 has met a grey pixel; returns whether one has.
+
+    Black and white pixels, most of an image, are what they are whatever the byte is.
+    """
+    seen = u8(0)
     for j in range(pixels.size):
-        rejected = draws[j] == u8(255)
-        black_or_white = (pixels[j] == u8(0)) | (pixels[j] == u8(255))
-        drawn[j] = u8((draws[j] < pixels[j]) | (pixels[j] == u8(255)))
-        grey |= u8(rejected & (not black_or_white))
-    return grey
+        grey = u8(pixels[j] - u8(1)) < u8(254)
+        bit = u8((draws[j] < pixels[j]) | (pixels[j] == u8(255)))
+        drawn[j] = REJECTED if (draws[j] == u8(255)) & grey else bit
+        seen |= drawn[j]
+    return seen >= REJECTED
 
 
 @njit(cache=True, error_model="numpy")
-def _redraw(first_pixel, draws, pixels, step, stream, example, key0, key1, drawn):
-    """Draw pixels whose byte is 255 again, from the next attempt's block, until it is not."""
-    for j in range(pixels.size):
-        byte, place, attempt = draws[j], first_pixel + j, 0
-        while byte == u8(255):
-            attempt += 1
-            stream_word = u32(stream + (attempt << ATTEMPT_SHIFT))
-            block, word, shift = u32(place // 16), place % 16 // 4, u32(8 * (place % 4))
-            words = _ten_rounds(block, u32(example), u32(step), stream_word, u32(key0), u32(key1))
-            byte = u8(words[word] >> shift)
-        drawn[j] = u8(byte < pixels[j])
+def _any_rejected(drawn):
+    seen = u8(0)
+    for j in range(drawn.size):
+        seen |= drawn[j]
+    return seen >= REJECTED
 
 
 @njit(cache=True, error_model="numpy")
-def _binarize_span(first, last, pixels, rows, examples, step, stream, key0, key1, words, draws, drawn):
-    """Flat blocks of sixteen pixels, first .. last - 1. `words` and `draws` are one scratch array, seen as both."""
+def _redraw(first_pixel, pixels, step, stream, example, key0, key1, drawn):
+    """Draw rejected pixels again, from the next attempt's block, until the byte is below 255."""
+    for start in range(0, pixels.size, SEARCHED):
+        stop = min(start + SEARCHED, pixels.size)
+        if _any_rejected(drawn[start:stop]):
+            for j in range(start, stop):
+                place, attempt = first_pixel + j, 0
+                while drawn[j] == REJECTED:
+                    attempt += 1
+                    stream_word = u64(stream + (attempt << ATTEMPT_SHIFT))
+                    block, word, shift = u64(place // 16), place % 16 // 4, u64(8 * (place % 4))
+                    words = _ten_rounds(block, u64(example), u64(step), stream_word, u64(key0), u64(key1))
+                    byte = u8(words[word] >> shift)
+                    drawn[j] = REJECTED if byte == u8(255) else u8(byte < pixels[j])
+
+
+@njit(cache=True, error_model="numpy")
+def _binarize_span(first, last, pixels, rows, examples, step, stream, key0, key1, drawn):
+    """Flat blocks of sixteen pixels, first .. last - 1."""
     width = pixels.shape[1]
     row_blocks = (width + 15) // 16
-    blocks, owners = np.empty(CHUNK, u32), np.empty(CHUNK, u32)
+    blocks, owners, pairs = np.empty(CHUNK, u64), np.empty(CHUNK, u64), np.empty(2 * CHUNK, u64)
+    draws = _as_bytes(pairs)
     for start in range(first, last, CHUNK):
         number = min(CHUNK, last - start)
-        padded = (number + VECTOR - 1) // VECTOR * VECTOR
-        _address(start, padded, row_blocks, examples, blocks, owners)
-        _philox(padded, blocks, owners, step, stream, key0, key1, words)
+        padded = _address(start, number, row_blocks, examples, blocks, owners)
+        _philox(padded, blocks, owners, step, stream, key0, key1, pairs)
         row, column, position = start // row_blocks, 16 * (start % row_blocks), 0
         while position < 16 * number:
             run = min(16 * row_blocks - column, 16 * number - position)
@@ -297,27 +365,23 @@ def _binarize_span(first, last, pixels, rows, examples, step, stream, key0, key1
             source = draws[position : position + kept]
             p, target = pixels[rows[row], column : column + kept], drawn[row, column : column + kept]
             if _compare(source, p, target):
-                _redraw(column, source, p, step, stream, examples[row], key0, key1, target)
+                _redraw(column, p, step, stream, examples[row], key0, key1, target)
             row, column, position = row + 1, 0, position + run
 
 
 @njit(cache=True, error_model="numpy", parallel=True)
-def _binarize(pixels, rows, examples, step, stream, key0, key1, words, draws, drawn):
+def _binarize(pixels, rows, examples, step, stream, key0, key1, drawn, slices):
     """Returns whether every row and every example is in range."""
     for b in range(rows.size):
         if rows[b] < 0 or rows[b] >= pixels.shape[0] or examples[b] < 0 or examples[b] > LOW_WORD:
             return False
-    total, slices = rows.size * ((pixels.shape[1] + 15) // 16), words.shape[0]
+    total = rows.size * ((pixels.shape[1] + 15) // 16)
     if slices == 1:
-        _binarize_span(
-            i64(0), total, pixels, rows, examples, step, stream, key0, key1, words[0], draws[0], drawn
-        )
+        _binarize_span(i64(0), total, pixels, rows, examples, step, stream, key0, key1, drawn)
     else:
         for t in prange(slices):
             first, last = total * i64(t) // i64(slices), total * i64(t + 1) // i64(slices)
-            _binarize_span(
-                first, last, pixels, rows, examples, step, stream, key0, key1, words[t], draws[t], drawn
-            )
+            _binarize_span(first, last, pixels, rows, examples, step, stream, key0, key1, drawn)
     return True
 
 
@@ -326,9 +390,9 @@ def bernoulli_bytes(pixels, rows, seed, stream, step, examples):
     _check(seed, step)
     pixels, rows, examples = np.ascontiguousarray(pixels), np.asarray(rows), np.asarray(examples)
     drawn = np.empty((rows.size, pixels.shape[1]), u8)
-    words = np.empty((slices_for(drawn.size // 4), 4 * CHUNK), u32)
+    slices = slices_for(drawn.size // 4)
     key0, key1 = int(seed) & LOW_WORD, int(seed) >> 32
-    if not _binarize(pixels, rows, examples, step, int(stream), key0, key1, words, words.view(u8), drawn):
+    if not _binarize(pixels, rows, examples, step, int(stream), key0, key1, drawn, slices):
         raise ValueError("rows must be rows of the pixels, examples row numbers from 0 to 2**32 - 1")
     return drawn
 
