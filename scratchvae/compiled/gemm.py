@@ -1,12 +1,8 @@
-"""Matrix products: a register-tiled micro-kernel, and the three products of a dense layer made of it.
-
-A tile of C, a few rows high and a few vectors wide, stays in registers while k runs over the whole sum (Goto, van de
-Geijn 2008; Van Zee, van de Geijn 2015, BLIS). Numba has no vector types, so the tile is written as LLVM code by an
-`@intrinsic`. A is read by its strides, one element at a time, so its transpose is free; B is read by whole vectors,
-the last one masked, so no size is special.
+"""The three matrix products of a dense layer, made of tiles: x W, (W da^T)^T and x^T da.
 
 Every element of a product is one chain of multiply-adds, k ascending. No tile, edge, thread count, split of a batch or
-vector width changes that chain, so none of them changes a bit of a result.
+vector width changes that chain, so none of them changes a bit of a result. Where zeros are skipped the terms left out
+are exact zeros, so that changes nothing either.
 
 The tiles are compiled once for a dtype, behind a C function; everything else calls it by its address, `kernel(dtype)`.
 Numba would otherwise compile them again into each of its callers.
@@ -16,221 +12,21 @@ from functools import cache
 
 import numpy as np
 from llvmlite import ir
-from numba import cfunc, njit, types
+from numba import carray, cfunc, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import DTypeLike
 
 from scratchvae.compiled.simd import SIMD
+from scratchvae.compiled.tile import ADAM, INDEX, INT32, SKIP, Row, scalar_bytes, tile
+from scratchvae.compiled.vector_math import activate_row
 
-INDEX, INT32 = ir.IntType(64), ir.IntType(32)
-HEIGHTS, COUNTS = SIMD.heights, SIMD.counts  # of tiles: rows and vectors, descending
-SPARSE_HEIGHTS, SPARSE_COUNTS = (2, 1), SIMD.sparse_counts
+HEIGHTS, COUNTS, SPARSE_COUNTS, BYTES = SIMD.heights, SIMD.counts, SIMD.sparse_counts, SIMD.bytes
 ROW_BLOCK = 64  # rows whose nonzero places are listed together
 DENSE = 0.6  # share of places that are nonzero in one of two rows, from which skipping the others does not pay
 
 
-# --- one tile, as LLVM code -------------------------------------------------------------------------------------------
-
-
-def _bytes(scalar):
-    return 4 if scalar == ir.FloatType() else 8
-
-
-def _splat(builder, value, lanes):
-    undefined = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
-    first = builder.insert_element(undefined, value, INT32(0))
-    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(INT32, lanes), [0] * lanes))
-
-
-def _call(builder, name, result, arguments):
-    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, [a.type for a in arguments]), name)
-    return builder.call(function, arguments)
-
-
-class _Row:
-    """Loads, stores and arithmetic on a row of `count` vectors that holds `columns` elements: the last is masked."""
-
-    def __init__(self, builder, scalar, count, columns):
-        self.builder, self.count = builder, count
-        self.lanes = SIMD.bytes // _bytes(scalar)
-        self.vector = ir.VectorType(scalar, self.lanes)
-        self.suffix = f"v{self.lanes}f{8 * _bytes(scalar)}"
-        self.alignment = _bytes(scalar)
-        self.zero = ir.Constant(self.vector, [0.0] * self.lanes)
-        self.left = builder.sub(columns, INDEX((count - 1) * self.lanes))
-        ascending = ir.Constant(ir.VectorType(INT32, self.lanes), list(range(self.lanes)))
-        self.mask = builder.icmp_signed(
-            "<", ascending, _splat(builder, builder.trunc(self.left, INT32), self.lanes)
-        )
-
-    def _place(self, base, j):
-        return self.builder.bitcast(self.builder.gep(base, [INDEX(j * self.lanes)]), self.vector.as_pointer())
-
-    def load(self, base, j):
-        place = self._place(base, j)
-        if j == self.count - 1:
-            name = f"llvm.masked.load.{self.suffix}.p0"
-            return _call(self.builder, name, self.vector, [place, INT32(self.alignment), self.mask, self.zero])
-        value = self.builder.load(place)
-        value.align = self.alignment
-        return value
-
-    def store_vector(self, value, base, j):
-        self.builder.store(value, self._place(base, j)).align = self.alignment
-
-    def store_last(self, pairs):
-        """Store each (value, base) of the masked vector; by a plain store if it is whole, which is faster on AVX2."""
-        whole = self.builder.icmp_signed(">=", self.left, INDEX(self.lanes))
-        with self.builder.if_else(whole) as (then, otherwise):
-            with then:
-                for value, base in pairs:
-                    self.store_vector(value, base, self.count - 1)
-            with otherwise:
-                for value, base in pairs:
-                    place = self._place(base, self.count - 1)
-                    name = f"llvm.masked.store.{self.suffix}.p0"
-                    _call(self.builder, name, ir.VoidType(), [value, place, INT32(self.alignment), self.mask])
-
-    def broadcast(self, place):
-        return _splat(self.builder, self.builder.load(place), self.lanes)
-
-    def multiply_add(self, a, b, c):
-        if SIMD.fused:
-            return _call(self.builder, f"llvm.fma.{self.suffix}", self.vector, [a, b, c])
-        return self.builder.fadd(self.builder.fmul(a, b), c)
-
-    def square_root(self, a):
-        return _call(self.builder, f"llvm.sqrt.{self.suffix}", self.vector, [a])
-
-    def divide(self, a, b):
-        """a / b for b > 0, to one unit in the last place.
-
-        AVX-512 has an approximate reciprocal of 14 bits; one Newton step doubles them. It is as fast as a
-        multiplication, where the divider takes ten cycles and the square root before it another ten.
-        """
-        if SIMD.name != "avx512" or self.lanes != 16:
-            return self.builder.fdiv(a, b)
-        large, two = (ir.Constant(self.vector, [value] * self.lanes) for value in (1e38, 2.0))
-        b = self.builder.select(self.builder.fcmp_ordered("<", large, b), large, b)  # Newton turns infinity into NaN
-        whole = ir.Constant(ir.IntType(16), -1)
-        r = _call(self.builder, "llvm.x86.avx512.rcp14.ps.512", self.vector, [b, self.zero, whole])
-        r = self.builder.fmul(r, self.multiply_add(self.builder.fneg(b), r, two))
-        return self.builder.fmul(a, r)
-
-
-def _adam(row, gradient, parameters, first, second, constants, j):
-    """Values of one vector of parameters and moments after Adam's step; `reference.adam` has the formula."""
-    builder = row.builder
-    rate, epsilon, rest1, rest2 = (row.broadcast(builder.gep(constants, [INDEX(n)])) for n in range(4))
-    m, v = row.load(first, j), row.load(second, j)
-    m = row.multiply_add(rest1, builder.fsub(gradient, m), m)
-    v = row.multiply_add(rest2, builder.fsub(builder.fmul(gradient, gradient), v), v)
-    move = row.divide(builder.fmul(rate, m), builder.fadd(row.square_root(v), epsilon))
-    return builder.fsub(row.load(parameters, j), move), m, v
-
-
-def _function(module, name, arguments):
-    """A new LLVM function without result, or None if the module has it; and a builder in it."""
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
-    function.linkage = "internal"
-    function.attributes.add("noinline")
-    return function, ir.IRBuilder(function.append_basic_block())
-
-
-def _tile_function(module, scalar, rows, count, indexed, adam):
-    """The LLVM function for tiles of `rows` x `count` vectors; `_make_tile` says what it computes."""
-    name = f"scratchvae_tile_{scalar}_{rows}x{count}{'_indexed' * indexed}{'_adam' * adam}"
-    if name in module.globals:
-        return module.globals[name]
-    s, i64 = scalar.as_pointer(), INDEX
-    arguments = [i64, i64, INT32.as_pointer(), s, i64, i64, s, i64, s, s, i64, s, s, s]
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
-    function.linkage = "internal"
-    function.attributes.add("noinline")
-    builder = ir.IRBuilder(function.append_basic_block())
-    columns, steps, indices, a, a_row, a_step, b, b_step, start, c, c_row, first, second, constants = function.args
-    row = _Row(builder, scalar, count, columns)
-    tile = [[cgutils.alloca_once_value(builder, row.zero) for _ in range(count)] for _ in range(rows)]
-
-    with builder.if_then(builder.icmp_unsigned("!=", builder.ptrtoint(start, INDEX), INDEX(0))):
-        for j in range(count):
-            value = row.load(start, j)
-            for i in range(rows):
-                builder.store(value, tile[i][j])
-
-    with cgutils.for_range(builder, steps) as loop:
-        k = loop.index
-        if indexed:
-            k = builder.zext(builder.load(builder.gep(indices, [k])), INDEX)
-        b_row = builder.gep(b, [builder.mul(k, b_step)])
-        a_column = builder.gep(a, [builder.mul(k, a_step)])
-        vectors = [row.load(b_row, j) for j in range(count)]
-        for i in range(rows):
-            element = row.broadcast(builder.gep(a_column, [builder.mul(a_row, INDEX(i))]))
-            for j in range(count):
-                builder.store(row.multiply_add(element, vectors[j], builder.load(tile[i][j])), tile[i][j])
-
-    last = []
-    for i in range(rows):
-        bases = [builder.gep(base, [builder.mul(c_row, INDEX(i))]) for base in ((c, first, second) if adam else (c,))]
-        for j in range(count):
-            value = builder.load(tile[i][j])
-            values = _adam(row, value, *bases, constants, j) if adam else [value]
-            if j < count - 1:
-                for pair in zip(values, bases, strict=True):
-                    row.store_vector(*pair, j)
-            else:
-                last += zip(values, bases, strict=True)
-        if adam:
-            row.store_last(last)
-            last = []
-    if last:
-        row.store_last(last)
-    builder.ret_void()
-    return function
-
-
-def _make_tile(indexed, adam):
-    """Intrinsic for a tile of C at `place`, rows x columns:  C_ij = start_j + sum_k A_ik B_kj.
-
-    A null `start` stands for zeros. With `indexed`, k runs over `indices[:steps]`, else over 0 .. steps - 1. With `adam`
-    the tile is the gradient of C, and C takes Adam's step with the moments `first`, `second`.
-    """
-    heights, counts = (SPARSE_HEIGHTS, SPARSE_COUNTS) if indexed else (HEIGHTS, COUNTS)
-
-    def emit(context, builder, signature, arguments):
-        rows, columns, *others = arguments
-        scalar = context.get_value_type(signature.args[4].dtype)
-        lanes = SIMD.bytes // _bytes(scalar)
-        count = builder.sdiv(builder.add(columns, INDEX(lanes - 1)), INDEX(lanes))
-        after = builder.append_basic_block()
-        switch = builder.switch(builder.add(builder.mul(rows, INDEX(16)), count), after)
-        for m in heights:
-            for n in counts:
-                block = builder.append_basic_block()
-                switch.add_case(INDEX(m * 16 + n), block)
-                builder.position_at_end(block)
-                builder.call(_tile_function(builder.module, scalar, m, n, indexed, adam), [columns, *others])
-                builder.branch(after)
-        builder.position_at_end(after)
-        return context.get_dummy_value()
-
-    def typed(
-        context, rows, columns, steps, indices, a, a_row, a_step, b, b_step, start, c, c_row, first, second, constants
-    ):  # fmt: skip
-        size = types.intp
-        return types.void(
-            size, size, size, indices, a, size, size, b, size, start, c, size, first, second, constants
-        ), emit
-
-    return intrinsic(typed)
-
-
-_tile = _make_tile(indexed=False, adam=False)
-_tile_adam = _make_tile(indexed=False, adam=True)
-_sparse_tile = _make_tile(indexed=True, adam=False)
-_sparse_tile_adam = _make_tile(indexed=True, adam=True)
+# --- the C function ---------------------------------------------------------------------------------------------------
 
 
 @intrinsic
@@ -256,9 +52,6 @@ def _bits(context, pointer):
     return integers(pointer), emit
 
 
-# --- a product, tile by tile ------------------------------------------------------------------------------------------
-
-
 @njit(inline="always")
 def _largest(sizes, left):
     """The first of the descending sizes that is at most `left`."""
@@ -281,56 +74,39 @@ def _finite(b, b_step, steps, width, exponent):
 
 
 def _product(
-    item, rows, columns, steps, a, a_row, a_step, b, b_step, start, c, c_row,
+    item, rows, columns, steps, a, a_row, a_step, b, b_step, start, c, c_row, activation,
     adam, first, second, constants, sparse, lists, list_row, counts,
 ):  # fmt: skip
     """The C function of `kernel`: panels of columns, down each panel the tiles. Strides in elements, `item` in bytes."""
-    lanes = SIMD.bytes // item
+    lanes, j = BYTES // item, 0
     exponent = 0x7F800000 if item == 4 else 0x7FF0000000000000
-    j = 0
     while j < columns:
         left = -(-(columns - j) // lanes)
-        b_panel, start_panel = _plus(b, j), _plus(start, j)
         count = _largest(SPARSE_COUNTS, left)
-        width = min(count * lanes, columns - j)
-        if sparse and _finite(b_panel, b_step, steps, width, exponent):
-            for i in range(0, rows, 2):
-                if adam:
-                    _sparse_tile_adam(
-                        min(2, rows - i), width, counts[i // 2], _plus(lists, i // 2 * list_row), _plus(a, i * a_row), a_row, a_step, b_panel, b_step, start_panel,
-                        _plus(c, i * c_row + j), c_row, _plus(first, i * c_row + j), _plus(second, i * c_row + j), constants,
-                    )  # fmt: skip
-                else:
-                    _sparse_tile(
-                        min(2, rows - i), width, counts[i // 2], _plus(lists, i // 2 * list_row), _plus(a, i * a_row), a_row, a_step, b_panel, b_step, start_panel,
-                        _plus(c, i * c_row + j), c_row, _plus(first, i * c_row + j), _plus(second, i * c_row + j), constants,
-                    )  # fmt: skip
-        else:
+        skip = sparse and _finite(_plus(b, j), b_step, steps, min(count * lanes, columns - j), exponent)
+        if not skip:
             count = _largest(COUNTS, left)
-            if len(COUNTS) > 2 and left == count + 1:
+            if count > 2 and left == count + 1:  # two panels of middling width, not a full and a thin one
                 count -= 1
-            width = min(count * lanes, columns - j)
-            i = 0
-            while i < rows:
-                height = _largest(HEIGHTS, rows - i)
-                if adam:
-                    _tile_adam(
-                        height, width, steps, lists, _plus(a, i * a_row), a_row, a_step, b_panel, b_step, start_panel,
-                        _plus(c, i * c_row + j), c_row, _plus(first, i * c_row + j), _plus(second, i * c_row + j), constants,
-                    )  # fmt: skip
-                else:
-                    _tile(
-                        height, width, steps, lists, _plus(a, i * a_row), a_row, a_step, b_panel, b_step, start_panel,
-                        _plus(c, i * c_row + j), c_row, _plus(first, i * c_row + j), _plus(second, i * c_row + j), constants,
-                    )  # fmt: skip
-                i += height
+        width, i = min(count * lanes, columns - j), 0
+        while i < rows:
+            height = min(2, rows - i) if skip else _largest(HEIGHTS, rows - i)
+            pair, place = i // 2, i * c_row + j
+            tile(
+                SKIP * skip + ADAM * adam, height, width, counts[pair] if skip else steps, _plus(lists, pair * list_row),
+                _plus(a, i * a_row), a_row, a_step, _plus(b, j), b_step, _plus(start, j), _plus(c, place), c_row,
+                _plus(first, place), _plus(second, place), constants,
+            )  # fmt: skip
+            i += height
         j += width
+    for i in range(rows if activation != 0 else 0):
+        activate_row(carray(_plus(c, i * c_row), (columns,)), activation)
 
 
 def _signature(number):
     p, size, integers = types.CPointer(number), types.intp, types.CPointer(types.int32)
     return types.void(
-        size, size, size, size, p, size, size, p, size, p, p, size,
+        size, size, size, size, p, size, size, p, size, p, p, size, size,
         size, p, p, p, size, integers, size, integers,
     )  # fmt: skip
 
@@ -343,9 +119,9 @@ def kernel(dtype: DTypeLike) -> int:
 
 
 @intrinsic
-def _run(context, kernel, a, b, start, c, first_row, last_row, first, second, constants, lists, counts):
+def _run(context, kernel, a, b, start, c, activation, first_row, last_row, first, second, constants, lists, counts):
     """Call the C function at address `kernel` for rows first_row .. last_row of C."""
-    names = ["kernel", "a", "b", "start", "c", "first_row", "last_row", "first", "second", "constants", "lists", "counts"]
+    names = "kernel a b start c activation first_row last_row first second constants lists counts".split()
     arrays = {"a": a, "b": b, "start": start, "c": c, "first": first, "second": second, "constants": constants}
     arrays |= {"lists": lists, "counts": counts}
 
@@ -373,7 +149,7 @@ def _run(context, kernel, a, b, start, c, first_row, last_row, first, second, co
         (b_step, _), (c_row, _), (list_row, _) = strides("b"), strides("c"), strides("lists")
         passed = [
             INDEX(c.dtype.bitwidth // 8), rows, columns, steps, pointer("a", a_row), a_row, a_step,
-            pointer("b"), b_step, pointer("start"), pointer("c", c_row), c_row,
+            pointer("b"), b_step, pointer("start"), pointer("c", c_row), c_row, given["activation"],
             builder.zext(filled("constants"), INDEX), pointer("first", c_row), pointer("second", c_row),
             pointer("constants"), builder.zext(filled("counts"), INDEX), pointer("lists"), list_row, pointer("counts"),
         ]  # fmt: skip
@@ -382,14 +158,15 @@ def _run(context, kernel, a, b, start, c, first_row, last_row, first, second, co
         return context.get_dummy_value()
 
     size = types.intp
-    return types.void(size, a, b, start, c, size, size, first, second, constants, lists, counts), emit
+    return types.void(size, a, b, start, c, size, size, size, first, second, constants, lists, counts), emit
 
 
 @njit(cache=True, error_model="numpy")
-def product(kernel, a, b, start, c, first, second, constants, first_row, last_row, skip_zeros):
-    """Rows first_row .. last_row of  c_ij = start_j + sum_k a_ik b_kj,  or Adam's step on them with that gradient.
+def product(kernel, a, b, start, c, activation, first, second, constants, first_row, last_row, skip_zeros):
+    """Rows first_row .. last_row of  c_ij = f(start_j + sum_k a_ik b_kj),  or Adam's step on them with that gradient.
 
-    Takes     kernel: `kernel(dtype)`; a (M, K) of any strides; b (K, N); start (N,), or empty for zeros; c (M, N)
+    Takes     kernel: `kernel(dtype)`; a (M, K) of any strides; b (K, N); start (N,), or empty for zeros; c (M, N);
+              activation: the code of f in `ACTIVATION_CODES`
               for Adam: c are parameters, first, second (M, N) their moments, all updated in place; constants (4,): rate,
               epsilon, 1 - beta1, 1 - beta2. Without Adam `constants` is empty, first and second any matrix
               skip_zeros: do not multiply where a_ik = a_i'k = 0 for a pair of rows, as long as b is finite: the same
@@ -397,14 +174,14 @@ def product(kernel, a, b, start, c, first, second, constants, first_row, last_ro
     """
     if not skip_zeros:
         lists, counts = np.empty((0, 0), np.int32), np.empty(0, np.int32)
-        _run(kernel, a, b, start, c, first_row, last_row, first, second, constants, lists, counts)
+        _run(kernel, a, b, start, c, activation, first_row, last_row, first, second, constants, lists, counts)
         return
     lists, counts = np.empty((ROW_BLOCK // 2, b.shape[0] + 1), np.int32), np.empty(ROW_BLOCK // 2, np.int32)
     for row in range(first_row, last_row, ROW_BLOCK):
         stop = min(row + ROW_BLOCK, last_row)
         listed = list_nonzeros(a, row, stop, lists, counts)
         kept = counts if listed < DENSE * b.shape[0] * (stop - row + 1) // 2 else counts[:0]
-        _run(kernel, a, b, start, c, row, stop, first, second, constants, lists, kept)
+        _run(kernel, a, b, start, c, activation, row, stop, first, second, constants, lists, kept)
 
 
 @njit(cache=True, error_model="numpy")
@@ -442,12 +219,12 @@ def _transpose_square(context, source, i, j, target, k, n):
 
     def emit(context, builder, signature, arguments):
         scalar = context.get_value_type(source.dtype)
-        lanes = SIMD.bytes // _bytes(scalar)
-        row = _Row(builder, scalar, 2, INDEX(2 * lanes))
+        lanes = SIMD.bytes // scalar_bytes(scalar)
+        row = Row(builder, scalar, 2, INDEX(2 * lanes))
 
         def rows(array_type, array, i, j):
             view = context.make_array(array_type)(context, builder, array)
-            stride = builder.sdiv(builder.extract_value(view.strides, 0), INDEX(_bytes(scalar)))
+            stride = builder.sdiv(builder.extract_value(view.strides, 0), INDEX(scalar_bytes(scalar)))
             first = builder.add(builder.mul(i, stride), j)
             return [builder.gep(view.data, [builder.add(first, builder.mul(stride, INDEX(m)))]) for m in range(lanes)]
 

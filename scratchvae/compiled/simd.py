@@ -19,7 +19,8 @@ class Width(NamedTuple):
     bytes: int  # of one vector register
     heights: tuple[int, ...]  # of tiles of a product, in rows: a tile and one row of B must fit into the registers
     counts: tuple[int, ...]  # of tiles, in vectors
-    sparse_counts: tuple[int, ...]  # the same for tiles two rows high that skip zeros
+    sparse_heights: tuple[int, ...]
+    sparse_counts: tuple[int, ...]  # the same of tiles that skip zeros
     fused: bool  # multiply-add with one rounding
 
 
@@ -30,10 +31,10 @@ TARGETS = {
     "portable": ("x86-64", "+sse2"),
 }
 WIDTHS = {
-    "avx512": Width("avx512", 64, (8, 4, 2, 1), (3, 2, 1), (8, 4, 2, 1), True),
-    "avx2": Width("avx2", 32, (4, 2, 1), (3, 2, 1), (4, 2, 1), True),
-    "neon": Width("neon", 16, (8, 4, 2, 1), (3, 2, 1), (8, 4, 2, 1), True),
-    "portable": Width("portable", 16, (4, 2, 1), (2, 1), (4, 2, 1), False),
+    "avx512": Width("avx512", 64, (8, 4, 2, 1), (3, 2, 1), (2, 1), (8, 4, 2, 1), True),
+    "avx2": Width("avx2", 32, (4, 2, 1), (3, 2, 1), (2, 1), (4, 2, 1), True),
+    "neon": Width("neon", 16, (8, 4, 2, 1), (3, 2, 1), (2, 1), (8, 4, 2, 1), True),
+    "portable": Width("portable", 16, (4, 2, 1), (2, 1), (2, 1), (4, 2, 1), False),
 }
 
 

@@ -1,0 +1,215 @@
+"""One tile of a matrix product in vector registers, written as LLVM code: Numba has no vector types of its own.
+
+A tile of C, a few rows high and a few vectors wide, stays in registers while k runs over the whole sum (Goto, van de
+Geijn 2008; Van Zee, van de Geijn 2015, BLIS). A is read by its strides, one element at a time, so its transpose is free;
+B is read by whole vectors, the last one masked, so no size is special.
+
+Every element is one chain of multiply-adds, k ascending, whatever the tile's shape or the vector's width.
+"""
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from scratchvae.compiled.simd import SIMD
+
+INDEX, INT32 = ir.IntType(64), ir.IntType(32)
+SKIP, ADAM = 1, 2  # what `tile` does beside multiplying: skip zeros, take Adam's step; may be added up
+
+
+def scalar_bytes(scalar):
+    return 4 if scalar == ir.FloatType() else 8
+
+
+def _splat(builder, value, lanes):
+    undefined = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
+    first = builder.insert_element(undefined, value, INT32(0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(INT32, lanes), [0] * lanes))
+
+
+def _call(builder, name, result, arguments):
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, [a.type for a in arguments]), name)
+    return builder.call(function, arguments)
+
+
+class Row:
+    """Loads, stores and arithmetic on a row of `count` vectors that holds `columns` elements: the last is masked."""
+
+    def __init__(self, builder, scalar, count, columns):
+        self.builder, self.count = builder, count
+        self.lanes = SIMD.bytes // scalar_bytes(scalar)
+        self.vector = ir.VectorType(scalar, self.lanes)
+        self.suffix = f"v{self.lanes}f{8 * scalar_bytes(scalar)}"
+        self.alignment = scalar_bytes(scalar)
+        self.zero = ir.Constant(self.vector, [0.0] * self.lanes)
+        self.left = builder.sub(columns, INDEX((count - 1) * self.lanes))
+        ascending = ir.Constant(ir.VectorType(INT32, self.lanes), list(range(self.lanes)))
+        self.mask = builder.icmp_signed(
+            "<", ascending, _splat(builder, builder.trunc(self.left, INT32), self.lanes)
+        )
+
+    def _place(self, base, j):
+        return self.builder.bitcast(self.builder.gep(base, [INDEX(j * self.lanes)]), self.vector.as_pointer())
+
+    def load(self, base, j):
+        place = self._place(base, j)
+        if j == self.count - 1:
+            name = f"llvm.masked.load.{self.suffix}.p0"
+            return _call(self.builder, name, self.vector, [place, INT32(self.alignment), self.mask, self.zero])
+        value = self.builder.load(place)
+        value.align = self.alignment
+        return value
+
+    def store_vector(self, value, base, j):
+        self.builder.store(value, self._place(base, j)).align = self.alignment
+
+    def store_last(self, pairs):
+        """Store each (value, base) of the masked vector; by a plain store if it is whole, which is faster on AVX2."""
+        whole = self.builder.icmp_signed(">=", self.left, INDEX(self.lanes))
+        with self.builder.if_else(whole) as (then, otherwise):
+            with then:
+                for value, base in pairs:
+                    self.store_vector(value, base, self.count - 1)
+            with otherwise:
+                for value, base in pairs:
+                    place = self._place(base, self.count - 1)
+                    name = f"llvm.masked.store.{self.suffix}.p0"
+                    _call(self.builder, name, ir.VoidType(), [value, place, INT32(self.alignment), self.mask])
+
+    def broadcast(self, place):
+        return _splat(self.builder, self.builder.load(place), self.lanes)
+
+    def multiply_add(self, a, b, c):
+        if SIMD.fused:
+            return _call(self.builder, f"llvm.fma.{self.suffix}", self.vector, [a, b, c])
+        return self.builder.fadd(self.builder.fmul(a, b), c)
+
+    def square_root(self, a):
+        return _call(self.builder, f"llvm.sqrt.{self.suffix}", self.vector, [a])
+
+    def divide(self, a, b):
+        """a / b for b > 0, to one unit in the last place.
+
+        AVX-512 has an approximate reciprocal of 14 bits; one Newton step doubles them. It is as fast as a
+        multiplication, where the divider takes ten cycles and the square root before it another ten.
+        """
+        if SIMD.name != "avx512" or self.lanes != 16:
+            return self.builder.fdiv(a, b)
+        large, two = (ir.Constant(self.vector, [value] * self.lanes) for value in (1e38, 2.0))
+        b = self.builder.select(self.builder.fcmp_ordered("<", large, b), large, b)  # Newton turns infinity into NaN
+        whole = ir.Constant(ir.IntType(16), -1)
+        r = _call(self.builder, "llvm.x86.avx512.rcp14.ps.512", self.vector, [b, self.zero, whole])
+        r = self.builder.fmul(r, self.multiply_add(self.builder.fneg(b), r, two))
+        return self.builder.fmul(a, r)
+
+
+def _adam(row, gradient, parameters, first, second, constants, j):
+    """Values of one vector of parameters and moments after Adam's step; `reference.adam` has the formula."""
+    builder = row.builder
+    rate, epsilon, rest1, rest2 = (row.broadcast(builder.gep(constants, [INDEX(n)])) for n in range(4))
+    m, v = row.load(first, j), row.load(second, j)
+    m = row.multiply_add(rest1, builder.fsub(gradient, m), m)
+    v = row.multiply_add(rest2, builder.fsub(builder.fmul(gradient, gradient), v), v)
+    move = row.divide(builder.fmul(rate, m), builder.fadd(row.square_root(v), epsilon))
+    return builder.fsub(row.load(parameters, j), move), m, v
+
+
+def _function(module, name, arguments):
+    """A new LLVM function without result, or None if the module has it; and a builder in it."""
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    return function, ir.IRBuilder(function.append_basic_block())
+
+
+def _tile_function(module, scalar, rows, count, skip, adam):
+    """The LLVM function for tiles of `rows` x `count` vectors; `tile` says what it computes."""
+    name = f"scratchvae_tile_{scalar}_{rows}x{count}{'_skip' * bool(skip)}{'_adam' * bool(adam)}"
+    if name in module.globals:
+        return module.globals[name]
+    s, i64 = scalar.as_pointer(), INDEX
+    arguments = [i64, i64, INT32.as_pointer(), s, i64, i64, s, i64, s, s, i64, s, s, s]
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    builder = ir.IRBuilder(function.append_basic_block())
+    columns, steps, indices, a, a_row, a_step, b, b_step, start, c, c_row, first, second, constants = function.args
+    row = Row(builder, scalar, count, columns)
+    tile = [[cgutils.alloca_once_value(builder, row.zero) for _ in range(count)] for _ in range(rows)]
+
+    with builder.if_then(builder.icmp_unsigned("!=", builder.ptrtoint(start, INDEX), INDEX(0))):
+        for j in range(count):
+            value = row.load(start, j)
+            for i in range(rows):
+                builder.store(value, tile[i][j])
+
+    with cgutils.for_range(builder, steps) as loop:
+        k = loop.index
+        if skip:
+            k = builder.zext(builder.load(builder.gep(indices, [k])), INDEX)
+        b_row = builder.gep(b, [builder.mul(k, b_step)])
+        a_column = builder.gep(a, [builder.mul(k, a_step)])
+        vectors = [row.load(b_row, j) for j in range(count)]
+        for i in range(rows):
+            element = row.broadcast(builder.gep(a_column, [builder.mul(a_row, INDEX(i))]))
+            for j in range(count):
+                builder.store(row.multiply_add(element, vectors[j], builder.load(tile[i][j])), tile[i][j])
+
+    last = []
+    for i in range(rows):
+        bases = [builder.gep(base, [builder.mul(c_row, INDEX(i))]) for base in ((c, first, second) if adam else (c,))]
+        for j in range(count):
+            value = builder.load(tile[i][j])
+            values = _adam(row, value, *bases, constants, j) if adam else [value]
+            if j < count - 1:
+                for pair in zip(values, bases, strict=True):
+                    row.store_vector(*pair, j)
+            else:
+                last += zip(values, bases, strict=True)
+        if adam:
+            row.store_last(last)
+            last = []
+    if last:
+        row.store_last(last)
+    builder.ret_void()
+    return function
+
+
+@intrinsic
+def tile(
+    context, kind, rows, columns, steps, indices, a, a_row, a_step, b, b_step, start, c, c_row, first, second, constants
+):
+    """Tile of C, rows x columns:  C_ij = start_j + sum_k A_ik B_kj.
+
+    Takes     pointers, and strides in elements; rows, columns: a height and a number of vectors that `SIMD` lists;
+              start: null stands for zeros
+    With SKIP in `kind` k runs over `indices[:steps]`, else over 0 .. steps - 1. With ADAM the tile is the gradient of C,
+    and C takes Adam's step with the moments `first`, `second`.
+    """
+
+    def emit(context, builder, signature, arguments):
+        kind, rows, columns, *others = arguments
+        scalar = context.get_value_type(signature.args[5].dtype)
+        lanes = INDEX(SIMD.bytes // scalar_bytes(scalar))
+        count = builder.sdiv(builder.add(columns, builder.sub(lanes, INDEX(1))), lanes)
+        key = builder.add(builder.mul(builder.add(builder.mul(kind, INDEX(16)), rows), INDEX(16)), count)
+        after = builder.append_basic_block()
+        switch = builder.switch(key, after)
+        for number in (0, SKIP, ADAM, SKIP + ADAM):
+            heights, counts = (SIMD.sparse_heights, SIMD.sparse_counts) if number & SKIP else (SIMD.heights, SIMD.counts)
+            for m in heights:
+                for n in counts:
+                    block = builder.append_basic_block()
+                    switch.add_case(INDEX((number * 16 + m) * 16 + n), block)
+                    builder.position_at_end(block)
+                    function = _tile_function(builder.module, scalar, m, n, number & SKIP, number & ADAM)
+                    builder.call(function, [columns, *others])
+                    builder.branch(after)
+        builder.position_at_end(after)
+        return context.get_dummy_value()
+
+    size = types.intp
+    return types.void(
+        size, size, size, size, indices, a, size, size, b, size, start, c, size, first, second, constants
+    ), emit
