@@ -42,7 +42,7 @@ def adam_update(
     size = learning_rate * correction / (1 - beta1**step)
     constants = tuple(number(c) for c in (beta1, 1 - beta1, beta2, 1 - beta2, size, epsilon * correction))
     gradient = np.ascontiguousarray(gradient, parameters.dtype)
-    slices = slices_for(parameters.size)
+    slices = slices_for(parameters.size, 0.2)
     if slices > 1:
         _update_parallel(parameters, gradient, first, second, constants, slices)
     else:

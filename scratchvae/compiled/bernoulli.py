@@ -39,7 +39,7 @@ def bernoulli_log_likelihood_forward(x: NDArray, logits: NDArray) -> tuple[NDArr
     """See `reference.bernoulli.bernoulli_log_likelihood_forward`."""
     x, logits = np.ascontiguousarray(x), np.ascontiguousarray(logits)
     log_likelihood, derivative = np.empty(logits.shape[:2], logits.dtype), np.empty_like(logits)
-    slices = slices_for(logits.size)
+    slices = slices_for(logits.size, 0.6)
     if slices > 1:
         _rows_parallel(x, logits, log_likelihood, derivative, slices)
     else:
@@ -77,7 +77,7 @@ def scale_rows(factors: NDArray, source: NDArray) -> NDArray:
     """factors (B, K) times source (B, K, D), row by row."""
     factors = np.ascontiguousarray(factors, source.dtype)
     target = np.empty_like(source)
-    slices = slices_for(source.size)
+    slices = slices_for(source.size, 0.1)
     if slices > 1:
         _scale_rows_parallel(factors, source, target, slices)
     else:

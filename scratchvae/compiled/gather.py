@@ -30,7 +30,7 @@ def gather_rows(data: NDArray, rows: NDArray, dtype: DTypeLike) -> NDArray:
     data, rows = np.ascontiguousarray(data), np.asarray(rows)
     batch = np.empty((rows.size, data.shape[1]), dtype)
     scale = batch.dtype.type(255 if data.dtype == np.uint8 else 1)  # a division, as in the reference: the same bits
-    slices = slices_for(batch.size)
+    slices = slices_for(batch.size, 0.12)
     if slices > 1:
         _gather_parallel(data, rows, scale, batch, slices)
     else:

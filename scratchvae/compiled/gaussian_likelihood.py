@@ -41,7 +41,7 @@ def _forward(x: NDArray, mean: NDArray, precision: NDArray, constant: float) -> 
     x, mean = np.ascontiguousarray(x), np.ascontiguousarray(mean)
     deviation, log_likelihood = np.empty_like(mean), np.empty(mean.shape[:2], mean.dtype)
     constant = mean.dtype.type(constant)
-    slices = slices_for(mean.size)
+    slices = slices_for(mean.size, 0.2)
     if slices > 1:
         _rows_parallel(x, mean, precision, constant, deviation, log_likelihood, slices)
     else:

@@ -52,8 +52,6 @@ C0, C1, C2, C3 = COS_COEFFICIENTS
 WORDS, UNIFORMS, NORMALS = 0, 1, 2  # what `_fill` writes
 VECTOR = 16  # blocks of a chunk are rounded up to this many, so that no remainder loop runs
 CHUNK = 512  # blocks at a time: 8 KiB of words and 8 KiB of results
-SPAN = 4096  # blocks handed to a thread at a time
-SMALL = 4096  # a draw of at most this many blocks stays on one thread
 REJECTED = u8(2)  # marks a pixel that must be drawn again
 SEARCHED = 64  # pixels looked at together for such a mark
 
@@ -235,35 +233,43 @@ def _fill_span(kind, first, last, examples, count, step, stream, key0, key1, out
             _copy_rows(drawn, start, number, row_blocks, count, out)
 
 
-@njit(cache=True, error_model="numpy", parallel=True)
-def _fill(kind, examples, count, step, stream, key0, key1, out):
-    """Returns whether every example is a row number that fits the counter."""
-    for i in range(examples.size):
-        if examples[i] < 0 or examples[i] > LOW_WORD:
-            return False
+@njit(cache=True, parallel=True)
+def _fill_parallel(kind, examples, count, step, stream, key0, key1, out, slices):
     total = examples.size * ((count + 3) // 4)
-    if total <= SMALL:
-        _fill_span(kind, i64(0), total, examples, count, step, stream, key0, key1, out)
-    else:
-        for span in prange((total + SPAN - 1) // SPAN):
-            first = i64(span) * i64(SPAN)
-            _fill_span(kind, first, min(total, first + SPAN), examples, count, step, stream, key0, key1, out)
-    return True
+    for t in prange(slices):
+        first, last = total * i64(t) // i64(slices), total * i64(t + 1) // i64(slices)
+        _fill_span(kind, first, last, examples, count, step, stream, key0, key1, out)
 
 
-def _check(seed, step):
+@njit(cache=True)
+def _within(numbers, limit):
+    inside = True
+    for i in range(numbers.size):
+        inside &= (numbers[i] >= 0) & (numbers[i] < limit)
+    return inside
+
+
+def _key(seed, step, examples):
+    """The key (k0, k1), once the address is known to fit its words."""
     if not (0 <= seed < 2**64 and 0 <= step <= LOW_WORD):
         raise ValueError(f"seed is {seed} and step {step}, expected 0 <= seed < 2**64 and 0 <= step < 2**32")
+    if not _within(examples, 2**32):
+        raise ValueError("examples must be row numbers from 0 to 2**32 - 1")
+    return int(seed) & LOW_WORD, int(seed) >> 32
 
 
 def _draw(kind, seed, stream, step, examples, count, attempt=0):
-    _check(seed, step)
     examples = np.asarray(examples)
-    flat = np.empty(examples.size * count, u32)
+    key0, key1 = _key(seed, step, examples)
     stream_word = int(stream) + (attempt << ATTEMPT_SHIFT)
-    if not _fill(kind, examples, count, step, stream_word, int(seed) & LOW_WORD, int(seed) >> 32, flat):
-        raise ValueError("examples must be row numbers from 0 to 2**32 - 1")
-    return flat.reshape(examples.size, count)
+    out = np.empty(examples.size * count, u32)
+    slices = slices_for(out.size, 1.0)
+    if slices > 1:
+        _fill_parallel(kind, examples, count, step, stream_word, key0, key1, out, slices)
+    else:
+        blocks = examples.size * ((count + 3) // 4)
+        _fill_span(kind, 0, blocks, examples, count, step, stream_word, key0, key1, out)
+    return out.reshape(examples.size, count)
 
 
 def random_words(seed, stream, step, examples, count, attempt=0):
@@ -317,8 +323,9 @@ def _compare(draws, pixels, drawn):
     for j in range(pixels.size):
         grey = u8(pixels[j] - u8(1)) < u8(254)
         bit = u8((draws[j] < pixels[j]) | (pixels[j] == u8(255)))
-        drawn[j] = REJECTED if (draws[j] == u8(255)) & grey else bit
-        seen |= drawn[j]
+        bit = REJECTED if (draws[j] == u8(255)) & grey else bit
+        drawn[j] = bit
+        seen = u8(seen | bit)  # without the cast it would be 64 bits wide, and so would the loop
     return seen >= REJECTED
 
 
@@ -326,7 +333,7 @@ def _compare(draws, pixels, drawn):
 def _any_rejected(drawn):
     seen = u8(0)
     for j in range(drawn.size):
-        seen |= drawn[j]
+        seen = u8(seen | drawn[j])
     return seen >= REJECTED
 
 
@@ -369,31 +376,27 @@ def _binarize_span(first, last, pixels, rows, examples, step, stream, key0, key1
             row, column, position = row + 1, 0, position + run
 
 
-@njit(cache=True, error_model="numpy", parallel=True)
-def _binarize(pixels, rows, examples, step, stream, key0, key1, drawn, slices):
-    """Returns whether every row and every example is in range."""
-    for b in range(rows.size):
-        if rows[b] < 0 or rows[b] >= pixels.shape[0] or examples[b] < 0 or examples[b] > LOW_WORD:
-            return False
+@njit(cache=True, parallel=True)
+def _binarize_parallel(pixels, rows, examples, step, stream, key0, key1, drawn, slices):
     total = rows.size * ((pixels.shape[1] + 15) // 16)
-    if slices == 1:
-        _binarize_span(i64(0), total, pixels, rows, examples, step, stream, key0, key1, drawn)
-    else:
-        for t in prange(slices):
-            first, last = total * i64(t) // i64(slices), total * i64(t + 1) // i64(slices)
-            _binarize_span(first, last, pixels, rows, examples, step, stream, key0, key1, drawn)
-    return True
+    for t in prange(slices):
+        first, last = total * i64(t) // i64(slices), total * i64(t + 1) // i64(slices)
+        _binarize_span(first, last, pixels, rows, examples, step, stream, key0, key1, drawn)
 
 
 def bernoulli_bytes(pixels, rows, seed, stream, step, examples):
     """See `reference.random.bernoulli_bytes`."""
-    _check(seed, step)
     pixels, rows, examples = np.ascontiguousarray(pixels), np.asarray(rows), np.asarray(examples)
+    key0, key1 = _key(seed, step, examples)
+    if not _within(rows, len(pixels)):
+        raise IndexError(f"rows must be rows of the pixels, 0 to {len(pixels) - 1}")
     drawn = np.empty((rows.size, pixels.shape[1]), u8)
-    slices = slices_for(drawn.size // 4)
-    key0, key1 = int(seed) & LOW_WORD, int(seed) >> 32
-    if not _binarize(pixels, rows, examples, step, int(stream), key0, key1, drawn, slices):
-        raise ValueError("rows must be rows of the pixels, examples row numbers from 0 to 2**32 - 1")
+    slices = slices_for(drawn.size, 0.25)
+    if slices > 1:
+        _binarize_parallel(pixels, rows, examples, step, int(stream), key0, key1, drawn, slices)
+    else:
+        blocks = rows.size * ((pixels.shape[1] + 15) // 16)
+        _binarize_span(0, blocks, pixels, rows, examples, step, int(stream), key0, key1, drawn)
     return drawn
 
 

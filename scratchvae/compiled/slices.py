@@ -5,11 +5,9 @@ No result depends on the split: every row is computed alone.
 
 import numba
 
-WORTH_A_THREAD = 32_768  # elements below which waking another thread (some microseconds) costs more than it saves
+WORTH_A_THREAD = 10_000  # nanoseconds of work; waking a thread and waiting for it costs a third of that
 
 
-def slices_for(elements: int) -> int:
-    """Into how many slices work on this many elements is split."""
-    if elements < 2 * WORTH_A_THREAD:
-        return 1
-    return min(numba.get_num_threads(), elements // WORTH_A_THREAD)
+def slices_for(elements: int, nanoseconds: float) -> int:
+    """Into how many slices to split work on so many elements that take about so many nanoseconds each."""
+    return max(1, min(numba.get_num_threads(), int(elements * nanoseconds) // WORTH_A_THREAD))
