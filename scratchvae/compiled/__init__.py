@@ -4,8 +4,13 @@ gemm, network, dense       matrix products on a register-tiled micro-kernel; a w
 vector_math, activations   exp, log, tanh and their kin, written so that loops over them use vector registers
 random                     the same random bits as the reference
 simd                       which vector width, and why
+stale                      keeps the kernels on disk and the sources in step
 """
 
+# isort: off
+from scratchvae.compiled import stale as stale  # first: before a kernel can be read from the cache
+
+# isort: on
 from scratchvae.compiled.activations import (
     identity_backward,
     identity_forward,
