@@ -18,12 +18,14 @@ from numba.extending import intrinsic
 from numpy.typing import DTypeLike
 
 from scratchvae.compiled.simd import SIMD
-from scratchvae.compiled.tile import ADAM, INDEX, INT32, SKIP, Row, scalar_bytes, tile
+from scratchvae.compiled.tile import ADAM, INDEX, INT32, SKIP, Row, keep_nonzeros, scalar_bytes, tile
 from scratchvae.compiled.vector_math import activate_row
 
-HEIGHTS, COUNTS, SPARSE_COUNTS, BYTES = SIMD.heights, SIMD.counts, SIMD.sparse_counts, SIMD.bytes
+HEIGHTS, COUNTS, BYTES = SIMD.heights, SIMD.counts, SIMD.bytes
+SPARSE_HEIGHTS, SPARSE_COUNTS = SIMD.sparse_heights, SIMD.sparse_counts
+GROUP = SPARSE_HEIGHTS[0]  # rows that share a list of the places where one of them is not zero
 ROW_BLOCK = 64  # rows whose nonzero places are listed together
-DENSE = 0.6  # share of places that are nonzero in one of two rows, from which skipping the others does not pay
+DENSE = 0.8  # share of listed places from which skipping the others does not pay
 
 
 # --- the C function ---------------------------------------------------------------------------------------------------
@@ -41,17 +43,6 @@ def _plus(context, pointer, elements):
     return pointer(pointer, types.intp), emit
 
 
-@intrinsic
-def _bits(context, pointer):
-    """The same memory, seen as integers."""
-    integers = types.CPointer({types.float32: types.int32, types.float64: types.int64}[pointer.dtype])
-
-    def emit(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], context.get_value_type(integers))
-
-    return integers(pointer), emit
-
-
 @njit(inline="always")
 def _largest(sizes, left):
     """The first of the descending sizes that is at most `left`."""
@@ -61,39 +52,24 @@ def _largest(sizes, left):
     return 1
 
 
-@njit(error_model="numpy")
-def _finite(b, b_step, steps, width, exponent):
-    """Whether B's panel of `width` columns holds neither NaN nor infinity: their exponent bits are all ones."""
-    for k in range(steps):
-        row, found = _bits(_plus(b, k * b_step)), 0
-        for j in range(width):
-            found |= (row[j] & exponent) == exponent
-        if found:
-            return False
-    return True
-
-
 def _product(
     item, rows, columns, steps, a, a_row, a_step, b, b_step, start, c, c_row, activation,
-    adam, first, second, constants, sparse, lists, list_row, counts,
+    adam, first, second, constants, skip, places, place_row, counts,
 ):  # fmt: skip
     """The C function of `kernel`: panels of columns, down each panel the tiles. Strides in elements, `item` in bytes."""
     lanes, j = BYTES // item, 0
-    exponent = 0x7F800000 if item == 4 else 0x7FF0000000000000
     while j < columns:
         left = -(-(columns - j) // lanes)
-        count = _largest(SPARSE_COUNTS, left)
-        skip = sparse and _finite(_plus(b, j), b_step, steps, min(count * lanes, columns - j), exponent)
-        if not skip:
-            count = _largest(COUNTS, left)
-            if count > 2 and left == count + 1:  # two panels of middling width, not a full and a thin one
-                count -= 1
+        count = _largest(SPARSE_COUNTS, left) if skip else _largest(COUNTS, left)
+        if not skip and count > 2 and left == count + 1:  # two panels of middling width, not a full and a thin one
+            count -= 1
         width, i = min(count * lanes, columns - j), 0
         while i < rows:
-            height = min(2, rows - i) if skip else _largest(HEIGHTS, rows - i)
-            pair, place = i // 2, i * c_row + j
+            height = _largest(SPARSE_HEIGHTS, min(GROUP - i % GROUP, rows - i)) if skip else _largest(HEIGHTS, rows - i)
+            group, place = i // GROUP, i * c_row + j
             tile(
-                SKIP * skip + ADAM * adam, height, width, counts[pair] if skip else steps, _plus(lists, pair * list_row),
+                SKIP * skip + ADAM * adam, height, width, counts[group] if skip else steps,
+                _plus(places, group * place_row),
                 _plus(a, i * a_row), a_row, a_step, _plus(b, j), b_step, _plus(start, j), _plus(c, place), c_row,
                 _plus(first, place), _plus(second, place), constants,
             )  # fmt: skip
@@ -119,16 +95,15 @@ def kernel(dtype: DTypeLike) -> int:
 
 
 @intrinsic
-def _run(context, kernel, a, b, start, c, activation, first_row, last_row, first, second, constants, lists, counts):
-    """Call the C function at address `kernel` for rows first_row .. last_row of C."""
-    names = "kernel a b start c activation first_row last_row first second constants lists counts".split()
+def _run(context, kernel, a, b, start, c, activation, first, second, constants, places, counts):
+    """Call the C function at address `kernel`. With `places` and `counts` a holds elements at those places alone."""
+    names = "kernel a b start c activation first second constants places counts".split()
     arrays = {"a": a, "b": b, "start": start, "c": c, "first": first, "second": second, "constants": constants}
-    arrays |= {"lists": lists, "counts": counts}
+    arrays |= {"places": places, "counts": counts}
 
     def emit(context, builder, signature, arguments):
         given = dict(zip(names, arguments, strict=True))
         views = {name: context.make_array(kind)(context, builder, given[name]) for name, kind in arrays.items()}
-        first_row = given["first_row"]
 
         def strides(name):
             item = INDEX(arrays[name].dtype.bitwidth // 8)
@@ -137,85 +112,118 @@ def _run(context, kernel, a, b, start, c, activation, first_row, last_row, first
         def filled(name):
             return builder.icmp_unsigned("!=", views[name].nitems, INDEX(0))
 
-        def pointer(name, row_stride=None):
-            place = views[name].data
-            if row_stride is not None:
-                place = builder.gep(place, [builder.mul(first_row, row_stride)])
-            return builder.select(filled(name), place, ir.Constant(place.type, None))
+        def pointer(name):
+            return builder.select(filled(name), views[name].data, ir.Constant(views[name].data.type, None))
 
-        rows = builder.sub(given["last_row"], first_row)
-        columns, steps = builder.extract_value(views["c"].shape, 1), builder.extract_value(views["b"].shape, 0)
+        rows, columns = cgutils.unpack_tuple(builder, views["c"].shape)
+        steps = builder.extract_value(views["b"].shape, 0)
         a_row, a_step = strides("a")
-        (b_step, _), (c_row, _), (list_row, _) = strides("b"), strides("c"), strides("lists")
+        (b_step, _), (c_row, _), (place_row, _) = strides("b"), strides("c"), strides("places")
         passed = [
-            INDEX(c.dtype.bitwidth // 8), rows, columns, steps, pointer("a", a_row), a_row, a_step,
-            pointer("b"), b_step, pointer("start"), pointer("c", c_row), c_row, given["activation"],
-            builder.zext(filled("constants"), INDEX), pointer("first", c_row), pointer("second", c_row),
-            pointer("constants"), builder.zext(filled("counts"), INDEX), pointer("lists"), list_row, pointer("counts"),
+            INDEX(c.dtype.bitwidth // 8), rows, columns, steps, pointer("a"), a_row, a_step,
+            pointer("b"), b_step, pointer("start"), pointer("c"), c_row, given["activation"],
+            builder.zext(filled("constants"), INDEX), pointer("first"), pointer("second"), pointer("constants"),
+            builder.zext(filled("counts"), INDEX), pointer("places"), place_row, pointer("counts"),
         ]  # fmt: skip
         called = ir.FunctionType(ir.VoidType(), [value.type for value in passed]).as_pointer()
         builder.call(builder.inttoptr(given["kernel"], called), passed)
         return context.get_dummy_value()
 
     size = types.intp
-    return types.void(size, a, b, start, c, size, size, size, first, second, constants, lists, counts), emit
+    return types.void(size, a, b, start, c, size, first, second, constants, places, counts), emit
 
 
-@njit(cache=True, error_model="numpy")
-def product(kernel, a, b, start, c, activation, first, second, constants, first_row, last_row, skip_zeros):
-    """Rows first_row .. last_row of  c_ij = f(start_j + sum_k a_ik b_kj),  or Adam's step on them with that gradient.
+@njit(cache=True)
+def product(kernel, a, b, start, c, activation, first, second, constants):
+    """c_ij = f(start_j + sum_k a_ik b_kj),  or Adam's step on c with that gradient.
 
     Takes     kernel: `kernel(dtype)`; a (M, K) of any strides; b (K, N); start (N,), or empty for zeros; c (M, N);
               activation: the code of f in `ACTIVATION_CODES`
               for Adam: c are parameters, first, second (M, N) their moments, all updated in place; constants (4,): rate,
               epsilon, 1 - beta1, 1 - beta2. Without Adam `constants` is empty, first and second any matrix
-              skip_zeros: do not multiply where a_ik = a_i'k = 0 for a pair of rows, as long as b is finite: the same
-              result, and the faster the more zeros there are
     """
-    if not skip_zeros:
-        lists, counts = np.empty((0, 0), np.int32), np.empty(0, np.int32)
-        _run(kernel, a, b, start, c, activation, first_row, last_row, first, second, constants, lists, counts)
-        return
-    lists, counts = np.empty((ROW_BLOCK // 2, b.shape[0] + 1), np.int32), np.empty(ROW_BLOCK // 2, np.int32)
-    for row in range(first_row, last_row, ROW_BLOCK):
-        stop = min(row + ROW_BLOCK, last_row)
-        listed = list_nonzeros(a, row, stop, lists, counts)
-        kept = counts if listed < DENSE * b.shape[0] * (stop - row + 1) // 2 else counts[:0]
-        _run(kernel, a, b, start, c, activation, row, stop, first, second, constants, lists, kept)
+    _run(kernel, a, b, start, c, activation, first, second, constants, np.empty((0, 0), np.int32), np.empty(0, np.int32))
 
 
 @njit(cache=True, error_model="numpy")
-def list_nonzeros(a, first_row, last_row, lists, counts):
-    """For each two rows of a, the places k in ascending order where one of them is not zero. Returns their total."""
-    total = 0
-    for i in range(first_row, last_row, 2):
-        pair, count = (i - first_row) // 2, 0
-        other = min(i + 1, last_row - 1)
-        for k in range(a.shape[1]):
-            lists[pair, count] = k
-            count += (a[i, k] != 0) | (a[other, k] != 0)
-        counts[pair] = count
+def sparse_product(kernel, a, b, start, c, activation, first, second, constants):
+    """The same as `product` for a that is mostly zero, of contiguous rows: where a group of rows is zero it multiplies
+    nothing. It does multiply if that could hide a NaN or an infinity of b, or if there are too few zeros after all."""
+    rows, steps = a.shape
+    if not _finite(b):
+        product(kernel, a, b, start, c, activation, first, second, constants)
+        return
+    room = steps + BYTES // a.itemsize
+    places, counts = np.empty((ROW_BLOCK // GROUP, room), np.int32), np.empty(ROW_BLOCK // GROUP, np.int32)
+    kept = np.empty((ROW_BLOCK, room), a.dtype)
+    for low in range(0, rows, ROW_BLOCK):
+        high = min(low + ROW_BLOCK, rows)
+        listed, of = list_nonzeros(a[low:high], places, kept, counts), -(-(high - low) // GROUP) * steps
+        block, m, v = c[low:high], first[low:high], second[low:high]
+        if listed < DENSE * of:
+            _run(kernel, kept, b, start, block, activation, m, v, constants, places, counts)
+        else:
+            _run(kernel, a[low:high], b, start, block, activation, m, v, constants, places, counts[:0])
+
+
+@njit(cache=True, error_model="numpy")
+def list_nonzeros(a, places, kept, counts):
+    """For each group of rows of a (M, K), the places k, ascending, where one of them is not zero. Returns their total.
+
+    Fills     places (M / GROUP, > K); kept (M, > K): the rows' elements at those places; counts (M / GROUP,): how many
+    Both need room for one vector behind K.
+    """
+    lanes, total = BYTES // a.itemsize, 0
+    for low in range(0, a.shape[0], GROUP):
+        group, count = low // GROUP, 0
+        for k in range(0, a.shape[1], lanes):
+            rows, columns = min(GROUP, a.shape[0] - low), min(lanes, a.shape[1] - k)
+            count += keep_nonzeros(a, low, k, rows, columns, places, group, kept, count)
+        counts[group] = count
         total += count
     return total
 
 
+@intrinsic
+def number_bits(context, number):
+    """The bits of a float as an integer."""
+    integer = {types.float32: types.int32, types.float64: types.int64}[number]
+
+    def emit(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], context.get_value_type(integer))
+
+    return integer(number), emit
+
+
+@njit(cache=True)
+def _finite(b):
+    """Whether b holds neither NaN nor infinity, by their exponents: all ones."""
+    exponent = 0x7F800000 if b.itemsize == 4 else 0x7FF0000000000000
+    for i in range(b.shape[0]):
+        found = False
+        for j in range(b.shape[1]):
+            found |= (number_bits(b[i, j]) & exponent) == exponent
+        if found:
+            return False
+    return True
+
+
 @njit(cache=True, error_model="numpy")
-def transpose(source, first_row, last_row, target):
-    """target_ji = source_ij for rows first_row .. last_row of the source (M, N); target (N, last_row - first_row)."""
-    lanes, j = SIMD.bytes // source.itemsize, 0
-    full_rows = first_row + (last_row - first_row) // lanes * lanes
-    full_columns = source.shape[1] // lanes * lanes
-    for j in range(0, full_columns, lanes):
-        for i in range(first_row, full_rows, lanes):
-            _transpose_square(source, i, j, target, j, i - first_row)
+def transpose(source, target):
+    """target_ji = source_ij. Takes source (M, N), target (N, M), both of contiguous rows."""
+    lanes = BYTES // source.itemsize
+    rows, columns = source.shape[0] // lanes * lanes, source.shape[1] // lanes * lanes
+    for j in range(0, columns, lanes):
+        for i in range(0, rows, lanes):
+            _transpose_square(source, i, j, target)
     for j in range(source.shape[1]):
-        for i in range(full_rows if j < full_columns else first_row, last_row):
-            target[j, i - first_row] = source[i, j]
+        for i in range(rows if j < columns else 0, source.shape[0]):
+            target[j, i] = source[i, j]
 
 
 @intrinsic
-def _transpose_square(context, source, i, j, target, k, n):
-    """Transpose the square at (i, j), one vector wide, to (k, n) of the target, in registers."""
+def _transpose_square(context, source, i, j, target):
+    """Transpose the square at (i, j), one vector wide, in registers."""
 
     def emit(context, builder, signature, arguments):
         scalar = context.get_value_type(source.dtype)
@@ -228,7 +236,8 @@ def _transpose_square(context, source, i, j, target, k, n):
             first = builder.add(builder.mul(i, stride), j)
             return [builder.gep(view.data, [builder.add(first, builder.mul(stride, INDEX(m)))]) for m in range(lanes)]
 
-        vectors = [row.load(place, 0) for place in rows(source, *arguments[:3])]
+        _, i, j, _ = arguments
+        vectors = [row.load(place, 0) for place in rows(source, arguments[0], i, j)]
         distance = 1
         while distance < lanes:  # swap the off-diagonal halves of ever larger squares
             for m in (m for m in range(lanes) if not m & distance):
@@ -239,12 +248,12 @@ def _transpose_square(context, source, i, j, target, k, n):
                     mask = ir.Constant(ir.VectorType(INT32, lanes), order)
                     vectors[place] = builder.shuffle_vector(*pair, mask)
             distance *= 2
-        for vector, place in zip(vectors, rows(target, *arguments[3:]), strict=True):
+        for vector, place in zip(vectors, rows(target, arguments[3], j, i), strict=True):
             row.store_vector(vector, place, 0)
         return context.get_dummy_value()
 
     size = types.intp
-    return types.void(source, size, size, target, size, size), emit
+    return types.void(source, size, size, target), emit
 
 
 @intrinsic

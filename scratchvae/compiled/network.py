@@ -17,7 +17,7 @@ from numba import njit, prange, types
 from numba.extending import intrinsic
 from numpy.typing import DTypeLike, NDArray
 
-from scratchvae.compiled.gemm import kernel, matrix, product, transpose
+from scratchvae.compiled.gemm import kernel, matrix, product, sparse_product, transpose
 from scratchvae.compiled.vector_math import activation_backward_row
 from scratchvae.parameters import Network
 
@@ -52,8 +52,10 @@ def _forward(kernel, x, flat, table, hidden, hidden_das, out, dx, first, second,
             target = matrix(hidden, place, rows, outputs)
             place += rows * outputs
         w, b = matrix(flat, weight, inputs, outputs), flat[bias : bias + outputs]
-        skip_zeros = layer == 0 and _mostly_zero(x)
-        product(kernel, h, w, b, target, activation, w, w, constants[:0], low, high, skip_zeros)
+        if layer == 0 and _mostly_zero(x):
+            sparse_product(kernel, h[low:high], w, b, target[low:high], activation, w, w, constants[:0])
+        else:
+            product(kernel, h[low:high], w, b, target[low:high], activation, w, w, constants[:0])
         h = target
 
 
@@ -88,9 +90,9 @@ def _backward(kernel, x, flat, table, hidden, hidden_das, dout, dx, first, secon
                 below = matrix(hidden_das, place, rows, inputs)
             # dh = da W^T by the tile of all products: dh^T = W da^T
             da_columns, dh_columns = matrix(scratch, 0, outputs, size), matrix(scratch, outputs * BLOCK, inputs, size)
-            transpose(da, low, low + size, da_columns)
-            product(kernel, w, da_columns, flat[:0], dh_columns, 0, w, w, constants[:0], 0, inputs, False)
-            transpose(dh_columns, 0, inputs, below[low : low + size])
+            transpose(da[low : low + size], da_columns)
+            product(kernel, w, da_columns, flat[:0], dh_columns, 0, w, w, constants[:0])
+            transpose(dh_columns, below[low : low + size])
             if layer > 0:
                 h = matrix(hidden, place, rows, inputs)
                 for i in range(low, low + size):
@@ -126,14 +128,18 @@ def _gradient(kernel, x, flat, table, hidden, hidden_das, dout, dx, first, secon
         if layer < table.shape[0] - 1:
             da, following = matrix(hidden_das, place, rows, outputs), matrix(hidden, place, rows, outputs)
             place += rows * outputs
-        w, b = matrix(flat, weight, inputs, outputs), matrix(flat, bias, 1, outputs)
-        w1, b1 = matrix(first, weight, inputs, outputs), matrix(first, bias, 1, outputs)
-        w2, b2 = matrix(second, weight, inputs, outputs), matrix(second, bias, 1, outputs)
         low, high = inputs * part // parts, inputs * (part + 1) // parts
-        skip_zeros = layer == 0 and _mostly_zero(x)
-        product(kernel, h.T, da, flat[:0], w, 0, w1, w2, constants, low, high, skip_zeros)
+        own, size = weight + low * outputs, high - low
+        w, w1, w2 = matrix(flat, own, size, outputs), matrix(first, own, size, outputs), matrix(second, own, size, outputs)
+        if layer == 0 and _mostly_zero(x):
+            columns = np.empty((size, rows), x.dtype)
+            transpose(x[:, low:high], columns)
+            sparse_product(kernel, columns, da, flat[:0], w, 0, w1, w2, constants)
+        else:
+            product(kernel, h[:, low:high].T, da, flat[:0], w, 0, w1, w2, constants)
         if layer % parts == part:
-            product(kernel, ones, da, flat[:0], b, 0, b1, b2, constants, 0, 1, False)
+            b, b1, b2 = matrix(flat, bias, 1, outputs), matrix(first, bias, 1, outputs), matrix(second, bias, 1, outputs)
+            product(kernel, ones, da, flat[:0], b, 0, b1, b2, constants)
         h = following
 
 

@@ -145,11 +145,10 @@ def _tile_function(module, scalar, rows, count, skip, adam):
                 builder.store(value, tile[i][j])
 
     with cgutils.for_range(builder, steps) as loop:
-        k = loop.index
+        a_column, k = builder.gep(a, [builder.mul(loop.index, a_step)]), loop.index
         if skip:
             k = builder.zext(builder.load(builder.gep(indices, [k])), INDEX)
         b_row = builder.gep(b, [builder.mul(k, b_step)])
-        a_column = builder.gep(a, [builder.mul(k, a_step)])
         vectors = [row.load(b_row, j) for j in range(count)]
         for i in range(rows):
             element = row.broadcast(builder.gep(a_column, [builder.mul(a_row, INDEX(i))]))
@@ -213,3 +212,53 @@ def tile(
     return types.void(
         size, size, size, size, indices, a, size, size, b, size, start, c, size, first, second, constants
     ), emit
+
+
+@intrinsic
+def keep_nonzeros(context, a, i, k, rows, columns, places, group, kept, count):
+    """Where one of a few rows of `a` is not zero: append these places to a list and the rows' elements to theirs.
+
+    Takes     a: rows i .. i + rows - 1, at most the height of a sparse tile; columns k .. k + columns - 1, at most a vector;
+              row `group` of places and rows i .. of kept, filled up to `count`
+    Returns   how many were appended
+    """
+    height = SIMD.sparse_heights[0]
+
+    def emit(context, builder, signature, arguments):
+        view_a, i, k, rows, columns, view_places, group, view_kept, count = arguments
+        scalar = context.get_value_type(a.dtype)
+        row = Row(builder, scalar, 1, columns)
+        integers = ir.VectorType(ir.IntType(8 * scalar_bytes(scalar)), row.lanes)
+        numbers = ir.VectorType(INT32, row.lanes)
+
+        def address(array_type, array, i, j):
+            view = context.make_array(array_type)(context, builder, array)
+            stride = builder.sdiv(builder.extract_value(view.strides, 0), INDEX(array_type.dtype.bitwidth // 8))
+            return builder.gep(view.data, [builder.add(builder.mul(i, stride), j)])
+
+        def append(vector, mask, place):
+            undefined = ir.Constant(vector.type, ir.Undefined)
+            kind = f"v{row.lanes}{'i32' if vector.type == numbers else f'f{8 * scalar_bytes(scalar)}'}"
+            name = f"llvm.experimental.vector.compress.{kind}"
+            vector = _call(builder, name, vector.type, [vector, mask, undefined])
+            builder.store(vector, builder.bitcast(place, vector.type.as_pointer())).align = 4
+
+        last = builder.sub(rows, INDEX(1))
+        group_rows = []
+        for m in range(height):
+            inside = builder.icmp_signed("<", INDEX(m), last)
+            group_rows.append(builder.add(i, builder.select(inside, INDEX(m), last)))
+        vectors = [row.load(address(a, view_a, m, k), 0) for m in group_rows]
+        found = ir.Constant(integers, None)
+        for vector in vectors:
+            found = builder.or_(found, builder.bitcast(vector, integers))
+        mask = builder.icmp_unsigned("!=", found, ir.Constant(integers, None))
+        ascending = ir.Constant(numbers, list(range(row.lanes)))
+        append(builder.add(ascending, _splat(builder, builder.trunc(k, INT32), row.lanes)), mask, address(places, view_places, group, count))
+        for m, vector in zip(group_rows, vectors, strict=True):
+            append(vector, mask, address(kept, view_kept, m, count))
+        bits = builder.bitcast(mask, ir.IntType(row.lanes))
+        return builder.zext(builder.ctpop(bits), INDEX)
+
+    size = types.intp
+    return size(a, size, size, size, size, places, size, kept, size), emit
