@@ -60,9 +60,9 @@ def _product(
     lanes, j = BYTES // item, 0
     while j < columns:
         left = -(-(columns - j) // lanes)
-        count = _largest(SPARSE_COUNTS, left) if skip else _largest(COUNTS, left)
-        if not skip and count > 2 and left == count + 1:  # two panels of middling width, not a full and a thin one
-            count -= 1
+        widest = SPARSE_COUNTS[0] if skip else COUNTS[0]
+        even = -(-left // -(-left // widest))  # panels of much the same width: a thin one is slow
+        count = _largest(SPARSE_COUNTS, even) if skip else _largest(COUNTS, even)
         width, i = min(count * lanes, columns - j), 0
         while i < rows:
             height = _largest(SPARSE_HEIGHTS, min(GROUP - i % GROUP, rows - i)) if skip else _largest(HEIGHTS, rows - i)
