@@ -1,0 +1,144 @@
+"""`scratchvae audit`: what a loss copied from elsewhere maximises: implied beta, implied variance, bound or not."""
+
+from dataclasses import replace
+from typing import Annotated, Any
+
+import typer
+
+from scratchvae.audit import ERRORS, PRESETS, Audit, Recipe
+from scratchvae.audit import audit as audit_recipe
+
+from .options import Engine, Json, Seed, Threads, use_threads
+from .output import Output
+
+
+def audit(
+    preset: Annotated[
+        str | None,
+        typer.Argument(help="A recipe people copy; the options below change it.", show_default="all of them"),
+    ] = None,
+    error: Annotated[str | None, typer.Option(help=f"Of the reconstruction: {' or '.join(ERRORS)}.")] = None,
+    pixels: Annotated[str | None, typer.Option(help="The error over pixels: sum or mean.")] = None,
+    batch: Annotated[str | None, typer.Option(help="The error over examples: sum or mean.")] = None,
+    latents: Annotated[str | None, typer.Option(help="The KL over latent dimensions: sum or mean.")] = None,
+    kl_batch: Annotated[
+        str | None, typer.Option(help="The KL over examples: sum or mean.", show_default="as --batch")
+    ] = None,
+    reconstruction_weight: Annotated[
+        float | None, typer.Option(help="What the reduced error is multiplied by.")
+    ] = None,
+    kl_weight: Annotated[float | None, typer.Option(help="What the reduced KL is multiplied by.")] = None,
+    data_dim: Annotated[int | None, typer.Option(min=1, help="D, values in an example.")] = None,
+    latent_dim: Annotated[int | None, typer.Option(min=1, help="Z, latent dimensions.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="B, examples in a batch.")] = None,
+    grey: Annotated[
+        bool | None, typer.Option("--grey/--binary", help="Pixels between 0 and 1, or only 0 and 1.")
+    ] = None,
+    as_json: Json = False,
+    seed: Seed = 0,
+    threads: Threads = None,
+    engine: Engine = "compiled",
+) -> None:
+    """What a loss stands for: its beta, the variance of its decoder, and whether the number is a bound on log p(x).
+
+    Without a recipe and without options, all recipes are shown. Nothing is trained.
+
+    scratchvae audit
+    scratchvae audit pytorch-example
+    scratchvae audit --error squared --pixels mean --latents sum --kl-weight 0.00025 --data-dim 12288
+    """
+    output = Output(as_json)
+    use_threads(threads)
+    if kl_batch is None:
+        kl_batch = batch
+    given: dict[str, Any] = {
+        name: value
+        for name, value in {
+            "error": error,
+            "pixels": pixels,
+            "batch": batch,
+            "latents": latents,
+            "kl_batch": kl_batch,
+            "reconstruction_weight": reconstruction_weight,
+            "kl_weight": kl_weight,
+            "data_dim": data_dim,
+            "latent_dim": latent_dim,
+            "batch_size": batch_size,
+            "grey": grey,
+        }.items()
+        if value is not None
+    }
+    if preset is None and not given:
+        found = {name: audit_recipe(recipe) for name, recipe in PRESETS.items()}
+        output.result(_all_recipes(found))
+        output.record({"command": "audit", "presets": {name: one.as_dict() for name, one in found.items()}})
+        return
+    if preset is not None and preset not in PRESETS:
+        raise ValueError(f"preset is {preset!r}; expected one of {', '.join(PRESETS)}")
+    recipe = PRESETS[preset] if preset else Recipe()
+    if given:
+        recipe = replace(recipe, **given, code="")
+    one = audit_recipe(recipe)
+    output.result(_one_recipe(one))
+    output.note(one.verdict)
+    output.note(one.remark)
+    output.record({"command": "audit", "preset": preset, **one.as_dict()})
+
+
+def _all_recipes(found: dict[str, Audit]) -> Any:
+    from rich.table import Table
+
+    table = Table(title="Losses that people copy, and what they maximise", title_justify="left")
+    table.add_column("recipe", no_wrap=True)
+    table.add_column("error")
+    for title in ("D", "Z", "beta", "variance", "std"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("a bound?")
+    for name, one in found.items():
+        table.add_row(
+            name,
+            one.recipe.error,
+            f"{one.recipe.data_dim:,}",
+            str(one.recipe.latent_dim),
+            f"{one.beta:.6g}",
+            _number(one.variance),
+            _number(one.standard_deviation),
+            _short_verdict(one),
+        )
+    return table
+
+
+def _short_verdict(one: Audit) -> str:
+    if not one.is_bound:
+        return "no: grey" if one.recipe.grey and one.kl_scale else "no"
+    if not one.is_elbo:
+        return "a looser one"
+    return "the ELBO" if one.scale == one.factor and one.recipe.error == "cross-entropy" else "ELBO, rescaled"
+
+
+def _one_recipe(one: Audit) -> Any:
+    from rich.table import Table
+
+    recipe = one.recipe
+    table = Table(show_header=False)
+    table.add_column("name")
+    table.add_column("value")
+    over_pixels = f"{recipe.pixels} over {recipe.data_dim:,} pixels, {recipe.batch} over the batch"
+    over_latents = f"{recipe.latents} over {recipe.latent_dim} latents, {recipe.kl_batch} over the batch"
+    rows = {
+        "code": recipe.code,
+        "loss": f"{recipe.reconstruction_weight:g} * {recipe.error} error, {over_pixels}",
+        "": f"+ {recipe.kl_weight:g} * KL, {over_latents}",
+        "for one example": f"{one.error_scale:.6g} E + {one.kl_scale:.6g} KL, E and KL summed",
+        "implied beta": f"{one.beta:.6g}" + ("  (at unit variance)" if recipe.error == "squared" else ""),
+        "implied variance": _number(one.variance),
+        "standard deviation": _number(one.standard_deviation),
+    }
+    for name, value in rows.items():
+        if value:
+            table.add_row(name, value)
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
