@@ -1,4 +1,4 @@
-"""Twins of `reference.activations` on arrays of any shape. Inside a network the same functions run on rows of a product."""
+"""Twins of `reference.activations`, on arrays of any shape."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -7,6 +7,15 @@ from numpy.typing import DTypeLike, NDArray
 from scratchvae.compiled.slices import slices_for
 
 
+@njit(cache=True)
+def within(numbers, limit):
+    """Whether every number is one of 0 .. limit - 1: compiled loops do not check their indices."""
+    inside = True
+    for i in range(numbers.size):
+        inside &= (numbers[i] >= 0) & (numbers[i] < limit)
+    return inside
+
+
 @njit(cache=True, error_model="numpy")
 def _convert(source, scale, target):
     for d in range(source.size):
@@ -28,6 +37,8 @@ def _gather_parallel(data, rows, scale, batch, slices):
 def gather_rows(data: NDArray, rows: NDArray, dtype: DTypeLike) -> NDArray:
     """See `reference.gather.gather_rows`."""
     data, rows = np.ascontiguousarray(data), np.asarray(rows)
+    if not within(rows, len(data)):
+        raise IndexError(f"rows must be rows of the data, 0 to {len(data) - 1}")
     batch = np.empty((rows.size, data.shape[1]), dtype)
     scale = batch.dtype.type(255 if data.dtype == np.uint8 else 1)  # a division, as in the reference: the same bits
     slices = slices_for(batch.size, 0.12)

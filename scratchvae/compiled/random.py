@@ -10,7 +10,9 @@ from numba import njit, prange, types
 from numba.core.imputils import impl_ret_borrowed
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array, populate_array
+from numpy.typing import ArrayLike, NDArray
 
+from scratchvae.compiled.gather import within
 from scratchvae.compiled.slices import slices_for
 from scratchvae.compiled.vector_math import bits_from_float32, float32_from_bits
 from scratchvae.reference.random import (
@@ -145,7 +147,7 @@ def _box_muller_pair(radius_word, angle_word):
 
 @njit(cache=True, error_model="numpy")
 def _words_to_normals(number, words, bits):
-    """Words 2 i and 2 i + 1 become the bits of normals 2 i and 2 i + 1, in another array: in place does not vectorise."""
+    """Words 2 i and 2 i + 1 become the bits of normals 2 i and 2 i + 1; another array, or it would not vectorise."""
     for i in range(number):
         even, odd = _box_muller_pair(words[2 * i], words[2 * i + 1])
         bits[2 * i], bits[2 * i + 1] = u32(bits_from_float32(even)), u32(bits_from_float32(odd))
@@ -182,10 +184,11 @@ def _address(first, number, row_blocks, examples, blocks, owners):
         for i in range(number):
             owners[i] = u64(examples[first_row + owners[i]])
     else:
-        start, stop, row = i64(0), row_blocks - i64(offset), i64(first_row)
+        start, stop = i64(0), row_blocks - i64(offset)
         while start < number:
-            _set(owners[start : min(stop, number)], u64(examples[row]))
-            start, stop, row = stop, stop + row_blocks, row + 1
+            _set(owners[start : min(stop, number)], u64(examples[first_row]))
+            first_row = u64(first_row + u64(1))
+            start, stop = stop, stop + row_blocks
     return padded
 
 
@@ -241,24 +244,18 @@ def _fill_parallel(kind, examples, count, step, stream, key0, key1, out, slices)
         _fill_span(kind, first, last, examples, count, step, stream, key0, key1, out)
 
 
-@njit(cache=True)
-def _within(numbers, limit):
-    inside = True
-    for i in range(numbers.size):
-        inside &= (numbers[i] >= 0) & (numbers[i] < limit)
-    return inside
-
-
-def _key(seed, step, examples):
+def _key(seed: int, step: int, examples: NDArray) -> tuple[int, int]:
     """The key (k0, k1), once the address is known to fit its words."""
     if not (0 <= seed < 2**64 and 0 <= step <= LOW_WORD):
         raise ValueError(f"seed is {seed} and step {step}, expected 0 <= seed < 2**64 and 0 <= step < 2**32")
-    if not _within(examples, 2**32):
+    if not within(examples, 2**32):
         raise ValueError("examples must be row numbers from 0 to 2**32 - 1")
     return int(seed) & LOW_WORD, int(seed) >> 32
 
 
-def _draw(kind, seed, stream, step, examples, count, attempt=0):
+def _draw(
+    kind: int, seed: int, stream: int, step: int, examples: NDArray, count: int, attempt: int = 0
+) -> NDArray[np.uint32]:
     examples = np.asarray(examples)
     key0, key1 = _key(seed, step, examples)
     stream_word = int(stream) + (attempt << ATTEMPT_SHIFT)
@@ -272,17 +269,19 @@ def _draw(kind, seed, stream, step, examples, count, attempt=0):
     return out.reshape(examples.size, count)
 
 
-def random_words(seed, stream, step, examples, count, attempt=0):
+def random_words(
+    seed: int, stream: int, step: int, examples: NDArray, count: int, attempt: int = 0
+) -> NDArray[np.uint32]:
     """See `scratchvae.reference.random.random_words`."""
     return _draw(WORDS, seed, stream, step, examples, count, attempt)
 
 
-def uniforms(seed, stream, step, examples, count):
+def uniforms(seed: int, stream: int, step: int, examples: NDArray, count: int) -> NDArray[np.float32]:
     """See `scratchvae.reference.random.uniforms`."""
     return _draw(UNIFORMS, seed, stream, step, examples, count).view(f32)
 
 
-def normals(seed, stream, step, examples, count):
+def normals(seed: int, stream: int, step: int, examples: NDArray, count: int) -> NDArray[np.float32]:
     """See `scratchvae.reference.random.normals`."""
     return _draw(NORMALS, seed, stream, step, examples, count).view(f32)
 
@@ -294,7 +293,9 @@ def _philox_arrays(c0, c1, c2, c3, key0, key1, words):
         words[0, i], words[1, i], words[2, i], words[3, i] = u32(a), u32(b), u32(c), u32(d)
 
 
-def philox4x32(c0, c1, c2, c3, k0, k1):
+def philox4x32(
+    c0: ArrayLike, c1: ArrayLike, c2: ArrayLike, c3: ArrayLike, k0: int, k1: int
+) -> tuple[NDArray[np.uint32], ...]:
     """See `reference.random.philox4x32`."""
     counters = np.broadcast_arrays(*(np.asarray(c, u64) for c in (c0, c1, c2, c3)))
     words = np.empty((4, counters[0].size), u32)
@@ -302,7 +303,9 @@ def philox4x32(c0, c1, c2, c3, k0, k1):
     return tuple(word.reshape(counters[0].shape) for word in words)
 
 
-def box_muller(radius_words, angle_words):
+def box_muller(
+    radius_words: NDArray[np.uint32], angle_words: NDArray[np.uint32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """See `reference.random.box_muller`."""
     pairs = np.stack([radius_words, angle_words], axis=-1)
     bits = np.empty_like(pairs)
@@ -384,11 +387,13 @@ def _binarize_parallel(pixels, rows, examples, step, stream, key0, key1, drawn, 
         _binarize_span(first, last, pixels, rows, examples, step, stream, key0, key1, drawn)
 
 
-def bernoulli_bytes(pixels, rows, seed, stream, step, examples):
+def bernoulli_bytes(
+    pixels: NDArray[np.uint8], rows: NDArray, seed: int, stream: int, step: int, examples: NDArray
+) -> NDArray[np.uint8]:
     """See `reference.random.bernoulli_bytes`."""
     pixels, rows, examples = np.ascontiguousarray(pixels), np.asarray(rows), np.asarray(examples)
     key0, key1 = _key(seed, step, examples)
-    if not _within(rows, len(pixels)):
+    if not within(rows, len(pixels)):
         raise IndexError(f"rows must be rows of the pixels, 0 to {len(pixels) - 1}")
     drawn = np.empty((rows.size, pixels.shape[1]), u8)
     slices = slices_for(drawn.size, 0.25)
@@ -400,12 +405,14 @@ def bernoulli_bytes(pixels, rows, seed, stream, step, examples):
     return drawn
 
 
-def bernoulli_probabilities(probabilities, seed, stream, step, examples):
+def bernoulli_probabilities(
+    probabilities: NDArray, seed: int, stream: int, step: int, examples: NDArray
+) -> NDArray[np.uint8]:
     """See `reference.random.bernoulli_probabilities`."""
     return (uniforms(seed, stream, step, examples, probabilities.shape[1]) < probabilities).astype(u8)
 
 
-def permutation(seed, stream, step, n):
+def permutation(seed: int, stream: int, step: int, n: int) -> NDArray[np.int64]:
     """See `reference.random.permutation`."""
     words = random_words(seed, stream, step, np.zeros(1, i64), 2 * n)[0].astype(u64)
     return np.argsort(words[0::2] | (words[1::2] << HIGH), kind="stable").astype(i64)

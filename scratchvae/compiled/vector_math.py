@@ -1,5 +1,5 @@
-"""exp, log, log1p, tanh, sigmoid and softplus as arithmetic, so that loops over them vectorise: calls into the C library
-do not.
+"""exp, log, log1p, tanh, sigmoid and softplus as arithmetic, so that loops over them vectorise, as calls into the C
+library do not.
 
 `exp32` and its kin take and return float32. No branches, only selections; multiply-adds are fused explicitly, so that
 no flag decides about the bits. Errors, over all 2^32 arguments (`benchmarks/vector_math_sweep.py`): at most 2 units in
@@ -11,6 +11,7 @@ Method: reduce the argument to a small interval exactly, then a polynomial fitte
 """
 
 import math
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
@@ -34,7 +35,13 @@ INFINITY, NAN = f32(np.inf), f32(np.nan)
 # exp(r) = 1 + r + r^2 E(r) for |r| <= log(2) / 2
 E0, E1, E2, E3, E4 = (
     f32(c)
-    for c in (0.49999998153991393, 0.16666543620181443, 0.041667199879768385, 0.008366520656485962, 0.0013882520086320714)
+    for c in (
+        0.49999998153991393,
+        0.16666543620181443,
+        0.041667199879768385,
+        0.008366520656485962,
+        0.0013882520086320714,
+    )
 )
 # log(1 + f) = f - f^2 / 2 + f^3 G(f) for 1 + f in [sqrt(1/2), sqrt(2)]
 G0, G1, G2, G3, G4, G5, G6, G7 = (
@@ -309,7 +316,7 @@ def _softplus_sigmoid64(x):
     return (0.0 if x < 0 else x) + math.log1p(t), (t if x < 0 else 1.0) / (1.0 + t)
 
 
-INLINE = {"error_model": "numpy", "forceinline": True}
+INLINE: Any = {"error_model": "numpy", "forceinline": True}
 
 
 @overload(exp, jit_options=INLINE)
