@@ -1,0 +1,599 @@
+"""log p(x), the ELBO and KL(q || p(z|x)) by numerical integration over z, for one to three latent dimensions.
+
+    log p(x) = log of the integral of f(z) = p(x|z) p(z)          ELBO = integral of q (log f - log q)
+    KL(q || p(z|x)) = integral of q (log q - log f + log p(x))    and so log p(x) = ELBO + KL, whatever q is
+
+How an example is integrated:
+
+1. Where. A lattice over the prior, shared by all examples, finds the mass of f. A frame, z = centre + axes u, is then
+   moved and scaled until the posterior has mean 0 and covariance I in u, and the box |u_j| <= R holds it all.
+2. How. Smooth decoders: the trapezoidal rule, all weights equal, on a lattice in u. For a function that decays like a
+   Gaussian and is analytic, its error falls faster than any power of the spacing. Decoders made of relus are smooth
+   only between kinks: every line along the last u is cut exactly where the network has a kink, and each piece is
+   integrated by Gauss's rule; across the lines the integrand is then smooth enough for the trapezoidal rule.
+3. How well. Finer and finer rules, each with nodes of its own, until two in a row agree. Their difference, what lies
+   in the box's outermost layer, and rounding make the error that is reported; `converged` says whether it is within
+   the tolerance. What no rule can exclude is mass in a place that no lattice point comes near.
+
+log p(x) and the ELBO come from the last rule; the KL from the one before it, nodes and normaliser both. No node is
+shared, so that log p(x) - ELBO - KL = 0 is a check and not a tautology.
+
+B examples, D data, Z latent dimensions, G nodes. Everything is float64, in log space, in nats.
+
+Source: Trefethen, Weideman 2014, "The exponentially convergent trapezoidal rule".
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from scratchvae.likelihoods import Bernoulli
+from scratchvae.reference.gaussian import LOG_2_PI
+from scratchvae.vae import VAE, Gaussian, _positive
+
+MAX_LATENT_DIM = 3
+PRIOR_BOX = 8.0  # half-width of the lattice that looks for the mass
+PRIOR_POINTS = (513, 129, 33)  # of it along an axis, for Z = 1, 2, 3
+FRAME_BOX = 8.25  # half-width in posterior standard deviations: a Gaussian has 2e-16 of its mass outside
+LARGEST_BOX = 60.0
+FRAME_ATTEMPTS = 40
+COARSEST = 0.75  # spacing in standard deviations: a Gaussian is integrated to 1e-15
+SMOOTH_RATIO, KINKED_RATIO = 2 / 3, 0.6  # of the spacings of successive rules
+NEGLIGIBLE = 34.0  # nats below the highest point
+ROUNDING = 16 * 2.0**-52  # of a sum of log-densities, relative
+GAUSS_ORDERS = (0.01, 2), (0.03, 3), (0.1, 4), (0.3, 6), (np.inf, 8)  # nodes on a piece, by its share of the widest
+MAX_VERTICES = 4000  # places where kinks meet, on a plane
+LINES_LOOKED_AT = 16  # for vertices, in every spacing
+VERTEX_BISECTIONS = 14  # of an interval that holds one: to 3e-6
+CHUNK = 1 << 18  # elements of an array of the decoder's held together: they stay in the cache
+BLOCK_ROWS = 32  # examples that share a pass over the prior's lattice; results do not depend on it
+
+
+class Quadrature(NamedTuple):
+    """The terms of log p(x) = ELBO + KL(q || p(z|x)) for every example, in nats, q the encoder's Gaussian."""
+
+    log_evidence: NDArray  # (B,)
+    elbo: NDArray  # (B,)
+    kl_to_posterior: NDArray  # (B,)
+    posterior_mean: NDArray  # (B, Z)
+    posterior_covariance: NDArray  # (B, Z, Z)
+    error: NDArray  # (B,): estimate for the worst of the three terms, infinite where there is none
+    converged: NDArray  # (B,): whether error <= tolerance
+    points: NDArray  # (B,): evaluations of p(x|z)
+
+    @property
+    def residual(self) -> NDArray:
+        """log p(x) - ELBO - KL, 0 but for the errors of integration."""
+        return self.log_evidence - self.elbo - self.kl_to_posterior
+
+
+class PosteriorGrid(NamedTuple):
+    """p(z|x) on a tensor grid: a picture of it, one array an example."""
+
+    axes: tuple[NDArray, ...]  # Z arrays of grid points
+    log_density: NDArray  # (B, n_1, ..., n_Z): log p(z|x)
+    mean: NDArray  # (B, Z)
+    covariance: NDArray  # (B, Z, Z)
+    log_evidence: NDArray  # (B,)
+
+
+def integrate(vae: VAE, x: ArrayLike, tolerance: float = 1e-10, max_points: int = 1 << 21) -> Quadrature:
+    """log p(x), the ELBO and KL(q(z|x) || p(z|x)) of every example by integration over z.
+
+    Takes     x (B, D); tolerance: nats; max_points: of each of an example's two integrals (under q, and of p(x, z))
+    Returns   Quadrature. Where the tolerance was out of reach, `converged` is False and `error` says by how much;
+              where there is no telling (a posterior too sharp or too wide for max_points), `error` is infinite
+    Raises    ValueError for more than three latent dimensions, or bad input
+    """
+    vae = _in_float64(vae)
+    _positive("max_points", max_points)
+    if not tolerance > 0:
+        raise ValueError(f"tolerance is {tolerance}; expected a positive number")
+    x = vae._batch(np.asarray(x))
+    q = vae.encode(x)
+    rows: list[tuple] = []
+    for start in range(0, len(x), BLOCK_ROWS):
+        block = slice(start, start + BLOCK_ROWS)
+        for row, frame in zip(x[block], _first_frames(vae, x[block]), strict=True):
+            here = Gaussian(q.mu[len(rows)], q.logvar[len(rows)])
+            rows.append(_integrate_one(vae, row, here, frame, tolerance, max_points))
+    return Quadrature(*(np.array(column) for column in zip(*rows, strict=True)))
+
+
+def posterior_on_grid(vae: VAE, x: ArrayLike, axes: tuple[ArrayLike, ...] | None = None) -> PosteriorGrid:
+    """log p(z|x) of every example on one tensor grid, normalised by the integral over all of z and not of the grid.
+
+    Takes     x (B, D); axes: Z arrays of grid points, by default 101 from -4 to 4 along each
+    Returns   PosteriorGrid
+    Raises    as `integrate`; ValueError where there are not Z axes
+    """
+    vae = _in_float64(vae)
+    grids = tuple(np.asarray(axis, np.float64) for axis in axes or [np.linspace(-4, 4, 101)] * vae.latent_dim)
+    if len(grids) != vae.latent_dim or any(axis.ndim != 1 for axis in grids):
+        raise ValueError(f"axes has shapes {[axis.shape for axis in grids]}; expected {vae.latent_dim} 1-D arrays")
+    whole = integrate(vae, x)
+    table = _log_joint(vae, vae._batch(np.asarray(x)), _tensor(grids))
+    log_density = (table - whole.log_evidence[:, None]).reshape(-1, *(axis.size for axis in grids))
+    return PosteriorGrid(grids, log_density, whole.posterior_mean, whole.posterior_covariance, whole.log_evidence)
+
+
+def _in_float64(vae: VAE) -> VAE:
+    """The model in double precision on the engine that is read, whatever it was trained in."""
+    if vae.latent_dim > MAX_LATENT_DIM:
+        raise ValueError(f"latent_dim is {vae.latent_dim}; quadrature is for at most {MAX_LATENT_DIM}")
+    return vae.with_parameters(vae.parameters.astype(np.float64), "reference")
+
+
+# --- the integrand ----------------------------------------------------------------------------------------------------
+
+
+def _log_joint(vae: VAE, x: NDArray, z: NDArray) -> NDArray:
+    """log p(x, z) of every example at the same nodes. Takes x (B, D), z (G, Z); returns (B, G)."""
+    table = np.empty((len(x), len(z)))
+    step = max(1, CHUNK // max(vae.data_dim, *vae.hidden, 1))
+    for start in range(0, len(z), step):
+        nodes = z[start : start + step]
+        out, _ = vae.ops.network_forward(nodes, vae._decoder)
+        log_prior = -0.5 * (np.square(nodes).sum(axis=1) + vae.latent_dim * LOG_2_PI)
+        table[:, start : start + step] = _log_likelihood(vae, x, out) + log_prior
+    return table
+
+
+def _log_likelihood(vae: VAE, x: NDArray, out: NDArray) -> NDArray:
+    """log p(x|z) (B, G) of x (B, D) for decoder outputs (G, D); a Bernoulli's is linear in x, one matrix product."""
+    if isinstance(vae.likelihood, Bernoulli):
+        return x @ out.T - vae.ops.softplus_forward(out)[0].sum(axis=1)
+    rows = [vae.likelihood.forward(vae.ops, row[None], out[None], vae.parameters)[0][0] for row in x]
+    return np.stack(rows)
+
+
+# --- where the mass is ------------------------------------------------------------------------------------------------
+
+
+class Frame(NamedTuple):
+    """Coordinates u in which a posterior is about N(0, I): z = centre + axes u."""
+
+    centre: NDArray  # (Z,)
+    axes: NDArray  # (Z, Z)
+
+    @classmethod
+    def of(cls, mean: NDArray, covariance: NDArray) -> "Frame":
+        values, vectors = np.linalg.eigh(covariance)
+        # turned out of line with z: a latent unit that the decoder ignores would put kinks parallel to an axis
+        return cls(mean, (vectors * np.sqrt(values)) @ vectors.T @ _generic_rotation(len(mean)))
+
+    def points(self, u: NDArray) -> NDArray:
+        return self.centre + u @ self.axes.T
+
+    def moved(self, mean: NDArray, covariance: NDArray) -> "Frame":
+        """The frame of a posterior with this mean and covariance in u."""
+        return Frame.of(self.centre + self.axes @ mean, self.axes @ covariance @ self.axes.T)
+
+    @property
+    def log_volume(self) -> float:
+        return float(np.linalg.slogdet(self.axes)[1])
+
+
+def _generic_rotation(size: int) -> NDArray:
+    index = np.arange(1.0, size + 1)
+    return np.linalg.qr(np.cos(np.outer(index, index)))[0]
+
+
+class Tempered(NamedTuple):
+    """Weights f^t / sum f^t at lattice points: t = 1, or less where f is too sharp for the lattice to see its shape."""
+
+    weights: NDArray  # (G,)
+    temper: float
+
+
+def _temper(log_f: NDArray, latent_dim: int) -> Tempered:
+    """The largest t <= 1 whose weights are spread over at least 3 points along each axis.
+
+    So a narrow mode between lattice points is not lost to its better placed neighbour before the frame has shrunk.
+    """
+    wanted = 3.0**latent_dim
+    relative = log_f - log_f.max()
+
+    def weights(temper: float) -> NDArray:
+        powers = np.exp(temper * relative)
+        return powers / powers.sum()
+
+    if 1 / np.square(weights(1.0)).sum() >= wanted:
+        return Tempered(weights(1.0), 1.0)
+    low, high = -30.0, 0.0  # log t
+    for _ in range(12):
+        middle = 0.5 * (low + high)
+        spread = 1 / np.square(weights(math.exp(middle))).sum()
+        low, high = (middle, high) if spread >= wanted else (low, middle)
+    return Tempered(weights(math.exp(low)), math.exp(low))
+
+
+def _moments(u: NDArray, weights: NDArray) -> tuple[NDArray, NDArray]:
+    mean = weights @ u
+    centred = u - mean
+    return mean, (weights[:, None] * centred).T @ centred
+
+
+def _first_frames(vae: VAE, x: NDArray) -> list[Frame]:
+    """A frame for every example, from one lattice over the prior: one pass of the decoder for all."""
+    axis, spacing = np.linspace(-PRIOR_BOX, PRIOR_BOX, PRIOR_POINTS[vae.latent_dim - 1], retstep=True)
+    z = _tensor((axis,) * vae.latent_dim)
+    frames = []
+    for log_f in _log_joint(vae, x, z):
+        if not np.isfinite(log_f).all():
+            log_f = np.zeros(len(z))  # the integral over this frame will be NaN too, and say so
+        mean, covariance = _moments(z, _temper(log_f, vae.latent_dim).weights)
+        frames.append(Frame.of(mean, covariance + spacing**2 / 12 * np.eye(vae.latent_dim)))
+    return frames
+
+
+@dataclass(frozen=True)
+class Region:
+    """The part of the box |u_j| <= half where f matters: cells of a coarse grid, the ball in it, or all of it."""
+
+    half: float
+    ball: bool = False
+    size: float = 0.0
+    cells: NDArray | None = None  # bool (n, ..., n)
+
+    @classmethod
+    def around(cls, u: NDArray, half: float, size: float) -> "Region":
+        """The cells with one of the points u (G, Z), and their neighbours."""
+        count = math.ceil(2 * half / size)
+        cells = np.zeros((count,) * u.shape[1], bool)
+        cells[tuple(cls._index(u, half, size, count).T)] = True
+        for axis in range(u.shape[1]):
+            along = np.moveaxis(cells, axis, 0)
+            grown = along.copy()
+            grown[1:] |= along[:-1]
+            grown[:-1] |= along[1:]
+            along[...] = grown
+        return cls(half, size=size, cells=cells)
+
+    def contains(self, u: NDArray) -> NDArray:
+        """bool (G,)."""
+        if self.cells is None:
+            return np.square(u).sum(axis=1) <= self.half**2 if self.ball else np.ones(len(u), bool)
+        return self.cells[tuple(self._index(u, self.half, self.size, len(self.cells)).T)]
+
+    @staticmethod
+    def _index(u: NDArray, half: float, size: float, count: int) -> NDArray:
+        return np.clip(((u + half) / size).astype(np.int64), 0, count - 1)
+
+
+# --- the rules --------------------------------------------------------------------------------------------------------
+
+
+class Nodes(NamedTuple):
+    """Nodes u and weights of a rule on the box, sum exp(log_weight) g(u) ~ integral of g du."""
+
+    u: NDArray  # (G, Z)
+    log_weight: NDArray  # (G,)
+
+
+def _axis(half: float, spacing: float, level: int, which: int = 0) -> NDArray:
+    """Points -half + spacing (k + offset) inside the box; the offset differs from rule to rule and axis to axis."""
+    offset = ((level + 1) * (math.sqrt(5) - 1) / 2 + which * math.sqrt(2)) % 1.0
+    return -half + spacing * (np.arange(math.floor(2 * half / spacing - offset) + 1) + offset)
+
+
+def _tensor(axes: tuple[NDArray, ...]) -> NDArray:
+    """All points of a tensor grid, the last axis fastest. Returns (G, Z)."""
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
+
+
+@dataclass(frozen=True)
+class Trapezoid:
+    """Rule `level`: the trapezoidal rule on a lattice of spacing COARSEST SMOOTH_RATIO^level."""
+
+    latent_dim: int
+
+    def spacing(self, level: int) -> float:
+        return COARSEST * SMOOTH_RATIO**level
+
+    def cell(self, level: int) -> float:
+        """Cells of this size hold at least one node each."""
+        return self.spacing(level)
+
+    def nodes(self, level: int, frame: Frame, region: Region, limit: int) -> Nodes | None:
+        """Nodes inside the region; None where they are more than `limit`."""
+        spacing = self.spacing(level)
+        first, *others = (_axis(region.half, spacing, level, which) for which in range(self.latent_dim))
+        plane = math.prod(map(len, others))
+        if plane > limit:
+            return None
+        kept, count = [], 0
+        step = max(1, CHUNK // plane)
+        for start in range(0, len(first), step):  # some planes at a time: the box may be far larger than the region
+            u = _tensor((first[start : start + step], *others))
+            kept.append(u[region.contains(u)])
+            count += len(kept[-1])
+            if count > limit:
+                return None
+        u = np.concatenate(kept)
+        return Nodes(u, np.full(len(u), self.latent_dim * math.log(spacing)))
+
+
+@dataclass(frozen=True)
+class BetweenKinks:
+    """Rule `level` for relus: Gauss's rule on every smooth piece.
+
+    Along the last u, pieces end at kinks. The integral over it is smooth in the u before as long as the same kinks
+    follow each other; so along that one, pieces end at vertices, where kinks meet or leave the box. Across what is left
+    (for Z = 3), and everywhere in rule 0, which is only to look, the trapezoidal rule.
+    """
+
+    vae: VAE
+
+    def spacing(self, level: int) -> float:
+        return COARSEST * KINKED_RATIO**level
+
+    def cell(self, level: int) -> float:
+        return 2 * self.spacing(level)  # no piece is wider
+
+    def nodes(self, level: int, frame: Frame, region: Region, limit: int) -> Nodes | None:
+        """Nodes inside the region; None where they are more than `limit`."""
+        lines = self._lines(level, frame, region, limit)
+        if lines is None:
+            return None
+        kept: list[Nodes] = []
+        widest = max(self.vae.hidden)
+        step = max(1, CHUNK // (widest * (widest + 30)))
+        for start in range(0, len(lines.u), step):
+            here = slice(start, start + step)
+            kept.append(self._along(frame, Nodes(lines.u[here], lines.log_weight[here]), level, region))
+            if sum(len(part.u) for part in kept) > limit:
+                return None
+        return Nodes(*(np.concatenate(column) for column in zip(*kept, strict=True)))
+
+    def _even(self, half: float, level: int, which: int) -> NDArray:
+        """Cuts at even distances, so that no piece is wide."""
+        return np.concatenate([[-half], _axis(half, self.cell(level), level, which), [half]])
+
+    def _lines(self, level: int, frame: Frame, region: Region, limit: int) -> Nodes | None:
+        """Where lines along the last axis cross the others: u (L, Z - 1) and weights."""
+        across = self.vae.latent_dim - 1
+        if across == 0:
+            return Nodes(np.zeros((1, 0)), np.zeros(1))
+        spacing = self.spacing(level)
+        even = tuple(_axis(region.half, spacing, level, which) for which in range(across))
+        if math.prod(map(len, even)) > limit:
+            return None
+        if level == 0:
+            u = _tensor(even)
+            return Nodes(u, np.full(len(u), across * math.log(spacing)))
+        planes = _tensor(even[:-1]) if across > 1 else np.zeros((1, 0))
+        kept, count = [], 0
+        for plane in planes:
+            cuts = self._even(region.half, level, across - 1)
+            cuts = np.sort(np.concatenate([cuts, self._vertices(frame, plane, level, region.half)]))
+            _, u, log_weight = gauss_between(cuts[None], self.cell(level))
+            kept.append(Nodes(np.column_stack([np.tile(plane, (len(u), 1)), u]), log_weight))
+            count += len(u)
+            if count > limit:
+                return None
+        u, log_weight = (np.concatenate(column) for column in zip(*kept, strict=True))
+        return Nodes(u, log_weight + (across - 1) * math.log(spacing))
+
+    def _along(self, frame: Frame, lines: Nodes, level: int, region: Region) -> Nodes:
+        """Nodes on some lines, each cut at its kinks and at even distances."""
+        even = self._even(region.half, level, self.vae.latent_dim - 1)
+        kinks, _ = self._kinks(frame, lines.u, region.half)
+        cuts = np.sort(np.concatenate([kinks, np.broadcast_to(even, (len(kinks), len(even)))], axis=1), axis=1)
+        line, along, log_weight = gauss_between(cuts, self.cell(level))
+        u = np.column_stack([lines.u[line], along])
+        inside = region.contains(u)
+        return Nodes(u[inside], (lines.log_weight[line] + log_weight)[inside])
+
+    def _kinks(self, frame: Frame, u: NDArray, half: float) -> tuple[NDArray, NDArray]:
+        return line_kinks(self.vae, frame.centre + u @ frame.axes[:, :-1].T, frame.axes[:, -1], half)
+
+    def _vertices(self, frame: Frame, plane: NDArray, level: int, half: float) -> NDArray:
+        """Where, along the last axis but one, the order of kinks on a line changes: by bisection."""
+
+        def orders(at: NDArray) -> NDArray:
+            """The kinks that a line meets, in their order, as one object each."""
+            lines = np.column_stack([np.tile(plane, (len(at), 1)), at])
+            step = max(1, CHUNK // (max(self.vae.hidden) * 2 * sum(self.vae.hidden)))
+            parts = (self._kinks(frame, lines[i : i + step], half)[1] for i in range(0, len(at), step))
+            return np.array([row[row >= 0].tobytes() for part in parts for row in part], object)
+
+        grid = np.linspace(-half, half, math.ceil(2 * half / self.spacing(level)) * LINES_LOOKED_AT)
+        found = orders(grid)
+        left, right, before, after = grid[:-1], grid[1:], found[:-1], found[1:]
+        for _ in range(VERTEX_BISECTIONS):
+            changed = before != after
+            if changed.sum() > MAX_VERTICES:
+                return np.zeros(0)  # too many to follow: pieces keep singularities inside, and convergence is slow
+            left, right, before, after = left[changed], right[changed], before[changed], after[changed]
+            middle = (left + right) / 2
+            between = orders(middle)
+            left, right = np.concatenate([left, middle]), np.concatenate([middle, right])
+            before, after = np.concatenate([before, between]), np.concatenate([between, after])
+        return ((left + right) / 2)[before != after]
+
+
+def gauss_between(cuts: NDArray, unit: float) -> tuple[NDArray, NDArray, NDArray]:
+    """Gauss's rule on every piece between neighbouring cuts, of lower order on shorter pieces.
+
+    Takes     cuts (L, m), sorted along a line; unit: the width of the widest
+    Returns   line, node, log weight: each (G,)
+    """
+    widths = np.diff(cuts, axis=1)
+    parts: list[tuple[NDArray, NDArray, NDArray]] = []
+    for shortest, (widest, order) in zip((0.0, *(width for width, _ in GAUSS_ORDERS)), GAUSS_ORDERS, strict=False):
+        line, piece = np.nonzero((widths > shortest * unit) & (widths <= widest * unit))
+        middle, radius = (cuts[line, piece] + cuts[line, piece + 1]) / 2, widths[line, piece] / 2
+        abscissas, weights = np.polynomial.legendre.leggauss(order)
+        node = middle[:, None] + radius[:, None] * abscissas
+        parts.append((np.repeat(line, order), node.ravel(), np.log(radius[:, None] * weights).ravel()))
+    lines, nodes, log_weights = zip(*parts, strict=True)
+    return np.concatenate(lines), np.concatenate(nodes), np.concatenate(log_weights)
+
+
+def line_kinks(vae: VAE, origins: NDArray, direction: NDArray, half: float) -> tuple[NDArray, NDArray]:
+    """Where the decoder has a kink along the lines origins + t direction, |t| <= half: a relu's input changes sign.
+
+    Between two neighbouring kinks of the layers below, the input of a relu is affine in t: its root is exact.
+
+    Takes     origins (L, Z), direction (Z,)
+    Returns   t (L, m), sorted along a line, from -half to half and filled up with half;
+              which unit has its kink there (L, m): layers counted on, -1 for an end of the line
+    """
+    cuts = np.broadcast_to([-half, half], (len(origins), 2))
+    units = np.full(cuts.shape, -1)
+    hidden = vae._decoder.layers[:-1]
+    counted = 0
+    for depth, layer in enumerate(hidden):
+        h = origins[:, None, :] + cuts[:, :, None] * direction
+        for below in hidden[:depth]:
+            h = np.maximum(h @ below.weight + below.bias, 0.0)
+        a = h @ layer.weight + layer.bias  # (L, m, H)
+        line, piece, unit = np.nonzero(np.signbit(a[:, :-1]) != np.signbit(a[:, 1:]))
+        before, after = a[line, piece, unit], a[line, piece + 1, unit]
+        left, right = cuts[line, piece], cuts[line, piece + 1]
+        counts = np.bincount(line, minlength=len(origins))
+        column = np.arange(len(line)) - np.repeat(np.cumsum(counts) - counts, counts)
+        found = np.full((len(origins), int(counts.max(initial=0))), half)
+        names = np.full(found.shape, -1)
+        found[line, column] = left + (right - left) * (before / (before - after))
+        names[line, column] = counted + unit
+        cuts, units = np.concatenate([cuts, found], axis=1), np.concatenate([units, names], axis=1)
+        order = np.argsort(cuts, axis=1, kind="stable")
+        cuts, units = np.take_along_axis(cuts, order, axis=1), np.take_along_axis(units, order, axis=1)
+        counted += len(layer.bias)
+    return cuts, units
+
+
+Rule = Trapezoid | BetweenKinks
+
+
+def _rule(vae: VAE) -> Rule:
+    return BetweenKinks(vae) if vae.hidden and vae.activation == "relu" else Trapezoid(vae.latent_dim)
+
+
+# --- the two integrals of an example ----------------------------------------------------------------------------------
+
+
+class Refined(NamedTuple):
+    """Values of the last rule and of the one before, and an error for either.
+
+    Twice their difference: the one before differs from the truth by that difference and by the last one's error.
+    """
+
+    last: float
+    before: float
+    error: float
+    points: int
+
+
+def _integrate_one(vae: VAE, x: NDArray, q: Gaussian, frame: Frame, tolerance: float, max_points: int) -> tuple:
+    """A row of `Quadrature`. Takes x (D,), q: mu, logvar (Z,)."""
+    evidence, mean, covariance = _log_integral(vae, x, frame, tolerance / 4, max_points)
+    elbo = _elbo_integral(vae, x, q, tolerance / 4, max_points)
+    kl = evidence.before - elbo.before
+    error = evidence.error + elbo.error + ROUNDING * (abs(evidence.last) + abs(elbo.last))
+    error = math.inf if math.isnan(error) else error
+    points = evidence.points + elbo.points
+    return evidence.last, elbo.last, kl, mean, covariance, error, bool(error <= tolerance), points
+
+
+def _log_integral(
+    vae: VAE, x: NDArray, frame: Frame, tolerance: float, max_points: int
+) -> tuple[Refined, NDArray, NDArray]:
+    """log of the integral of p(x, z), and the posterior's mean (Z,) and covariance (Z, Z)."""
+    rule = _rule(vae)
+    settled = _settle(vae, x, frame, rule, max_points)
+    if settled is None:
+        nothing = np.full((vae.latent_dim, vae.latent_dim), np.nan)
+        return Refined(np.nan, np.nan, np.inf, max_points), nothing[0], nothing
+    frame, half, nodes, log_f, points = settled
+    last, error = _log_sum(nodes, log_f) + frame.log_volume, np.inf
+    before, level = last, 0
+    while error > max(tolerance, ROUNDING * abs(last)):
+        temper = _temper(log_f, vae.latent_dim).temper
+        matters = log_f >= log_f.max() - NEGLIGIBLE / temper
+        region = Region.around(nodes.u[matters], half, rule.cell(level))
+        finer = rule.nodes(level + 1, frame, region, max_points - points)
+        if finer is None:
+            break
+        nodes, level = finer, level + 1
+        log_f = _log_joint(vae, x[None], frame.points(nodes.u))[0]
+        points += len(nodes.u)
+        before, last = last, _log_sum(nodes, log_f) + frame.log_volume
+        error = 2 * abs(last - before) + _outermost(nodes, log_f, half) if temper == 1.0 else np.inf
+    weights = np.exp(nodes.log_weight + log_f - _log_sum(nodes, log_f))
+    mean, covariance = _moments(nodes.u, weights)
+    moved = frame.axes @ covariance @ frame.axes.T
+    return Refined(last, before, float(error), points), frame.points(mean), moved
+
+
+class Settled(NamedTuple):
+    frame: Frame
+    half: float  # of the box
+    nodes: Nodes  # of the coarsest rule
+    log_f: NDArray  # at these nodes
+    points: int
+
+
+def _settle(vae: VAE, x: NDArray, frame: Frame, rule: Rule, max_points: int) -> Settled | None:
+    """Move, scale and enlarge until the coarsest rule sees a posterior of mean 0 and covariance I inside its box."""
+    half, points = FRAME_BOX, 0
+    for _ in range(FRAME_ATTEMPTS):
+        nodes = rule.nodes(0, frame, Region(half), max_points - points)
+        if nodes is None or half > LARGEST_BOX:
+            return None
+        log_f = _log_joint(vae, x[None], frame.points(nodes.u))[0]
+        points += len(nodes.u)
+        if not np.isfinite(log_f).all():
+            return None
+        weights = _temper(log_f + nodes.log_weight, vae.latent_dim).weights
+        mean, covariance = _moments(nodes.u, weights)
+        covariance += COARSEST**2 / 12 * np.eye(vae.latent_dim)
+        if np.abs(nodes.u[log_f.argmax()]).max() > half - COARSEST:
+            covariance = 2 * np.eye(vae.latent_dim)  # the mass is further out: go there, and do not shrink on the way
+        scales = np.linalg.eigvalsh(covariance)
+        if np.abs(mean).max() > 0.3 or scales[0] < 0.6 or scales[-1] > 1.7:
+            frame = frame.moved(mean, covariance)
+        elif _outermost(nodes, log_f, half) > 1e-12:
+            half *= 4 / 3
+        else:
+            return Settled(frame, half, nodes, log_f, points)
+    return None
+
+
+def _log_sum(nodes: Nodes, log_f: NDArray) -> float:
+    """log sum exp(log_weight + log_f)."""
+    terms = nodes.log_weight + log_f
+    largest = terms.max()
+    return float(largest + np.log(np.exp(terms - largest).sum()))
+
+
+def _outermost(nodes: Nodes, log_f: NDArray, half: float) -> float:
+    """The share of the integral in the outermost layer of the box: about what lies outside, or more."""
+    edge = np.abs(nodes.u).max(axis=1) > half - COARSEST
+    return float(np.exp(nodes.log_weight[edge] + log_f[edge] - _log_sum(nodes, log_f)).sum())
+
+
+def _elbo_integral(vae: VAE, x: NDArray, q: Gaussian, tolerance: float, max_points: int) -> Refined:
+    """E_q [log p(x, z) - log q(z)]."""
+    rule, region = _rule(vae), Region(FRAME_BOX, ball=True)
+    frame = Frame.of(q.mu, np.diag(np.exp(q.logvar)))
+    last, before, error, points, level = np.nan, np.nan, np.inf, 0, 0
+    while error > max(tolerance, ROUNDING * abs(last)):
+        nodes = rule.nodes(level, frame, region, max_points - points)
+        if nodes is None:
+            break
+        log_q = -0.5 * (np.square(nodes.u).sum(axis=1) + vae.latent_dim * LOG_2_PI) - frame.log_volume
+        log_f = _log_joint(vae, x[None], frame.points(nodes.u))[0]
+        weights = np.exp(nodes.log_weight + log_q + frame.log_volume)
+        value = float(weights @ (log_f - log_q) / weights.sum())  # the weights sum to 1, to rounding
+        before, last = last, value
+        points, level = points + len(nodes.u), level + 1
+        error = 2 * abs(last - before) if level > 1 else np.inf
+        if not np.isfinite(value):
+            break
+    return Refined(last, before if level > 1 else last, float(error), points)

@@ -1,0 +1,336 @@
+"""Integration over z: exact where the answer is known, consistent where it is not, and honest where it is hard."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import scratchvae as sv
+from scratchvae.evidence import quadrature
+from scratchvae.evidence.exact import LinearGaussian
+from scratchvae.evidence.quadrature import Frame, Quadrature, Region, integrate, line_kinks, posterior_on_grid
+from scratchvae.reference.gaussian import kl_to_prior_forward
+from tests.cases import build, linear_gaussian
+
+BAR = 1e-10  # nats
+KINKED = {"activation": "relu", "hidden": (3,)}
+
+
+def with_variance(vae: sv.VAE, variance: float) -> sv.VAE:
+    vae.parameters["likelihood.logvar"][...] = np.log(variance)
+    return vae
+
+
+def log_evidence_by_brute_force(vae: sv.VAE, x: NDArray, half: float, count: int = 400_001) -> NDArray:
+    """log p(x) for Z = 1, by the trapezoidal rule on a very fine grid."""
+    z, spacing = np.linspace(-half, half, count, retstep=True)
+    log_joint = vae.log_joint(x, np.broadcast_to(z[:, None], (len(x), count, 1)))
+    return np.logaddexp.reduce(log_joint, axis=1) + np.log(spacing)
+
+
+# --- against closed forms ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("orthogonal", [True, False])
+def test_on_the_linear_gaussian_model_every_number_is_exact(orthogonal):
+    vae, x, log_evidence = linear_gaussian(orthogonal=orthogonal)
+    vae.parameters["encoder.head.weight"][...] *= 0.9  # so that q is not the posterior
+    got, exact, q = integrate(vae, x), LinearGaussian.from_vae(vae), vae.encode(x)
+    assert got.converged.all()
+    np.testing.assert_allclose(got.log_evidence, log_evidence, rtol=0, atol=BAR)
+    np.testing.assert_allclose(got.elbo, exact.elbo(x, q), rtol=0, atol=BAR)
+    np.testing.assert_allclose(got.kl_to_posterior, exact.kl_to_posterior(x, q), rtol=0, atol=BAR)
+    np.testing.assert_allclose(got.posterior_mean, exact.posterior(x).mean, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(got.posterior_covariance - exact.posterior(x).covariance, 0, atol=1e-8)
+
+
+@pytest.mark.parametrize("latent_dim", [1, 2, 3])
+@pytest.mark.parametrize("variance", [1e-2, 1e-7])
+def test_a_posterior_much_sharper_than_the_first_lattice_is_found(latent_dim, variance):
+    vae, _, _ = build(latent_dim=latent_dim, hidden=(), likelihood="gaussian-learned")
+    vae = with_variance(vae, variance)
+    x = vae.decode(np.random.default_rng(0).normal(size=(3, latent_dim))) + np.sqrt(variance)
+    got = integrate(vae, x, tolerance=1e-9)  # a thousand standard deviations of q away, the ELBO itself is -1e7
+    np.testing.assert_allclose(got.log_evidence, LinearGaussian.from_vae(vae).log_evidence(x), rtol=0, atol=1e-9)
+
+
+def test_a_posterior_outside_the_first_lattice_is_found():
+    vae, _, _ = build(latent_dim=2, hidden=(), likelihood="gaussian-learned")
+    vae = with_variance(vae, 1e-3)
+    x = vae.decode(np.array([[25.0, -14.0], [3.0, 31.0]]))
+    got = integrate(vae, x)
+    np.testing.assert_allclose(got.log_evidence, LinearGaussian.from_vae(vae).log_evidence(x), rtol=1e-12, atol=BAR)
+
+
+def test_a_posterior_that_is_the_prior_gives_its_moments_and_no_kl():
+    vae, x, _ = build(latent_dim=2, rows=2)
+    vae.parameters["decoder.0.weight"][...] = 0
+    vae.parameters["encoder.head.weight"][...] = 0
+    vae.parameters["encoder.head.bias"][...] = 0
+    got = integrate(vae, x)
+    np.testing.assert_allclose(got.posterior_mean, 0, atol=1e-10)
+    np.testing.assert_allclose(got.posterior_covariance, np.tile(np.eye(2), (2, 1, 1)), atol=1e-10)
+    np.testing.assert_allclose(got.kl_to_posterior, 0, atol=BAR)
+    np.testing.assert_allclose(got.elbo, got.log_evidence, rtol=0, atol=BAR)
+
+
+# --- the identity, for any decoder ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"latent_dim": 1},
+        {"latent_dim": 1, "likelihood": "gaussian-learned-diagonal", "activation": "sigmoid"},
+        {"latent_dim": 1, "activation": "relu", "hidden": (8,)},
+        {"latent_dim": 1, "activation": "relu", "hidden": (6, 5)},
+        {"latent_dim": 2},
+        {"latent_dim": 2, "likelihood": "gaussian", "activation": "softplus"},
+        {"latent_dim": 2, "hidden": (4, 3)},
+        {"latent_dim": 2, **KINKED},
+        {"latent_dim": 3, "activation": "sigmoid", "rows": 1},
+    ],
+    ids=str,
+)
+def test_log_evidence_is_elbo_plus_kl_to_the_posterior(arguments):
+    vae, x, _ = build(**arguments)
+    got = integrate(vae, x)
+    assert got.converged.all()
+    assert np.abs(got.residual).max() <= BAR
+    assert (got.error <= BAR).all()
+    assert (got.error >= np.abs(got.residual)).all()
+    assert (got.kl_to_posterior > 0).all()
+
+
+def test_the_elbo_agrees_with_the_closed_form_of_its_kl_and_with_sampling():
+    vae, x, _ = build(latent_dim=2)
+    q, got = vae.encode(x), integrate(vae, x)
+    eps = np.random.default_rng(0).normal(size=(len(x), 100_000, 2))
+    z = q.mu[:, None] + np.exp(q.logvar / 2)[:, None] * eps
+    log_likelihood = vae.log_joint(x, z) + 0.5 * np.square(z).sum(axis=2) + np.log(2 * np.pi)
+    error = log_likelihood.std(axis=1) / np.sqrt(eps.shape[1])
+    want = log_likelihood.mean(axis=1) - kl_to_prior_forward(*q)[0]
+    assert (np.abs(got.elbo - want) < 5 * error).all()
+
+
+@pytest.mark.parametrize("latent_dim", [1, 2])
+def test_moving_the_encoder_leaves_log_p_x_where_it_is(latent_dim):
+    vae, x, _ = build(latent_dim=latent_dim)
+    before = integrate(vae, x)
+    for name in ("encoder.0.weight", "encoder.head.weight", "encoder.head.bias"):
+        vae.parameters[name][...] *= 0.7
+    after = integrate(vae, x)
+    assert np.abs(after.log_evidence - before.log_evidence).max() <= BAR
+    assert (np.abs(after.elbo - before.elbo) > 1e-3).all(), "the ELBO does move"
+    vae.parameters["decoder.head.bias"][...] += 0.1
+    assert (np.abs(integrate(vae, x).log_evidence - before.log_evidence) > 1e-3).all(), "and theta moves log p(x)"
+
+
+def test_probabilities_of_all_binary_vectors_sum_to_one():
+    vae, _, _ = build(data_dim=4, latent_dim=1)
+    x = np.array(np.meshgrid(*[[0.0, 1.0]] * 4)).reshape(4, -1).T
+    np.testing.assert_allclose(np.exp(integrate(vae, x).log_evidence).sum(), 1, rtol=1e-10)
+
+
+def test_sampling_agrees():
+    vae, x, _ = build(latent_dim=2)
+    estimate = sv.log_evidence(vae, x, num_samples=20_000)
+    assert (np.abs(estimate.log_evidence - integrate(vae, x).log_evidence) < 5 * estimate.standard_error).all()
+
+
+def test_examples_are_integrated_alike_in_any_number_of_rows():
+    vae, x, _ = build(latent_dim=1, rows=40)
+    whole, part = integrate(vae, x), integrate(vae, x[35:])
+    np.testing.assert_allclose(whole.log_evidence[35:], part.log_evidence, rtol=0, atol=BAR)
+
+
+# --- shapes that are hard ---------------------------------------------------------------------------------------------
+
+
+def two_sided(variance: float) -> tuple[sv.VAE, NDArray]:
+    """x = |z|, nearly, seen with little noise: p(z|x) has two narrow modes."""
+    vae = sv.VAE(1, 1, (2,), "gaussian-learned", "softplus", "float64", "reference")
+    vae.parameters["decoder.0.weight"][...] = [[4.0, -4.0]]
+    vae.parameters["decoder.head.weight"][...] = 0.25
+    return with_variance(vae, variance), np.array([[1.3], [0.9]])
+
+
+@pytest.mark.parametrize("variance", [1e-2, 1e-4, 1e-6])
+def test_both_of_two_narrow_modes_are_counted(variance):
+    vae, x = two_sided(variance)
+    got = integrate(vae, x)
+    want = log_evidence_by_brute_force(vae, x, half=4)
+    np.testing.assert_allclose(got.log_evidence, want, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(got.posterior_mean, 0, atol=1e-6)
+    assert (got.posterior_covariance[:, 0, 0] > 0.5).all(), "the spread is between the modes"
+
+
+def test_a_sharp_core_with_a_wide_tail_is_covered():
+    vae = sv.VAE(1, 1, (2,), "gaussian-learned", "tanh", "float64", "reference")
+    vae.parameters["decoder.0.weight"][...] = [[30.0, 30.0]]  # a bump at 0, flat elsewhere: the tail is the prior's
+    vae.parameters["decoder.0.bias"][...] = [1.0, -1.0]
+    vae.parameters["decoder.head.weight"][...] = [[1.0], [-1.0]]
+    vae, x = with_variance(vae, 0.2), np.array([[1.5], [1.0]])
+    np.testing.assert_allclose(
+        integrate(vae, x).log_evidence, log_evidence_by_brute_force(vae, x, half=9), rtol=0, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("hidden", [(5,), (4, 3)])
+def test_the_kinks_on_a_line_are_where_the_slope_changes(hidden):
+    vae, _, _ = build(latent_dim=2, hidden=hidden, activation="relu")
+    origin, direction = np.array([[0.3, -0.2]]), np.array([0.8, 0.6])
+    t, units = line_kinks(vae, origin, direction, half=6.0)
+    assert (np.diff(t) >= 0).all()
+    assert t[0, 0] == -6
+    assert t[0, -1] == 6
+    assert (units >= 0).sum() >= 2
+    inside = np.linspace(t[0, :-1], t[0, 1:], 7)  # (7, pieces)
+    out, _ = vae.ops.network_forward((origin + inside.T.reshape(-1, 1) * direction), vae._decoder)
+    bend = np.diff(out.reshape(-1, 7, vae.data_dim), n=2, axis=1)
+    assert np.abs(bend).max() < 1e-12, "straight between kinks"
+
+
+def test_a_kinked_integrand_in_two_dimensions_agrees_with_a_lattice_to_the_lattices_precision():
+    vae, x, _ = build(latent_dim=2, rows=1, **KINKED)
+    axis, spacing = np.linspace(-8, 8, 601, retstep=True)
+    z = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
+    log_joint = np.concatenate([vae.log_joint(row[None], z[None]) for row in x])
+    lattice = np.logaddexp.reduce(log_joint, axis=1) + 2 * np.log(spacing)
+    np.testing.assert_allclose(integrate(vae, x).log_evidence, lattice, rtol=0, atol=1e-6)
+
+
+def test_a_unit_that_the_decoder_ignores_does_not_matter():
+    vae, x, _ = build(latent_dim=2, rows=2, **KINKED)
+    vae.parameters["decoder.0.weight"][1] = 0
+    alone = sv.VAE(5, 1, (3,), "bernoulli", "relu", "float64", "reference")
+    for name in ("decoder.0.bias", "decoder.head.weight", "decoder.head.bias"):
+        alone.parameters[name][...] = vae.parameters[name]
+    alone.parameters["decoder.0.weight"][0] = vae.parameters["decoder.0.weight"][0]
+    got = integrate(vae, x)
+    assert got.converged.all()
+    np.testing.assert_allclose(got.log_evidence, integrate(alone, x).log_evidence, rtol=0, atol=BAR)
+
+
+# --- honesty ----------------------------------------------------------------------------------------------------------
+
+
+def test_with_too_few_points_it_says_so_and_its_error_estimate_holds():
+    vae, x, _ = build(latent_dim=2)
+    exact = integrate(vae, x)
+    for max_points in (1500, 3000, 6000, 12_000):
+        got = integrate(vae, x, max_points=max_points)
+        wrong = np.abs(np.stack([a - b for a, b in zip(got[:3], exact[:3], strict=True)]))
+        assert (wrong <= got.error + BAR).all()
+        assert (got.converged == (got.error <= BAR)).all()
+    assert not integrate(vae, x, max_points=1500).converged.any()
+    assert np.isinf(integrate(vae, x, max_points=10).error).all()
+
+
+def test_a_model_that_is_not_a_number_has_no_answer_and_says_so():
+    vae, x, _ = build(latent_dim=1)
+    vae.parameters["decoder.head.bias"][0] = np.nan
+    got = integrate(vae, x)
+    assert np.isnan(got.log_evidence).all()
+    assert np.isinf(got.error).all()
+    assert not got.converged.any()
+
+
+def test_a_wrong_rule_is_noticed(monkeypatch):
+    """A control that must fail: the second rule's weights are 1 part in a million off."""
+    vae, x, _ = build(latent_dim=1)
+    right = quadrature.Trapezoid.nodes
+
+    def wrong(self, level, frame, region, limit):
+        nodes = right(self, level, frame, region, limit)
+        return nodes and nodes._replace(log_weight=nodes.log_weight + 1e-6 * level)
+
+    monkeypatch.setattr(quadrature.Trapezoid, "nodes", wrong)
+    got = integrate(vae, x, max_points=20_000)
+    assert not got.converged.any()
+    assert (got.error > 1e-7).all()
+
+
+def test_float32_models_on_either_engine_are_integrated_in_float64(engine):
+    vae, x, _ = build(latent_dim=2, dtype="float32", engine=engine, rows=2)
+    got = sv.log_evidence(vae, x, method="quadrature")
+    assert got.log_evidence.dtype == np.float64
+    assert (got.standard_error <= BAR).all()
+    assert np.isinf(got.effective_sample_size).all()
+
+
+@pytest.mark.parametrize(
+    ("latent_dim", "asked", "message"),
+    [
+        (4, {}, "latent_dim is 4; quadrature is for at most 3"),
+        (2, {"tolerance": 0.0}, "tolerance is 0.0"),
+        (2, {"max_points": 0}, "max_points is 0"),
+    ],
+)
+def test_what_cannot_be_integrated_is_refused(latent_dim, asked, message):
+    vae, x, _ = build(latent_dim=latent_dim)
+    with pytest.raises(ValueError, match=message):
+        integrate(vae, x, **asked)
+
+
+# --- pieces -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_frame_gives_the_posterior_mean_zero_and_covariance_one():
+    covariance = np.array([[2.0, 0.9], [0.9, 0.5]])
+    frame = Frame.of(np.array([1.0, -3.0]), covariance)
+    np.testing.assert_allclose(frame.axes @ frame.axes.T, covariance, rtol=1e-13)
+    np.testing.assert_allclose(np.exp(2 * frame.log_volume), np.linalg.det(covariance), rtol=1e-12)
+    same = frame.moved(np.zeros(2), np.eye(2))
+    np.testing.assert_allclose(same.axes @ same.axes.T, covariance, rtol=1e-12)
+
+
+def test_a_region_holds_its_points_and_their_surroundings_and_not_the_rest():
+    u = np.array([[0.1, 0.2], [2.9, -2.9]])
+    region = Region.around(u, half=3.0, size=0.5)
+    assert region.contains(u).all()
+    assert region.contains(u + 0.4 * np.array([1, -1])).all()
+    assert not region.contains(np.array([[-2.0, 2.0]])).any()
+
+
+def test_the_posterior_on_a_grid_is_bayes_rule_and_integrates_to_one():
+    vae, x, _ = build(latent_dim=2, rows=2)
+    axis = np.linspace(-7, 7, 141)
+    grid = posterior_on_grid(vae, x, (axis, axis[::2]))
+    assert grid.log_density.shape == (2, 141, 71)
+    np.testing.assert_allclose(np.exp(grid.log_density).sum(axis=(1, 2)) * 0.1 * 0.2, 1, rtol=1e-9)
+    z = np.array([[axis[50], axis[60]]] * 2)
+    np.testing.assert_allclose(grid.log_density[:, 50, 30] + grid.log_evidence, vae.log_joint(x, z), rtol=1e-12)
+    weights = np.exp(grid.log_density) * 0.02
+    np.testing.assert_allclose((weights * axis[:, None]).sum(axis=(1, 2)), grid.mean[:, 0], atol=1e-8)
+    assert posterior_on_grid(vae, x).log_density.shape == (2, 101, 101)
+    with pytest.raises(ValueError, match="expected 2 1-D arrays"):
+        posterior_on_grid(vae, x, (axis,))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"latent_dim": 3, "rows": 2},
+        {"latent_dim": 3, "activation": "softplus", "likelihood": "gaussian-learned", "rows": 2},
+        {"latent_dim": 2, "activation": "relu", "hidden": (8,), "rows": 2},
+    ],
+    ids=str,
+)
+def test_the_identity_holds_where_it_takes_millions_of_points(arguments):
+    vae, x, _ = build(data_dim=6, **arguments)
+    got: Quadrature = integrate(vae, x, max_points=1 << 22)
+    assert got.converged.all()
+    assert np.abs(got.residual).max() <= BAR
+
+
+@pytest.mark.slow
+def test_the_identity_holds_for_every_digit_of_a_trained_model(digits):
+    train, held_out = digits
+    vae = sv.VAE(64, 2, (64,), activation="tanh", engine="compiled")
+    sv.fit(vae, train, epochs=30, progress=False)
+    x = (held_out > 0.5).astype(float)
+    got = integrate(vae, x)
+    assert got.converged.all()
+    assert np.abs(got.residual).max() <= BAR
+    assert (got.kl_to_posterior > -BAR).all()
