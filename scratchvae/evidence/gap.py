@@ -1,0 +1,266 @@
+"""The inference gap log p(x) - ELBO, and whose fault it is.
+
+    log p(x) - L[q] = (log p(x) - L[q*]) + (L[q*] - L[q])        L[q] = E_q [log p(x, z) - log q(z)], the ELBO of any q
+                      approximation gap     amortization gap
+
+q is the encoder's Gaussian and q* the best diagonal Gaussian for this one x, found by moving mu and logvar uphill with
+the decoder frozen: the variational inference of the textbook, one optimisation for each example. What q* cannot close
+is the price of the family, the rest is the price of having one encoder for all examples. Both parts are at least 0.
+
+Shapes: B examples, K samples per example, Z latent dimensions. All in nats.
+Source: Cremer, Li, Duvenaud 2018, "Inference suboptimality in variational autoencoders", equations 4 and 5.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scratchvae.evidence.annealed import row_blocks
+from scratchvae.evidence.estimate import log_evidence as estimate_log_evidence
+from scratchvae.evidence.importance import Evidence, importance_log_weights
+from scratchvae.reference.random import Stream
+from scratchvae.vae import VAE, Gaussian, _positive, _seed
+
+EVALUATION_SAMPLES = 64  # samples of an example drawn under one address, in pairs of opposite noise
+SEARCH_STEP, CHOICE_STEP, EVALUATION_STEP = 1 << 30, 2 << 30, 3 << 30  # addresses in Stream.EVIDENCE of no one else
+
+
+class GapErrors(NamedTuple):
+    """Standard errors of the entries of `Gap` with the same names, each (B,)."""
+
+    log_evidence: NDArray
+    elbo: NDArray
+    best_elbo: NDArray
+    inference_gap: NDArray
+    approximation_gap: NDArray
+    amortization_gap: NDArray
+
+
+@dataclass(frozen=True)
+class Gap:
+    """log p(x), both bounds and the differences between them, of every example, in nats. Higher is better.
+
+    inference_gap = log_evidence - elbo = approximation_gap + amortization_gap.
+    """
+
+    log_evidence: NDArray  # (B,): log p(x)
+    elbo: NDArray  # (B,): L[q], of the encoder's q
+    best_elbo: NDArray  # (B,): L[q*]
+    standard_error: GapErrors
+    best: Gaussian  # q*: mu, logvar (B, Z)
+
+    @property
+    def inference_gap(self) -> NDArray:
+        """log p(x) - L[q], (B,)."""
+        return self.log_evidence - self.elbo
+
+    @property
+    def approximation_gap(self) -> NDArray:
+        """log p(x) - L[q*], (B,): what no diagonal Gaussian can do."""
+        return self.log_evidence - self.best_elbo
+
+    @property
+    def amortization_gap(self) -> NDArray:
+        """L[q*] - L[q], (B,): what the encoder does not do."""
+        return self.best_elbo - self.elbo
+
+    def __str__(self) -> str:
+        lines = [f"means over {len(self.elbo)} examples, with the error of the estimates"]
+        for name, error in self.standard_error._asdict().items():
+            sampling = float(np.sqrt(np.square(error).sum()) / error.size)
+            lines.append(f"{name.replace('_', ' '):18} {getattr(self, name).mean():12.4f} ± {sampling:.4f} nats")
+        return "\n".join(lines)
+
+
+def inference_gap(
+    vae: VAE,
+    x: NDArray,
+    method: str = "importance",
+    num_samples: int = 5000,
+    seed: int = 0,
+    num_steps: int = 800,
+    **options: Any,
+) -> Gap:
+    """Split log p(x) - ELBO of every example into approximation and amortization gap.
+
+    Formula   L[q] ~ 1/K sum_k [log p(x, z_k) - log q(z_k)], z_k ~ q, on noise of its own and the same noise for q and
+              q*. Its variance vanishes as q becomes the posterior, unlike that of log p(x|z) minus the exact KL.
+              q itself is a candidate for q*: where the search found nothing better it is kept, and the amortization
+              gap is 0. Which is better is decided on noise of its own, because the larger of two noisy numbers is too
+              large on average. So all estimates are unbiased, and a part is negative only within its error
+    Takes     x (B, D); method and options: where log p(x) comes from, as `log_evidence`, whose estimates are themselves
+              below log p(x) in expectation unless exact; num_samples: for log p(x), and for L[q] rounded up to a
+              multiple of 64; seed; num_steps: of `best_posterior`
+    Returns   Gap, each (B,). Errors of a difference between log p(x) and L count them as independent
+    Raises    ValueError for bad input, or a method that the model cannot take
+    Source    Cremer, Li, Duvenaud 2018, equations 4 and 5
+    """
+    _positive("num_samples", num_samples)
+    evidence = estimate_log_evidence(vae, x, method, num_samples, seed, **options)
+    best = best_posterior(vae, x, num_steps=num_steps, seed=seed)
+    x = vae._batch(x)
+    best_head = np.concatenate(best, axis=1)
+    parts = [
+        _compare(vae, x[rows], best_head[rows], rows, num_samples, seed)
+        for rows in row_blocks(vae, len(x), EVALUATION_SAMPLES)
+    ]
+    return _gap(evidence, Comparison(*(np.concatenate(column) for column in zip(*parts, strict=True))))
+
+
+# --- the best q of one example ----------------------------------------------------------------------------------------
+
+
+def best_posterior(
+    vae: VAE,
+    x: NDArray,
+    num_samples: int = 32,
+    num_steps: int = 800,
+    learning_rate: float = 0.1,
+    seed: int = 0,
+) -> Gaussian:
+    """The diagonal Gaussian with the largest ELBO for each x, the decoder frozen: inference without an encoder.
+
+    Formula   maximise 1/K sum_k log p(x | mu + exp(logvar / 2) eps_k) - KL(N(mu, exp(logvar)) || N(0, I)) by Adam, from
+              the encoder's mu and logvar, with new noise at every step and a rate that falls linearly to 0. The answer
+              is the mean of the second half of the path, where the noise of its steps averages out: with one noise for
+              all steps q* would fit that noise. Noise comes in pairs eps, -eps: what is linear in it cancels exactly
+    Takes     x (B, D); num_samples K (an odd one is rounded up); num_steps; learning_rate of the first step; seed
+    Returns   mu, logvar (B, Z). A row depends on its number, not on its neighbours
+    Raises    ValueError for bad input
+    Source    Cremer, Li, Duvenaud 2018, section 5.2; the mean of a path: Polyak, Juditsky 1992
+    """
+    _positive("num_samples", num_samples)
+    _positive("num_steps", num_steps)
+    if not (np.isfinite(learning_rate) and learning_rate > 0):
+        raise ValueError(f"learning_rate is {learning_rate}; expected a positive number")
+    search = Search(vae, -(-num_samples // 2), num_steps, learning_rate, _seed(seed))
+    x = vae._batch(x)
+    head = np.concatenate([search.best_head(x[rows], rows) for rows in row_blocks(vae, len(x), 2 * search.num_pairs)])
+    return _gaussian(head)
+
+
+@dataclass(frozen=True)
+class Search:
+    """How q* is looked for."""
+
+    vae: VAE
+    num_pairs: int
+    num_steps: int
+    learning_rate: float
+    seed: int
+
+    def best_head(self, x: NDArray, rows: NDArray) -> NDArray:
+        """mu and logvar side by side (B, 2 Z): the mean of the second half of Adam's path on loss = -L."""
+        head = self.vae.ops.network_forward(x, self.vae._encoder)[0].copy()
+        flat = head.reshape(-1)  # one vector for all examples: no sum of Adam's goes over its elements
+        first, second = np.zeros_like(flat), np.zeros_like(flat)
+        total = np.zeros(head.shape)
+        for step in range(1, self.num_steps + 1):
+            eps = opposite_normals(self.vae, self.seed, SEARCH_STEP + step, rows, self.num_pairs)
+            _, dhead = elbo_and_gradient(self.vae, x, head, eps)
+            rate = self.learning_rate * (1 - (step - 1) / self.num_steps)
+            self.vae.ops.adam_update(flat, -dhead.reshape(-1), first, second, step, rate)
+            if step > self.num_steps // 2:
+                total += head
+        return (total / (self.num_steps - self.num_steps // 2)).astype(head.dtype)
+
+
+def elbo_and_gradient(vae: VAE, x: NDArray, head: NDArray, eps: NDArray) -> tuple[NDArray, NDArray]:
+    """The ELBO of each example and its gradient for mu and logvar, the encoder left out.
+
+    Forward   z, kl = posterior(head, eps)        L_b = 1/K sum_k log p(x_b | decoder(z_bk)) - kl_b
+    Gives     d L_b / d head_b, through the draw and through the KL
+    Takes     x (B, D); head: mu and logvar side by side (B, 2 Z); eps (B, K, Z)
+    Returns   L (B,), dhead (B, 2 Z)
+    """
+    ops = vae.ops
+    rows, samples, latent = eps.shape
+    z, kl, posterior = ops.posterior_forward(head, eps)
+    out, decoder = ops.network_forward(z.reshape(rows * samples, latent), vae._decoder)
+    out = out.reshape(rows, samples, vae.data_dim)
+    log_likelihood, likelihood = vae.likelihood.forward(ops, x, out, vae.parameters)
+
+    dlog_likelihood = np.full((rows, samples), 1 / samples, head.dtype)  # L is a mean over samples
+    dout, _ = vae.likelihood.backward(ops, dlog_likelihood, likelihood)
+    dz, _ = ops.network_backward(dout.reshape(rows * samples, vae.data_dim), decoder, vae._decoder)
+    dhead = ops.posterior_backward(dz.reshape(eps.shape), np.full(rows, -1, head.dtype), posterior)
+    return log_likelihood.mean(axis=1) - kl, dhead
+
+
+def opposite_normals(vae: VAE, seed: int, step: int, rows: NDArray, pairs: int) -> NDArray:
+    """Standard normal noise and its opposite (B, 2 pairs, Z)."""
+    eps = vae.ops.normals(seed, Stream.EVIDENCE, step, rows, pairs * vae.latent_dim)
+    eps = eps.reshape(len(rows), pairs, vae.latent_dim).astype(vae.dtype, copy=False)
+    return np.concatenate([eps, -eps], axis=1)
+
+
+# --- both bounds, on the same noise -----------------------------------------------------------------------------------
+
+
+class Comparison(NamedTuple):
+    """L[q] and L[q*] of each example with their errors, and the q* that was chosen."""
+
+    elbo: NDArray  # (B,)
+    best_elbo: NDArray  # (B,)
+    elbo_error: NDArray  # (B,)
+    best_elbo_error: NDArray  # (B,)
+    difference_error: NDArray  # (B,): of best_elbo - elbo, smaller than either, for both see the same noise
+    best_head: NDArray  # (B, 2 Z): its mu and logvar
+
+
+def _compare(vae: VAE, x: NDArray, found: NDArray, rows: NDArray, num_samples: int, seed: int) -> Comparison:
+    """Choose between the encoder's head and the one found (B, 2 Z), then evaluate the encoder's and the chosen one."""
+    head, _ = vae.ops.network_forward(x, vae._encoder)
+    of_q, of_found = _log_weights(vae, x, (head, found), rows, CHOICE_STEP, num_samples, seed)
+    better = of_found.mean(axis=1) > of_q.mean(axis=1)
+    best = np.where(better[:, None], found, head)
+    of_q, of_best = _log_weights(vae, x, (head, best), rows, EVALUATION_STEP, num_samples, seed)
+    return Comparison(
+        elbo=of_q.mean(axis=1),
+        best_elbo=of_best.mean(axis=1),
+        elbo_error=_error(of_q),
+        best_elbo_error=_error(of_best),
+        difference_error=_error(of_best - of_q),
+        best_head=best,
+    )
+
+
+def _log_weights(
+    vae: VAE, x: NDArray, heads: tuple[NDArray, NDArray], rows: NDArray, step: int, num_samples: int, seed: int
+) -> tuple[NDArray, NDArray]:
+    """log p(x, z) - log q(z) under two heads with the same noise, each (B, at least num_samples / 2), float64.
+
+    A column is the mean over a pair of opposite noise: one observation, for its halves are not independent.
+    """
+    pairs = EVALUATION_SAMPLES // 2
+    columns: tuple[list[NDArray], list[NDArray]] = ([], [])
+    for block in range(-(-num_samples // EVALUATION_SAMPLES)):
+        eps = opposite_normals(vae, seed, step + block, rows, pairs)
+        for column, head in zip(columns, heads, strict=True):
+            weights = importance_log_weights(vae, x, head, eps).astype(np.float64)
+            column.append(0.5 * (weights[:, :pairs] + weights[:, pairs:]))
+    return np.concatenate(columns[0], axis=1), np.concatenate(columns[1], axis=1)
+
+
+def _error(values: NDArray) -> NDArray:
+    """Standard error of the mean over the last axis."""
+    return values.std(axis=1, ddof=1) / np.sqrt(values.shape[1])
+
+
+def _gap(evidence: Evidence, compared: Comparison) -> Gap:
+    errors = GapErrors(
+        log_evidence=evidence.standard_error,
+        elbo=compared.elbo_error,
+        best_elbo=compared.best_elbo_error,
+        inference_gap=np.hypot(evidence.standard_error, compared.elbo_error),
+        approximation_gap=np.hypot(evidence.standard_error, compared.best_elbo_error),
+        amortization_gap=compared.difference_error,
+    )
+    return Gap(evidence.log_evidence, compared.elbo, compared.best_elbo, errors, _gaussian(compared.best_head))
+
+
+def _gaussian(head: NDArray) -> Gaussian:
+    mu, logvar = np.split(head, 2, axis=1)
+    return Gaussian(mu.copy(), logvar.copy())

@@ -1,0 +1,207 @@
+"""The gap and its two parts: against closed forms, and the order of all bounds on a trained model."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import scratchvae as sv
+from scratchvae.evidence import gap as gap_module
+from scratchvae.evidence.exact import LinearGaussian
+from scratchvae.evidence.gap import Gap, best_posterior, elbo_and_gradient, inference_gap, opposite_normals
+from tests.cases import ACTIVATION_NAMES, LIKELIHOOD_NAMES, build, linear_gaussian
+
+
+def spoiled_linear_gaussian(rows: int = 12) -> tuple[sv.VAE, NDArray, LinearGaussian]:
+    """A linear-Gaussian model whose encoder is off in every mean and variance, and columns that are not orthogonal."""
+    vae, x, _ = linear_gaussian(orthogonal=False, rows=rows)
+    rng = np.random.default_rng(1)
+    for name in ("encoder.head.weight", "encoder.head.bias"):
+        vae.parameters[name][...] += 0.1 * rng.normal(size=vae.parameters[name].shape)
+    return vae, x, LinearGaussian.from_vae(vae)
+
+
+# --- the gradient -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOOD_NAMES)
+@pytest.mark.parametrize("activation", ACTIVATION_NAMES)
+def test_the_gradient_of_the_elbo_for_mu_and_logvar_is_its_complex_step(likelihood, activation):
+    vae, x, eps = build(likelihood=likelihood, activation=activation, samples=3)
+    head = np.random.default_rng(1).normal(size=(3, 4))
+    complex_vae = vae.with_parameters(vae.parameters.astype(np.complex128))
+    _, gradient = elbo_and_gradient(vae, x, head, eps)
+    numeric = np.empty_like(head)
+    for j in range(4):
+        moved = head.astype(np.complex128)
+        moved[:, j] += 1e-30j
+        numeric[:, j] = elbo_and_gradient(complex_vae, x, moved, eps)[0].imag / 1e-30
+    assert np.linalg.norm(gradient - numeric) <= 1e-13 * np.linalg.norm(numeric)
+
+
+def test_the_elbo_of_the_encoders_own_head_is_the_models():
+    vae, x, eps = build(samples=3)
+    got, _ = elbo_and_gradient(vae, x, np.concatenate(vae.encode(x), axis=1), eps)
+    np.testing.assert_allclose(got, vae.elbo(x, eps).elbo, rtol=1e-14)
+
+
+# --- closed forms -----------------------------------------------------------------------------------------------------
+
+
+def test_the_best_q_that_is_found_is_the_best_there_is():
+    vae, x, model = spoiled_linear_gaussian()
+    found, best = best_posterior(vae, x), model.best_diagonal(x)
+    lost = model.elbo(x, best) - model.elbo(x, found)
+    assert lost.min() > -1e-12
+    assert lost.max() < 2e-3
+    assert (model.elbo(x, best) - model.elbo(x, vae.encode(x))).min() > 0.01, "the encoder was worse"
+    np.testing.assert_allclose(found.mu, best.mu, atol=0.02)
+    np.testing.assert_allclose(found.logvar, best.logvar, atol=0.05)
+
+
+def test_the_gaps_are_those_of_the_closed_form():
+    vae, x, model = spoiled_linear_gaussian()
+    got = inference_gap(vae, x, "exact")
+    q, best = model.elbo(x, vae.encode(x)), model.elbo(x, model.best_diagonal(x))
+    exact = {
+        "elbo": q,
+        "best_elbo": best,
+        "inference_gap": model.log_evidence(x) - q,
+        "approximation_gap": np.full(len(x), model.gap),
+        "amortization_gap": best - q,
+    }
+    for name, value in exact.items():
+        distance = np.abs(getattr(got, name) - value)
+        assert (distance < 4 * getattr(got.standard_error, name) + 2e-3).all(), name
+        assert getattr(got.standard_error, name).max() < 0.1, name
+
+
+def test_error_bars_of_both_bounds_have_the_right_size():
+    vae, x, model = spoiled_linear_gaussian(rows=60)
+    got = inference_gap(vae, x, "exact", num_samples=640, num_steps=100)
+    exact = {"elbo": model.elbo(x, vae.encode(x)), "best_elbo": model.elbo(x, got.best)}
+    exact["amortization_gap"] = exact["best_elbo"] - exact["elbo"]
+    for name, value in exact.items():
+        error = (getattr(got, name) - value) / getattr(got.standard_error, name)
+        assert 0.7 < np.sqrt(np.mean(error**2)) < 1.3, name
+
+
+def test_where_q_is_the_posterior_there_is_no_gap():
+    vae, x, log_evidence = linear_gaussian()
+    got = inference_gap(vae, x, "exact", num_steps=400)
+    np.testing.assert_allclose(got.elbo, log_evidence, rtol=1e-12)
+    for name in ("amortization_gap", "approximation_gap"):
+        assert np.abs(getattr(got, name)).max() < 2e-3, name
+    np.testing.assert_allclose(got.inference_gap, 0, atol=1e-11)
+
+
+@pytest.mark.parametrize("method", ["importance", "exact", "prior"])
+def test_the_parts_add_up_whatever_log_evidence_comes_from(method):
+    vae, x, _ = spoiled_linear_gaussian(rows=5)
+    got = inference_gap(vae, x, method, num_samples=500, num_steps=50)
+    np.testing.assert_array_equal(got.log_evidence, sv.log_evidence(vae, x, method, 500).log_evidence)
+    np.testing.assert_allclose(got.inference_gap, got.approximation_gap + got.amortization_gap, atol=1e-12)
+    np.testing.assert_allclose(got.inference_gap, got.log_evidence - got.elbo, atol=1e-12)
+
+
+def test_the_encoders_q_is_kept_where_the_search_finds_nothing_better():
+    vae, x, _ = spoiled_linear_gaussian()
+    model = LinearGaussian.from_vae(vae)
+    kept = gap_module._compare(vae, x, np.full((len(x), 6), 3.0), np.arange(len(x)), 640, 0)  # a q far from all
+    np.testing.assert_array_equal(kept.best_elbo, kept.elbo)
+    np.testing.assert_array_equal(kept.difference_error, 0)
+    np.testing.assert_array_equal(kept.best_head, np.concatenate(vae.encode(x), axis=1))
+    assert (model.elbo(x, vae.encode(x)) > model.elbo(x, sv.Gaussian(*np.full((2, len(x), 3), 3.0)))).all()
+
+
+def test_one_noise_for_all_steps_would_lose_more(monkeypatch):
+    vae, x, model = spoiled_linear_gaussian()
+    best = model.elbo(x, model.best_diagonal(x))
+    lost = (best - model.elbo(x, best_posterior(vae, x))).mean()
+    monkeypatch.setattr(
+        gap_module, "opposite_normals", lambda vae, seed, step, *rest: opposite_normals(vae, 0, 1, *rest)
+    )
+    assert (best - model.elbo(x, best_posterior(vae, x))).mean() > 5 * lost
+
+
+# --- a trained model, and the order of all bounds ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(digits: tuple[NDArray, NDArray]) -> tuple[sv.VAE, NDArray]:
+    """A model with two latent dimensions after some epochs of the 8x8 digits, and held-out digits, all binary."""
+    train, held_out = ((images > 0.5).astype(np.float64) for images in digits)
+    vae = sv.VAE(64, 2, (32,), activation="tanh", dtype="float64", engine="reference")
+    sv.fit(vae, train, epochs=15, learning_rate=3e-3, progress=False)
+    return vae, held_out
+
+
+def mean_bound(vae: sv.VAE, x: NDArray, num_samples: int, repeats: int = 1) -> NDArray:
+    """L_K of every example, its mean over so many independent draws."""
+    seeds = range(100 * num_samples, 100 * num_samples + repeats)
+    return np.mean([sv.log_evidence(vae, x, num_samples=num_samples, seed=seed).log_evidence for seed in seeds], axis=0)
+
+
+def test_bounds_are_in_order_within_their_standard_errors(trained):
+    vae, x = trained
+    x = x[:60]
+    bounds = [mean_bound(vae, x, k, repeats) for k, repeats in ((1, 20), (5, 20), (50, 5), (5000, 1))]
+    for lower, higher in zip(bounds, bounds[1:], strict=False):
+        difference = higher - lower
+        assert difference.mean() > -2 * difference.std(ddof=1) / np.sqrt(len(x))
+    first = bounds[1] - bounds[0]
+    assert first.mean() > 3 * first.std(ddof=1) / np.sqrt(len(x)), "there is a gap to see"
+
+
+def test_the_trained_models_gap_has_two_parts_that_are_not_negative(trained):
+    vae, x = trained
+    got = inference_gap(vae, x[:30], num_samples=1000, num_steps=150)
+    assert (got.amortization_gap >= -4 * got.standard_error.amortization_gap).all()
+    assert (got.approximation_gap > -4 * got.standard_error.approximation_gap).all()
+    assert got.amortization_gap.mean() > 0.02
+    assert got.approximation_gap.mean() > 0.01
+
+
+# --- what results are a function of -----------------------------------------------------------------------------------
+
+
+def test_a_row_is_split_alike_in_any_number_of_rows():
+    vae, x, _ = build(rows=9, engine="compiled", dtype="float32")
+    whole, part = (inference_gap(vae, rows, num_samples=64, num_steps=20) for rows in (x, x[:4]))
+    for name in ("elbo", "best_elbo", "log_evidence"):
+        np.testing.assert_array_equal(getattr(whole, name)[:4], getattr(part, name))
+    np.testing.assert_array_equal(whole.best.mu[:4], part.best.mu)
+
+
+def test_noise_comes_in_opposite_pairs():
+    eps = opposite_normals(build().vae, 0, 1, np.arange(3), 5)
+    assert eps.shape == (3, 10, 2)
+    np.testing.assert_array_equal(eps[:, :5], -eps[:, 5:])
+
+
+def test_the_gap_prints_the_means_of_all_parts():
+    vae, x, _ = build()
+    text = str(inference_gap(vae, x, num_samples=64, num_steps=5))
+    for name in ("log evidence", "elbo", "best elbo", "inference gap", "approximation gap", "amortization gap"):
+        assert f"\n{name}" in text
+    assert isinstance(inference_gap(vae, x, num_samples=64, num_steps=5), Gap)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"method": "magic"}, "method is 'magic'"),
+        ({"num_samples": 0}, "num_samples is 0"),
+        ({"num_steps": 0}, "num_steps is 0"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_a_gap_that_cannot_be_split_is_refused(asked, message):
+    vae, x, _ = build()
+    with pytest.raises(ValueError, match=message):
+        inference_gap(vae, x, **asked)
+
+
+def test_a_learning_rate_that_is_not_positive_is_refused():
+    vae, x, _ = build()
+    with pytest.raises(ValueError, match="learning_rate is -1"):
+        best_posterior(vae, x, learning_rate=-1)
