@@ -1,13 +1,15 @@
-"""The command line, one file a command: train, evaluate, sample, gradcheck, info.
+"""The command line, one file a command: train, evaluate, explain, sample, gradcheck, audit, info.
 
-    train.py evaluate.py sample.py gradcheck.py info.py     the commands
+    train.py evaluate.py explain.py sample.py gradcheck.py audit.py info.py     the commands
     options.py          the options every command takes
     output.py           what goes to standard output and what to standard error
+    status.py           exit statuses
     run_directory.py    config.json, history.jsonl, model.safetensors, report.html of one run
 
 Exit status: 0 done, 1 a check failed or training diverged, 2 bad input or usage, 130 interrupted.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -16,15 +18,17 @@ import typer
 
 from scratchvae import DivergedError, __version__
 
+from .audit import audit
 from .evaluate import evaluate
 from .gradcheck import gradcheck
 from .info import info
 from .sample import sample
+from .status import BAD_INPUT, FAILED, INTERRUPTED, InterruptionError
 from .train import train
 
 __all__ = ["app", "main"]
 
-FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+TRACEBACK_VARIABLE = "SCRATCHVAE_TRACEBACK"  # set to see where a line about bad input comes from
 
 app = typer.Typer(
     name="scratchvae",
@@ -33,7 +37,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-for command in (train, evaluate, sample, gradcheck, info):
+for command in (train, evaluate, sample, gradcheck, audit, info):
     app.command()(command)
 
 
@@ -59,21 +63,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; what went wrong is one line on standard error, never a traceback."""
     try:
         status = app(args=None if arguments is None else list(arguments), prog_name="scratchvae", standalone_mode=False)
-        return _interrupted() if status == INTERRUPTED else int(status or 0)
-    except (KeyboardInterrupt, typer.Abort) as interruption:
-        return _interrupted(str(interruption))
+    except InterruptionError as interruption:
+        return _report(interruption, INTERRUPTED)
+    except (KeyboardInterrupt, typer.Abort):
+        return _report("interrupted", INTERRUPTED)
     except DivergedError as error:
         return _report(error, FAILED)
     except (ValueError, OSError, MemoryError, ImportError) as error:
+        if os.environ.get(TRACEBACK_VARIABLE):
+            raise
         return _report(error, BAD_INPUT)
     except Exception as error:
         if hasattr(error, "format_message"):  # what typer raises for an unknown option or a value out of range
             return _report(error.format_message(), BAD_INPUT)
         raise
-
-
-def _interrupted(message: str = "") -> int:
-    return _report(message or "interrupted", INTERRUPTED)
+    return _report("interrupted", INTERRUPTED) if status == INTERRUPTED else int(status or 0)
 
 
 def _report(error: BaseException | str, status: int) -> int:

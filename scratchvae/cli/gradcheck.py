@@ -9,13 +9,14 @@ import typer
 from numpy.typing import NDArray
 
 from scratchvae import VAE, GradientRow, check_gradients
+from scratchvae.engine import ENGINES
 from scratchvae.gradcheck import GATES
 from scratchvae.likelihoods import LIKELIHOODS
 from scratchvae.objectives import OBJECTIVES, Objective
 from scratchvae.parameters import ACTIVATION_CODES
 from scratchvae.reference.random import Stream, normals, uniforms
 
-from .options import Engine, Json, Seed, Threads, use_threads
+from .options import Json, Seed, Threads, use_threads
 from .output import Output
 
 DATA_DIM, HIDDEN, LATENT_DIM, EXAMPLES, SAMPLES = 4, (4, 3), 2, 2, 2
@@ -33,6 +34,7 @@ class Case(NamedTuple):
 
 
 class Checked(NamedTuple):
+    engine: str
     case: Case
     row: GradientRow
 
@@ -47,7 +49,10 @@ def gradcheck(
     as_json: Json = False,
     seed: Seed = 0,
     threads: Threads = None,
-    engine: Engine = "compiled",
+    engine: Annotated[
+        str | None,
+        typer.Option(help="Whose gradients: reference or compiled.", show_default="reference; both with --all"),
+    ] = None,
 ) -> None:
     """Check the gradient of every parameter, tensor by tensor, in float64: ||analytic - numeric|| / ||numeric||.
 
@@ -62,28 +67,27 @@ def gradcheck(
     for name in methods:
         if name not in GATES:
             raise ValueError(f"method is {name!r}; expected one of {', '.join(GATES)}")
+    engines = [engine] if engine else list(ENGINES) if every else ["reference"]
+    cases = list(all_cases() if every else few_cases())
     started = time.perf_counter()
     with output.working("checking gradients"):
-        checked = [
-            found for case in (all_cases() if every else few_cases()) for found in check(case, methods, engine, seed)
-        ]
+        checked = [found for name in engines for case in cases for found in check(case, methods, name, seed)]
     seconds = time.perf_counter() - started
     passed = all(found.row.passed for found in checked)
     verdicts = {name: verdict([found for found in checked if found.row.method == name]) for name in methods}
     output.result(_verdict_table(verdicts))
     output.result(_worst_table(checked))
-    output.message(
-        f"{len(checked)} checks of {engine} gradients in {seconds:.1f} s: {'all passed' if passed else 'FAILED'}"
-    )
+    said = "all passed" if passed else "FAILED"
+    output.message(f"{len(checked)} checks of {' and '.join(engines)} gradients in {seconds:.1f} s: {said}")
     output.record(
         {
             "command": "gradcheck",
             "passed": passed,
-            "engine": engine,
+            "engines": engines,
             "seed": seed,
             "seconds": seconds,
             "methods": verdicts,
-            "rows": [found.case._asdict() | found.row._asdict() for found in checked],
+            "rows": [{"engine": f.engine, **f.case._asdict(), **f.row._asdict()} for f in checked],
         }
     )
     if not passed:
@@ -110,7 +114,7 @@ def check(case: Case, methods: Sequence[str], engine: str, seed: int) -> Iterato
     vae, x, eps, objective = model_away_from_kinks(case, engine, seed)
     for method in methods:
         for row in check_gradients(vae, x, eps, objective=objective, method=method):
-            yield Checked(case, row)
+            yield Checked(engine, case, row)
 
 
 def model_away_from_kinks(case: Case, engine: str, seed: int) -> tuple[VAE, NDArray, NDArray, Objective]:
@@ -162,34 +166,35 @@ def verdict(checked: Sequence[Checked]) -> dict[str, Any]:
         "failed": sum(not found.row.passed for found in checked),
         "gate": worst.row.gate,
         "worst": worst.row.error,
-        "worst_at": {**worst.case._asdict(), "parameter": worst.row.parameter},
+        "worst_at": {"engine": worst.engine, **worst.case._asdict(), "parameter": worst.row.parameter},
         "passed": all(found.row.passed for found in checked),
     }
 
 
 def _verdict_table(verdicts: dict[str, dict[str, Any]]) -> Any:
+    from rich import box
     from rich.table import Table
 
-    table = Table("method", title="Gradients, norm-relative error of each tensor", title_justify="left")
+    table = Table(
+        "method", title="Norm-relative error of each tensor's gradient", title_justify="left", box=box.SIMPLE_HEAD
+    )
     for title in ("tensors", "gate", "worst", "failed"):
         table.add_column(title, justify="right")
     for name, found in verdicts.items():
-        table.add_row(
-            name, str(found["tensors"]), f"{found['gate']:.0e}", f"{found['worst']:.1e}", str(found["failed"])
-        )
+        numbers = str(found["tensors"]), f"{found['gate']:.0e}", f"{found['worst']:.1e}", str(found["failed"])
+        table.add_row(name, *numbers)
     return table
 
 
 def _worst_table(checked: Sequence[Checked]) -> Any:
+    from rich import box
     from rich.table import Table
 
-    table = Table(
-        "parameter", "likelihood", "activation", "objective", "method", title="The worst", title_justify="left"
-    )
-    for title in ("error", "gate", "|gradient|"):
+    table = Table("parameter", "model", "method", title="The worst", title_justify="left", box=box.SIMPLE_HEAD)
+    for title in ("error", "gate"):
         table.add_column(title, justify="right")
     table.add_column("")
-    for case, row in sorted(checked, key=lambda found: -found.row.error / found.row.gate)[:WORST]:
+    for engine, case, row in sorted(checked, key=lambda found: -found.row.error / found.row.gate)[:WORST]:
         said = "ok" if row.passed else "FAILED" if row.norm else "FAILED: zero everywhere"
-        table.add_row(row.parameter, *case, row.method, f"{row.error:.1e}", f"{row.gate:.0e}", f"{row.norm:.2g}", said)
+        table.add_row(row.parameter, " ".join((*case, engine)), row.method, f"{row.error:.1e}", f"{row.gate:.0e}", said)
     return table

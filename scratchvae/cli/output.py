@@ -2,13 +2,14 @@
 
 import json
 import math
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-WIDTH_WITHOUT_A_TERMINAL = 140  # a table written to a file or a pipe is not folded
+WIDTH_WITHOUT_A_TERMINAL = 100  # a table written to a file or a pipe is not folded
 
 
 class Output:
@@ -37,7 +38,7 @@ class Output:
         from rich.console import Console
 
         stream = sys.stderr if self.as_json else sys.stdout
-        width = None if stream.isatty() else WIDTH_WITHOUT_A_TERMINAL
+        width = None if stream.isatty() or os.environ.get("COLUMNS") else WIDTH_WITHOUT_A_TERMINAL
         Console(file=stream, width=width, highlight=False, markup=False).print(table)
 
     def note(self, words: str) -> None:

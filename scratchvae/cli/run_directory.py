@@ -15,6 +15,23 @@ from .output import plain
 
 FORMAT = 1
 DEFAULT_PARENT = Path("runs")
+NUMBER, OPTIONAL = (int, float), type(None)
+ENTRIES: dict[str, dict[str, Any]] = {  # what config.json must hold, and of which type
+    "data": {"name": str, "source": str, "data_dir": (str, OPTIONAL), "image_shape": (list, OPTIONAL), "sha256": str},
+    "model": {"data_dim": int, "latent_dim": int, "hidden": list, "likelihood": str, "activation": str, "engine": str},
+    "training": {
+        "objective": str,
+        "samples": int,
+        "beta": NUMBER,
+        "epochs": int,
+        "batch_size": int,
+        "learning_rate": NUMBER,
+        "binarize": str,
+        "allow_grey": bool,
+        "patience": (int, OPTIONAL),
+        "seed": int,
+    },
+}
 
 
 class RunDirectory:
@@ -59,17 +76,21 @@ class RunDirectory:
             config = json.loads(self.config_file.read_text(encoding="utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{self.config_file} is not JSON: {error}") from None
-        if not isinstance(config, dict) or not all(
-            isinstance(config.get(part), dict) for part in ("data", "model", "training")
-        ):
-            raise ValueError(
-                f"{self.config_file} is not the configuration of a run: expected an object with data, model, training"
-            )
+        if not isinstance(config, dict):
+            raise ValueError(f"{self.config_file} is not the configuration of a run: expected a JSON object")
         if config.get("format") != FORMAT:
             raise ValueError(
                 f"{self.config_file} has format {config.get('format')!r}; this version reads format {FORMAT}"
             )
+        self._check_entries(config)
         return config
+
+    def _check_entries(self, config: Mapping[str, Any]) -> None:
+        for part, entries in ENTRIES.items():
+            for name, kinds in entries.items():
+                value = config[part].get(name) if isinstance(config.get(part), dict) else None
+                if not isinstance(value, kinds):
+                    raise ValueError(f"{self.config_file}: {part}.{name} is {value!r}; expected what train wrote there")
 
     def trained_model(self) -> Path:
         """The path of the last complete checkpoint. Raises ValueError if there is none."""

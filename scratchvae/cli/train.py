@@ -1,6 +1,7 @@
 """`scratchvae train`: from data to a run directory with a trained model, its history, its worth and its pictures."""
 
 import hashlib
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +21,8 @@ from scratchvae.report.summary import Summary, summarise
 
 from .options import Engine, Json, Seed, Threads, use_threads
 from .output import Output
-from .run_directory import FORMAT, RunDirectory, new_run, write_whole
+from .run_directory import ENTRIES, FORMAT, RunDirectory, new_run, write_whole
+from .status import InterruptionError
 
 FREE_ON_RESUME = ("epochs",)  # what may change when a run goes on
 FINAL_SAMPLES = 1000  # of the bound on log p(x) in the table at the end
@@ -132,10 +134,17 @@ def train(
     given = {name: value for name, value in context.params.items() if _was_given(context, name)}
     job = _job_to_resume(out, given) if resume else _new_job(out, context.params)
     output.message(_announcement(job))
-    history, seconds = _fit(job)
-    output.message(f"{history.stopped}: {len(history)} epochs, {seconds:.1f} s; measuring the model")
-    summaries = measure(job.vae, job.dataset, job.config["training"]["binarize"], job.config["training"]["seed"])
-    _draw(job, history, summaries)
+    try:
+        history, seconds = _fit(job)
+        output.message(f"{history.stopped}: {len(history)} epochs, {seconds:.1f} s; measuring the model")
+        training = job.config["training"]
+        summaries = measure(job.vae, job.dataset, training["binarize"], training["seed"])
+        _draw(job, history, summaries)
+    except KeyboardInterrupt:
+        raise InterruptionError(f"interrupted; {_kept(job.run)}; {_how_to_go_on(job.run)}") from None
+    except DivergedError as error:
+        output.record({"command": "train", "status": "diverged", "run": job.run.path, "error": str(error)})
+        raise
     _finish(output, job, history, seconds, summaries)
 
 
@@ -148,6 +157,7 @@ class Job(NamedTuple):
     vae: VAE
     objective: Objective
     resumed: bool
+    trained: list[dict[str, Any]]  # epochs of the checkpoint that a resumed run goes on from
 
 
 def _was_given(context: typer.Context, name: str) -> bool:
@@ -161,7 +171,7 @@ def _new_job(out: Path | None, asked: Mapping[str, Any]) -> Job:
     run = new_run(out, Path(dataset.name).stem if asked["data"] else dataset.name)
     config = _configuration(asked, dataset)
     vae, objective = _model_and_objective(config, dataset)
-    return Job(run, config, dataset, vae, objective, resumed=False)
+    return Job(run, config, dataset, vae, objective, resumed=False, trained=[])
 
 
 def _job_to_resume(out: Path | None, given: Mapping[str, Any]) -> Job:
@@ -184,7 +194,9 @@ def _job_to_resume(out: Path | None, given: Mapping[str, Any]) -> Job:
     if fingerprint(dataset) != config["data"]["sha256"]:
         raise ValueError(f"{source} no longer holds the data that {out} was trained on; expected the same values")
     vae, objective = _model_and_objective(config, dataset)
-    return Job(run, config, dataset, vae, objective, resumed=True)
+    started = run.model_file.is_file()  # else it was stopped before its first checkpoint, and starts again
+    trained = checkpoint.load_state(vae, run.model_file)[1].progress["history"] if started else []
+    return Job(run, config, dataset, vae, objective, resumed=True, trained=trained)
 
 
 def _configuration(asked: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
@@ -244,12 +256,18 @@ def fingerprint(dataset: Dataset) -> str:
 def _model_and_objective(config: Mapping[str, Any], dataset: Dataset) -> tuple[VAE, Objective]:
     """The untrained model and its objective. Raises ValueError for an unknown name or data that do not fit."""
     model, training = config["model"], config["training"]
-    vae = VAE(**model, seed=training["seed"])
+    vae = VAE(**{name: model[name] for name in ENTRIES["model"]}, seed=training["seed"])
     if training["objective"] not in OBJECTIVES:
         raise ValueError(f"objective is {training['objective']!r}; expected one of {', '.join(OBJECTIVES)}")
     options = {"beta": training["beta"]} if training["objective"] == "elbo" else {}
     if training["objective"] != "elbo" and training["beta"] != 1.0:
         raise ValueError(f"beta is {training['beta']} with objective {training['objective']!r}; only elbo has a beta")
+    if not 0.0 < training["learning_rate"] < math.inf:
+        raise ValueError(f"learning_rate is {training['learning_rate']}; expected a positive, finite number")
+    if training["binarize"] != "none" and not vae.likelihood.unit_interval:
+        raise ValueError(
+            f"binarize is {training['binarize']!r} under likelihood {model['likelihood']!r}; expected none"
+        )
     for part in (dataset.train, dataset.held_out):
         as_data(part, vae.data_dim, vae.likelihood.unit_interval, name=dataset.name)
         check_method(training["binarize"], part if vae.likelihood.unit_interval else None, training["allow_grey"])
@@ -264,9 +282,8 @@ def _announcement(job: Job) -> str:
 def _fit(job: Job) -> tuple[History, float]:
     """Train, one line of history an epoch. Bad input that only `fit` sees leaves nothing behind."""
     run, dataset, training = job.run, job.dataset, job.config["training"]
-    resume_from = run.model_file if job.resumed and run.model_file.is_file() else None
     made = run.create(job.config)
-    run.rewrite_history(checkpoint.load_state(job.vae, resume_from)[1].progress["history"] if resume_from else [])
+    run.rewrite_history(job.trained)
     started = time.perf_counter()
     try:
         history = fit(
@@ -275,17 +292,13 @@ def _fit(job: Job) -> tuple[History, float]:
             validation=dataset.held_out,
             objective=job.objective,
             checkpoint=run.model_file,
-            resume=resume_from or False,
+            resume=bool(job.trained),
             on_epoch=run.append_epoch,
             **{
                 name: training[name]
                 for name in ("epochs", "batch_size", "learning_rate", "binarize", "allow_grey", "patience", "seed")
             },
         )
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(_how_to_go_on(run)) from None
-    except DivergedError:
-        raise
     except ValueError:
         if made and not run.model_file.exists():
             run.remove()
@@ -293,10 +306,13 @@ def _fit(job: Job) -> tuple[History, float]:
     return history, time.perf_counter() - started
 
 
-def _how_to_go_on(run: RunDirectory) -> str:
+def _kept(run: RunDirectory) -> str:
     epochs = len(run.history())
-    kept = f"the checkpoint of epoch {epochs} is kept" if epochs else "no epoch was finished"
-    return f"interrupted; {kept}; go on with: scratchvae train --out {run.path} --resume"
+    return f"the checkpoint of epoch {epochs} is kept" if epochs else "no epoch was finished"
+
+
+def _how_to_go_on(run: RunDirectory) -> str:
+    return f"go on with: scratchvae train --out {run.path} --resume"
 
 
 def measure(vae: VAE, dataset: Dataset, binarize: str, seed: int) -> dict[str, Summary]:
@@ -329,6 +345,7 @@ def _finish(output: Output, job: Job, history: History, seconds: float, summarie
     output.record(
         {
             "command": "train",
+            "status": "done",
             "run": run.path,
             "config": job.config,
             "epochs": len(history),

@@ -19,11 +19,12 @@ body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 62rem; background:
 h1 { font-size: 1.6rem; margin: 0 0 .25rem; } h2 { font-size: 1.15rem; margin: 2.5rem 0 .5rem; }
 p { margin: .5rem 0; } .soft, figcaption, caption { color: var(--soft); font-size: .875rem; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; min-width: 100%; font-size: .9375rem; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9375rem; }
 caption { caption-side: bottom; text-align: left; padding-top: .5rem; }
 th, td { padding: .4rem .7rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
-th { font-weight: 600; vertical-align: bottom; } th small { display: block; font-weight: 400; color: var(--soft); }
+td:nth-child(2) { text-align: left; color: var(--soft); }
+th { font-weight: 600; }
 figure { margin: .5rem 0; } figure img { width: 100%; height: auto; }
 .terms { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1.25rem; margin: .5rem 0; }
 .terms dt { color: var(--soft); } .terms dd { margin: 0; overflow-wrap: anywhere; }
@@ -49,10 +50,7 @@ def figure(pair: tuple[bytes, bytes], kind: str, description: str, caption: str 
 def summary_section(summaries: Mapping[str, Summary]) -> str:
     """The table that ends training, with its units."""
     titles, rows = tables.cells(summaries)
-    heads = "".join(
-        "<th scope=col>" + escape(title).replace("\n", "<small>", 1) + ("</small>" if "\n" in title else "") + "</th>"
-        for title in titles
-    )
+    heads = "".join(f"<th scope=col>{escape(title)}</th>" for title in titles)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return (
         f'<div class="scroll"><table><caption>{escape(tables.caption(list(summaries.values())))}</caption>'

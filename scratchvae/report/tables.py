@@ -3,27 +3,27 @@
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from rich import box
 from rich.table import Table
 
 if TYPE_CHECKING:
     from .summary import Summary
 
-# column title, unit, how the cell is written, whether it stands in the narrow table at the end of training
-COLUMNS = (
+# name, unit, how the value is written
+ROWS = (
     ("examples", "", lambda s: f"{s.examples:,}"),
-    ("reconstruction", "nats", lambda s: f"{s.reconstruction:.3f}"),
-    ("KL", "nats", lambda s: f"{s.kl:.3f}"),
-    ("ELBO", "nats", lambda s: f"{s.elbo:.3f}"),
-    ("log p(x)", "nats", lambda s: f"{s.log_evidence:.3f} ± {s.standard_error:.3f}"),
-    ("gap", "nats", lambda s: f"{s.gap:.3f}"),
-    ("log p(x)", "bits/dim", lambda s: f"{s.bits_per_dimension:.4f}"),
-    ("active units", "", lambda s: f"{s.active_units} of {s.latent_dim}"),
+    ("reconstruction", "nats per example", lambda s: f"{s.reconstruction:.3f}"),
+    ("KL", "nats per example", lambda s: f"{s.kl:.3f}"),
+    ("ELBO", "nats per example", lambda s: f"{s.elbo:.3f}"),
+    ("log p(x)", "nats per example", lambda s: f"{s.log_evidence:.3f} ± {s.standard_error:.3f}"),
+    ("gap", "nats per example", lambda s: f"{s.gap:.3f}"),
+    ("log p(x)", "bits per dimension", lambda s: f"{s.bits_per_dimension:.4f}"),
+    ("active units", "of the latent ones", lambda s: f"{s.active_units} of {s.latent_dim}"),
 )
-SAMPLING_COLUMNS = (
-    ("± from sampling", "nats", lambda s: f"{s.sampling_error:.3f}"),
-    ("effective samples", "median of K", lambda s: f"{s.effective_sample_size:.1f}"),
+SAMPLING_ROWS = (
+    ("sampling error", "nats per example", lambda s: f"{s.sampling_error:.4f}"),
+    ("effective samples", "median of examples", lambda s: f"{s.effective_sample_size:,.1f} of {s.num_samples:,}"),
 )
-
 ESTIMATORS = {
     "importance": "importance-weighted lower bound with {:,} samples",
     "prior": "lower bound by {:,} samples of the prior",
@@ -32,10 +32,9 @@ ESTIMATORS = {
 
 
 def cells(summaries: Mapping[str, "Summary"], sampling: bool = False) -> tuple[list[str], list[list[str]]]:
-    """Titles with their units, and one row of written cells for each part; `sampling` adds how good the estimate is."""
-    columns = COLUMNS + (SAMPLING_COLUMNS if sampling else ())
-    titles = [f"{title}\n{unit}" if unit else title for title, unit, _ in columns]
-    return ["", *titles], [[name, *(write(summary) for _, _, write in columns)] for name, summary in summaries.items()]
+    """Titles, and rows of (name, unit, one value for each part); `sampling` adds how good the estimate is."""
+    rows = ROWS + (SAMPLING_ROWS if sampling else ())
+    return ["", "", *summaries], [[name, unit, *map(write, summaries.values())] for name, unit, write in rows]
 
 
 def caption(summaries: Iterable["Summary"]) -> str:
@@ -52,11 +51,11 @@ def caption(summaries: Iterable["Summary"]) -> str:
 
 
 def summary_table(summaries: Mapping[str, "Summary"], sampling: bool = False) -> Table:
-    """One row for each part of the data, nats per example, and bits per dimension for comparison across data sets."""
+    """One column for each part of the data: the ELBO and its terms, log p(x), the gap, active units."""
     titles, rows = cells(summaries, sampling)
-    table = Table()
+    table = Table(box=box.SIMPLE_HEAD)
     for position, title in enumerate(titles):
-        table.add_column(title, justify="left" if position == 0 else "right", no_wrap=True)
+        table.add_column(title, justify="left" if position < 2 else "right", style="dim" if position == 1 else None)
     for row in rows:
         table.add_row(*row)
     return table

@@ -1,0 +1,189 @@
+"""Bad input: one line that says what and where, status 2, no traceback, and nothing written."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cli.conftest import FAST, Command, Result
+
+
+def assert_refused(result: Result, words: str) -> None:
+    lines = result.err.splitlines()
+    assert result.status == 2
+    assert result.out == ""
+    assert len(lines) == 1, result.err
+    assert words in lines[0]
+
+
+def files_of(folder: Path) -> dict[Path, bytes | None]:
+    return {path: path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("nosuch",), "nosuch"),
+        (("--epochs", "-1"), "--epochs"),
+        (("--epochs", "0"), "--epochs"),
+        (("--epochs", "many"), "--epochs"),
+        (("--hidden", "0"), "--hidden"),
+        (("--hidden", "8", "--hidden", "-3"), "--hidden"),
+        (("--latent-dim", "0"), "--latent-dim"),
+        (("--batch-size", "0"), "--batch-size"),
+        (("--learning-rate", "0"), "learning"),
+        (("--learning-rate", "-1"), "learning"),
+        (("--learning-rate", "nan"), "learning"),
+        (("--learning-rate", "inf"), "learning"),
+        (("--samples", "0"), "--samples"),
+        (("--patience", "0"), "--patience"),
+        (("--beta", "nan"), "beta"),
+        (("--beta", "2", "--objective", "iwae"), "beta"),
+        (("--likelihood", "bernouli"), "bernouli"),
+        (("--activation", "swish"), "swish"),
+        (("--objective", "mse"), "mse"),
+        (("--binarize", "often"), "often"),
+        (("--binarize", "none"), "allow"),
+        (("--binarize", "dynamic", "--likelihood", "gaussian"), "binarize"),
+        (("--engine", "gpu"), "gpu"),
+        (("--seed", "-1"), "--seed"),
+        (("--seed", str(2**64)), "--seed"),
+        (("--threads", "0"), "--threads"),
+        (("--threads", "100000"), "threads"),
+        (("--nosuch", "1"), "--nosuch"),
+        (("--resume",), "--out"),
+        (("--resume", "--out", "nosuch"), "nosuch"),
+        (("mnist", "--data-dir", "nosuch"), "nosuch"),
+        (("digits", "digits"), "digits"),
+    ],
+)
+def test_train_refuses_an_option_that_cannot_be(command: Command, tmp_path, arguments, words):
+    assert_refused(command("train", *arguments), words)
+    assert files_of(tmp_path) == {}
+
+
+def write_truncated(path: Path) -> None:
+    np.save(path, np.zeros((10, 4)))
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+DATA = {
+    "truncated.npy": write_truncated,
+    "strings.npy": lambda path: np.save(path, np.array([["a", "b"], ["c", "d"]])),
+    "objects.npy": lambda path: np.save(path, np.array([[{}, 1]], dtype=object), allow_pickle=True),
+    "nan.npy": lambda path: np.save(path, np.array([[0.0, 1.0], [np.nan, 1.0], [0.0, 1.0]])),
+    "infinity.npy": lambda path: np.save(path, np.array([[0.0, 1.0], [np.inf, 1.0], [0.0, 1.0]])),
+    "outside.npy": lambda path: np.save(path, np.array([[0.0, 1.5], [1.0, 1.0], [0.0, 1.0]])),
+    "empty.npy": lambda path: np.save(path, np.zeros((0, 4))),
+    "line.npy": lambda path: np.save(path, np.zeros(4)),
+    "complex.npy": lambda path: np.save(path, np.ones((4, 4), complex)),
+    "words.csv": lambda path: path.write_text("a,b\nc,d\n"),
+    "ragged.csv": lambda path: path.write_text("1,0\n1,0,1\n"),
+    "noise.npz": lambda path: path.write_bytes(b"PK\x03\x04 no archive"),
+    "noise.idx": lambda path: path.write_bytes(b"\x00\x00\x08\x03\xff\xff\xff\xff"),
+    "noise.gz": lambda path: path.write_bytes(b"\x1f\x8b\x08 cut"),
+    "text.txt": lambda path: path.write_text("hello"),
+    "folder": lambda path: path.mkdir(),
+}
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_train_refuses_data_that_are_none_and_names_them(command: Command, tmp_path, name):
+    DATA[name](tmp_path / name)
+    before = files_of(tmp_path)
+    assert_refused(command("train", name, *FAST), name)
+    assert files_of(tmp_path) == before
+
+
+@pytest.mark.parametrize("place", ["file", "folder"])
+def test_train_refuses_a_place_that_is_taken(command: Command, tmp_path, place):
+    taken = tmp_path / "taken"
+    if place == "file":
+        taken.write_text("mine")
+    else:
+        taken.mkdir()
+        (taken / "notes.txt").write_text("mine")
+    before = files_of(tmp_path)
+    assert_refused(command("train", *FAST, "--out", "taken"), "taken")
+    assert files_of(tmp_path) == before
+
+
+def make_no_run(folder: Path, trained: Path, kind: str) -> None:
+    """A folder that looks like a run, or does not, and is none."""
+    folder.mkdir()
+    config = json.loads((trained / "config.json").read_text())
+    if kind == "no configuration":
+        return
+    if kind == "not JSON":
+        (folder / "config.json").write_text("{")
+        return
+    if kind == "not an object":
+        (folder / "config.json").write_text("[1, 2]")
+        return
+    if kind == "another format":
+        config["format"] = 99
+    if kind == "a missing entry":
+        del config["model"]["latent_dim"]
+    if kind == "an entry of another type":
+        config["training"]["binarize"] = 3
+    (folder / "config.json").write_text(json.dumps(config))
+    if kind == "a truncated model":
+        (folder / "model.safetensors").write_bytes((trained / "model.safetensors").read_bytes()[:-9])
+    elif kind != "no model":
+        (folder / "model.safetensors").write_bytes((trained / "model.safetensors").read_bytes())
+
+
+@pytest.mark.parametrize("name", ["evaluate", "sample", "train"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "no configuration",
+        "not JSON",
+        "not an object",
+        "another format",
+        "a missing entry",
+        "an entry of another type",
+        "no model",
+        "a truncated model",
+    ],
+)
+def test_a_folder_that_is_no_run_is_refused(command: Command, tmp_path, trained, name, kind):
+    if (name, kind) == ("train", "no model"):
+        pytest.skip("a run that was stopped before its first checkpoint starts again")
+    make_no_run(tmp_path / "folder", trained, kind)
+    before = files_of(tmp_path)
+    arguments = ("train", "--resume", "--out", "folder") if name == "train" else (name, "folder")
+    assert_refused(command(*arguments), "folder")
+    assert files_of(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("evaluate", "nosuch"), "nosuch"),
+        (("evaluate",), "argument"),
+        (("evaluate", "RUN", "nosuch"), "nosuch"),
+        (("evaluate", "RUN", "digits"), "64"),
+        (("evaluate", "RUN", "--samples", "0"), "--samples"),
+        (("evaluate", "RUN", "--limit", "-1"), "--limit"),
+        (("evaluate", "RUN", "--method", "guess"), "guess"),
+        (("evaluate", "RUN", "--engine", "gpu"), "gpu"),
+        (("sample", "RUN", "--count", "0"), "--count"),
+        (("sample", "RUN", "--out", "a.jpg"), "a.jpg"),
+        (("sample", "RUN", "--out", "nosuch/a.npy"), "nosuch"),
+        (("gradcheck", "--method", "guess"), "guess"),
+        (("gradcheck", "--engine", "gpu"), "gpu"),
+        (("info", "--engine", "gpu"), "gpu"),
+        (("nosuch",), "nosuch"),
+    ],
+)
+def test_other_commands_refuse_what_cannot_be(command: Command, tmp_path, trained, arguments, words):
+    assert_refused(command(*(trained if argument == "RUN" else argument for argument in arguments)), words)
+    assert files_of(tmp_path) == {}
+
+
+def test_a_process_says_one_line_and_exits_with_status_2(process):
+    started = process("train", "nosuch.npy")
+    out, err = started.communicate(timeout=60)
+    assert_refused(Result(started.returncode, out, err), "nosuch.npy")

@@ -1,0 +1,143 @@
+"""evaluate, sample, gradcheck and info: each once as a user would call it, and what --json promises."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from scratchvae import gradcheck as checker
+from tests.cli.conftest import REPOSITORY, Command
+
+COMMANDS = ("train", "evaluate", "sample", "gradcheck", "info")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_shows_the_options_that_every_command_takes(command: Command, name, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    result = command(name, "--help")
+    assert result.status == 0
+    for option in ("--json", "--seed", "--threads", "--engine"):
+        assert option in result.out
+    assert f"scratchvae {name}" in result.out  # an example
+
+
+def test_without_a_command_the_commands_are_listed(command: Command):
+    result = command()
+    assert result.status == 0
+    assert all(name in result.out for name in COMMANDS)
+
+
+def test_the_version_is_shown(command: Command):
+    assert command("--version").out.startswith("scratchvae ")
+
+
+def test_evaluate_gives_a_bound_that_rises_with_its_samples(command: Command, trained):
+    few, many = (
+        command("evaluate", trained, "--engine", "reference", "--samples", samples, "--json").record
+        for samples in (1, 500)
+    )
+    for part in ("training", "held_out"):
+        assert few[part]["log_evidence"] < many[part]["log_evidence"] + 3 * many[part]["standard_error"]
+        assert many[part]["elbo"] < many[part]["log_evidence"]
+        assert 1 <= many[part]["effective_sample_size"] <= 500
+
+
+def test_evaluate_prints_a_table_with_units(command: Command, trained):
+    result = command("evaluate", trained, "--engine", "reference", "--samples", 20, "--limit", 10)
+    assert result.status == 0, result.err
+    for word in ("nats", "bits per dimension", "log p(x)", "effective", "held out", "20 samples"):
+        assert word in result.out, result.out
+    assert result.err == ""
+
+
+def test_evaluate_takes_all_rows_of_data_it_is_given(command: Command, trained, tmp_path):
+    np.save(tmp_path / "more.npy", np.random.default_rng(2).integers(0, 256, (30, 16), dtype=np.uint8))
+    result = command("evaluate", trained, "more.npy", "--engine", "reference", "--samples", 20, "--json")
+    assert result.status == 0, result.err
+    assert result.record["given"]["examples"] == 30
+    assert "training" not in result.record
+
+
+def test_a_standard_error_of_one_example_is_null_in_json(command: Command, trained):
+    result = command("evaluate", trained, "--engine", "reference", "--samples", 20, "--limit", 1, "--json")
+    assert result.record["held_out"]["standard_error"] is None
+
+
+def test_sample_writes_the_same_numbers_for_the_same_seed(command: Command, trained, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        out = command("sample", trained, "--count", 9, "--seed", seed, "--out", f"{name}.npy", "--engine", "reference")
+        assert out.status == 0, out.err
+    a, b, c = (np.load(tmp_path / f"{name}.npy") for name in "abc")
+    assert a.shape == (9, 16)
+    assert set(np.unique(a)) <= {0.0, 1.0}
+    assert np.array_equal(a, b)
+    assert not np.array_equal(a, c)
+
+
+def test_sample_draws_a_grid_of_means(command: Command, trained, tmp_path):
+    from PIL import Image
+
+    result = command("sample", trained, "--count", 6, "--mean", "--out", "six.png", "--json", "--engine", "reference")
+    assert result.record["mean"] is True
+    with Image.open(tmp_path / "six.png") as image:
+        assert image.mode == "L"
+        assert image.width > image.height > 2 * 4  # three columns, two rows
+
+
+def test_gradcheck_passes_every_parameter_by_every_method(command: Command):
+    result = command("gradcheck", "--json", "--engine", "reference")
+    assert result.status == 0, result.err
+    record = result.record
+    assert record["passed"] is True
+    assert {name: found["gate"] for name, found in record["methods"].items()} == dict(checker.GATES)
+    assert {row["likelihood"] for row in record["rows"]} >= {"bernoulli", "gaussian", "gaussian-learned"}
+    assert all(row["error"] <= row["gate"] for row in record["rows"])
+
+
+def test_gradcheck_all_covers_every_likelihood_activation_and_objective_by_the_complex_step(command: Command):
+    rows = command("gradcheck", "--all", "--method", "complex", "--json", "--engine", "reference").record["rows"]
+    cases = {(row["likelihood"], row["activation"], row["objective"]) for row in rows}
+    assert len(cases) == 4 * 5 * 2
+    assert max(row["error"] for row in rows) <= 1e-12
+
+
+def test_gradcheck_ends_with_status_1_where_a_gradient_is_off_by_a_thousandth(command: Command, plant):
+    from scratchvae import reference
+
+    right = reference.posterior_backward
+    plant("posterior_backward", lambda *arguments: 1.001 * right(*arguments))
+    result = command("gradcheck", "--engine", "reference", "--json")
+    assert result.status == 1
+    assert result.record["passed"] is False
+    assert "FAILED" in result.err
+
+
+def test_info_says_what_runs_here(command: Command):
+    record = command("info", "--json").record
+    assert record["versions"]["numpy"] == np.__version__
+    assert record["engine"]["name"] == "compiled"
+    assert record["engine"]["threading_layer"] in ("omp", "tbb", "workqueue")
+    assert record["processor"]["usable"] >= 1
+    assert "scratchvae" in command("info").out
+
+
+def test_a_process_prints_one_json_object_with_the_threads_asked_for(process):
+    started = process("info", "--json", "--threads", "1")
+    out, err = started.communicate(timeout=60)
+    assert started.returncode == 0, err
+    assert json.loads(out)["engine"]["threads"] == 1
+
+
+def test_the_package_loads_no_library_of_the_command_line():
+    heavy = "{'typer', 'rich', 'matplotlib', 'sklearn', 'pooch', 'PIL'}"
+    code = f"import sys, scratchvae; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_command_line_starts_without_plotting_or_learning_libraries():
+    code = "import sys, scratchvae.cli; print(sorted({'matplotlib', 'sklearn', 'pooch', 'PIL'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,192 @@
+"""`scratchvae train`: what it leaves, what it says, and that stopping it loses nothing."""
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import scratchvae as sv
+from tests.cli.conftest import FAST, Command, Result
+
+FILES = ["config.json", "history.jsonl", "model.safetensors", "pictures.png", "report.html"]
+
+
+def history(run: Path) -> list[dict]:
+    """The epochs without the time they took."""
+    rows = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Weights, moments and history equal bit for bit."""
+    first, second = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
+    assert first.keys() == second.keys()
+    assert all(first[name].tobytes() == second[name].tobytes() for name in first)
+    assert history(one) == history(other)
+
+
+def test_a_run_holds_its_configuration_history_model_pictures_and_page_and_nothing_else(trained):
+    assert sorted(path.name for path in trained.iterdir()) == FILES
+
+
+def test_history_has_one_line_an_epoch_whose_terms_add_up(trained):
+    rows = history(trained)
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    for row in rows:
+        for part in ("train", "validation"):
+            assert row[part]["elbo"] == row[part]["reconstruction"] - row[part]["kl"]
+
+
+def test_the_configuration_says_what_was_trained_on_what_and_how(trained):
+    config = json.loads((trained / "config.json").read_text())
+    assert config["data"]["examples"] + config["data"]["held_out"] == 60
+    assert config["data"]["image_shape"] == [4, 4]
+    assert config["model"]["hidden"] == [8]
+    assert config["training"]["binarize"] == "dynamic"
+
+
+def test_the_model_of_a_run_loads_in_python(trained):
+    vae = sv.VAE.load(trained / "model.safetensors")
+    assert (vae.data_dim, vae.hidden, vae.latent_dim) == (16, (8,), 2)
+
+
+@pytest.fixture(scope="module")
+def reported(images: Path, tmp_path_factory: pytest.TempPathFactory):
+    """The result of one training with --json."""
+    import contextlib
+    import io
+
+    from scratchvae.cli import main
+
+    out, err = io.StringIO(), io.StringIO()
+    run = tmp_path_factory.mktemp("runs") / "reported"
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = main(["train", str(images), *FAST, "--epochs", "2", "--out", str(run), "--json"])
+    return Result(status, out.getvalue(), err.getvalue())
+
+
+def test_json_is_one_object_and_the_table_goes_to_standard_error(reported):
+    assert reported.status == 0
+    assert reported.record["command"] == "train"
+    assert "reconstruction" in reported.err
+
+
+@pytest.mark.parametrize("part", ["training", "held_out"])
+def test_the_final_numbers_add_up(reported, part):
+    summary = reported.record[part]
+    assert summary["elbo"] == pytest.approx(summary["reconstruction"] - summary["kl"], abs=1e-9)
+    assert summary["log_evidence"] == pytest.approx(summary["elbo"] + summary["gap"], abs=1e-9)
+    assert summary["bits_per_dimension"] == pytest.approx(-summary["log_evidence"] / (16 * np.log(2)))
+    assert summary["standard_error"] > 0
+    assert summary["sampling_error"] > 0
+    assert 0 <= summary["active_units"] <= 2
+
+
+def test_training_needs_no_argument_and_names_runs_after_their_data(command: Command, tmp_path):
+    for number in (1, 2):
+        result = command("train", *FAST, "--epochs", "1")
+        assert result.status == 0, result.err
+        assert sorted(path.name for path in (tmp_path / "runs" / f"digits-{number}").iterdir()) == FILES
+        assert f"runs/digits-{number}" in result.err
+    assert "active units" in result.out
+
+
+def test_real_numbers_train_under_a_learned_variance(command: Command, vectors, tmp_path):
+    options = ("--likelihood", "gaussian-learned", "--activation", "tanh", "--hidden", "4", "--epochs", "2")
+    result = command("train", vectors, *FAST, *options, "--out", "run", "--json")
+    assert result.status == 0, result.err
+    assert result.record["config"]["model"]["hidden"] == [8, 4]
+    assert result.record["config"]["training"]["binarize"] == "none"
+
+
+def test_points_of_a_plane_train_under_the_importance_weighted_bound(command: Command, tmp_path):
+    np.savetxt(tmp_path / "points.csv", np.random.default_rng(0).normal(size=(40, 2)), delimiter=",")
+    options = ("--objective", "iwae", "--samples", "3", "--likelihood", "gaussian", "--epochs", "1")
+    result = command("train", "points.csv", *FAST, *options, "--json")
+    assert result.status == 0, result.err
+    assert result.record["run"] == "runs/points-1"
+
+
+def test_grey_pixels_train_where_they_are_allowed(command: Command, images):
+    result = command("train", images, *FAST, "--epochs", "1", "--binarize", "none", "--allow-grey", "--out", "run")
+    assert result.status == 0, result.err
+
+
+def test_an_existing_run_is_refused_and_left_alone(command: Command, images, trained):
+    before = {path: path.read_bytes() for path in trained.iterdir()}
+    result = command("train", images, *FAST, "--out", trained)
+    assert result.status == 2
+    assert "--resume" in result.err
+    assert {path: path.read_bytes() for path in trained.iterdir()} == before
+
+
+def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(command: Command, images, trained, tmp_path):
+    assert command("train", images, *FAST, "--epochs", "1", "--out", "halves").status == 0
+    with (tmp_path / "halves" / "history.jsonl").open("a") as file:
+        file.write('{"epoch": 2, "tra')  # a line that a kill cut short
+    result = command("train", "--out", "halves", "--resume", "--epochs", "3")
+    assert result.status == 0, result.err
+    assert_same_run(tmp_path / "halves", trained)
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        (("--latent-dim", "3"), "--latent-dim 2"),
+        (("--seed", "1"), "--seed 0"),
+        (("--hidden", "8", "--hidden", "8"), "--hidden [8]"),
+        (("--objective", "iwae"), "--objective elbo"),
+    ],
+)
+def test_resuming_refuses_what_the_run_was_not_made_with(command: Command, trained, asked, named):
+    result = command("train", "--out", trained, "--resume", *asked)
+    assert result.status == 2
+    assert named in result.err
+
+
+def test_resuming_refuses_data_that_have_changed(command: Command, images, tmp_path):
+    data = tmp_path / "images.npy"
+    data.write_bytes(images.read_bytes())
+    assert command("train", data, *FAST, "--epochs", "1", "--out", "run").status == 0
+    pixels = np.load(data)
+    pixels[0, 0, 0] ^= 1
+    np.save(data, pixels)
+    result = command("train", "--out", "run", "--resume", "--epochs", "2")
+    assert result.status == 2
+    assert "no longer holds the data" in result.err
+
+
+def test_divergence_ends_with_status_1_and_names_the_update(command: Command, vectors, tmp_path):
+    options = ("--likelihood", "gaussian", "--learning-rate", "1e30", "--epochs", "5", "--out", "run", "--json")
+    result = command("train", vectors, *FAST, *options)
+    assert result.status == 1
+    assert "update" in result.err.splitlines()[-1]
+    assert result.record["status"] == "diverged"
+
+
+def test_control_c_keeps_a_checkpoint_that_resumes_to_the_same_bits(command: Command, process, images, tmp_path):
+    started = process("train", images, *FAST, "--epochs", "1000000", "--out", "stopped")
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "stopped" / "history.jsonl").exists() or len(history_lines(tmp_path / "stopped")) < 2:
+        assert started.poll() is None, started.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    started.send_signal(signal.SIGINT)
+    _, err = started.communicate(timeout=30)
+    assert started.returncode == 130
+    assert "Traceback" not in err
+    assert "--resume" in err.splitlines()[-1]
+
+    sv.VAE.load(tmp_path / "stopped" / "model.safetensors")
+    more = len(history_lines(tmp_path / "stopped")) + 2
+    assert command("train", "--out", "stopped", "--resume", "--epochs", more).status == 0
+    assert command("train", images, *FAST, "--epochs", more, "--out", "straight").status == 0
+    assert_same_run(tmp_path / "stopped", tmp_path / "straight")
+
+
+def history_lines(run: Path) -> list[str]:
+    return (run / "history.jsonl").read_text().splitlines()
