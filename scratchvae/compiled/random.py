@@ -10,7 +10,7 @@ from numba import njit, prange, types
 from numba.core.imputils import impl_ret_borrowed
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array, populate_array
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from scratchvae.compiled.gather import within
 from scratchvae.compiled.slices import slices_for
@@ -358,12 +358,18 @@ def _redraw(first_pixel, pixels, step, stream, example, key0, key1, drawn):
 
 
 @njit(cache=True, error_model="numpy")
-def _binarize_span(first, last, pixels, rows, examples, step, stream, key0, key1, drawn):
+def _convert(source, target):
+    for j in range(target.size):
+        target[j] = target.dtype.type(source[j])
+
+
+@njit(cache=True, error_model="numpy")
+def _binarize_span(first, last, pixels, rows, examples, step, stream, key0, key1, out):
     """Flat blocks of sixteen pixels, first .. last - 1."""
     width = pixels.shape[1]
     row_blocks = (width + 15) // 16
     blocks, owners, pairs = np.empty(CHUNK, u64), np.empty(CHUNK, u64), np.empty(2 * CHUNK, u64)
-    draws = _as_bytes(pairs)
+    draws, drawn = _as_bytes(pairs), np.empty(width, u8)
     for start in range(first, last, CHUNK):
         number = min(CHUNK, last - start)
         padded = _address(start, number, row_blocks, examples, blocks, owners)
@@ -372,44 +378,64 @@ def _binarize_span(first, last, pixels, rows, examples, step, stream, key0, key1
         while position < 16 * number:
             run = min(16 * row_blocks - column, 16 * number - position)
             kept = min(run, width - column)
-            source = draws[position : position + kept]
-            p, target = pixels[rows[row], column : column + kept], drawn[row, column : column + kept]
-            if _compare(source, p, target):
-                _redraw(column, p, step, stream, examples[row], key0, key1, target)
+            p = pixels[rows[row], column : column + kept]
+            if _compare(draws[position : position + kept], p, drawn):
+                _redraw(column, p, step, stream, examples[row], key0, key1, drawn)
+            _convert(drawn, out[row, column : column + kept])
             row, column, position = row + 1, 0, position + run
 
 
 @njit(cache=True, parallel=True)
-def _binarize_parallel(pixels, rows, examples, step, stream, key0, key1, drawn, slices):
+def _binarize_parallel(pixels, rows, examples, step, stream, key0, key1, out, slices):
     total = rows.size * ((pixels.shape[1] + 15) // 16)
     for t in prange(slices):
         first, last = total * i64(t) // i64(slices), total * i64(t + 1) // i64(slices)
-        _binarize_span(first, last, pixels, rows, examples, step, stream, key0, key1, drawn)
+        _binarize_span(first, last, pixels, rows, examples, step, stream, key0, key1, out)
 
 
 def bernoulli_bytes(
-    pixels: NDArray[np.uint8], rows: NDArray, seed: int, stream: int, step: int, examples: NDArray
-) -> NDArray[np.uint8]:
+    pixels: NDArray[np.uint8],
+    rows: NDArray,
+    seed: int,
+    stream: int,
+    step: int,
+    examples: NDArray,
+    dtype: DTypeLike = np.uint8,
+) -> NDArray:
     """See `reference.random.bernoulli_bytes`."""
     pixels, rows, examples = np.ascontiguousarray(pixels), np.asarray(rows), np.asarray(examples)
     key0, key1 = _key(seed, step, examples)
     if not within(rows, len(pixels)):
         raise IndexError(f"rows must be rows of the pixels, 0 to {len(pixels) - 1}")
-    drawn = np.empty((rows.size, pixels.shape[1]), u8)
-    slices = slices_for(drawn.size, 0.25)
+    out = np.empty((rows.size, pixels.shape[1]), dtype)
+    slices = slices_for(out.size, 0.25)
     if slices > 1:
-        _binarize_parallel(pixels, rows, examples, step, int(stream), key0, key1, drawn, slices)
+        _binarize_parallel(pixels, rows, examples, step, int(stream), key0, key1, out, slices)
     else:
         blocks = rows.size * ((pixels.shape[1] + 15) // 16)
-        _binarize_span(0, blocks, pixels, rows, examples, step, int(stream), key0, key1, drawn)
-    return drawn
+        _binarize_span(0, blocks, pixels, rows, examples, step, int(stream), key0, key1, out)
+    return out
+
+
+@njit(cache=True, error_model="numpy")
+def _below(uniforms, probabilities, out):
+    for i in range(out.size):
+        out[i] = uniforms[i] < probabilities[i]
 
 
 def bernoulli_probabilities(
-    probabilities: NDArray, seed: int, stream: int, step: int, examples: NDArray
-) -> NDArray[np.uint8]:
+    probabilities: NDArray,
+    seed: int,
+    stream: int,
+    step: int,
+    examples: NDArray,
+    dtype: DTypeLike = np.uint8,
+) -> NDArray:
     """See `reference.random.bernoulli_probabilities`."""
-    return (uniforms(seed, stream, step, examples, probabilities.shape[1]) < probabilities).astype(u8)
+    draws = uniforms(seed, stream, step, examples, probabilities.shape[1])
+    out = np.empty(draws.shape, dtype)
+    _below(draws.reshape(-1), np.ascontiguousarray(probabilities).reshape(-1), out.reshape(-1))
+    return out
 
 
 def permutation(seed: int, stream: int, step: int, n: int) -> NDArray[np.int64]:

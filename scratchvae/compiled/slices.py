@@ -10,4 +10,5 @@ WORTH_A_THREAD = 10_000  # nanoseconds of work; waking a thread and waiting for 
 
 def slices_for(elements: int, nanoseconds: float) -> int:
     """Into how many slices to split work on so many elements that take about so many nanoseconds each."""
-    return max(1, min(numba.get_num_threads(), int(elements * nanoseconds) // WORTH_A_THREAD))
+    slices = int(elements * nanoseconds) // WORTH_A_THREAD
+    return min(numba.get_num_threads(), slices) if slices > 1 else 1

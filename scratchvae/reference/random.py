@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 PHILOX_MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 PHILOX_WEYL_INCREMENTS = 0x9E3779B9, 0xBB67AE85  # the golden ratio and sqrt(3) - 1, as fractions of 2^32
@@ -68,6 +68,7 @@ class Stream(IntEnum):
     EVIDENCE_BINARIZE = 12  # pixels whose log p(x) is estimated
     MOMENTUM = 13  # Hamiltonian Monte Carlo: momenta
     ACCEPTANCE = 14  # Hamiltonian Monte Carlo: accept or reject
+    AGGREGATE = 15  # z ~ q(z|x), for the aggregate posterior
 
 
 def philox4x32(
@@ -191,8 +192,14 @@ def polynomial(coefficients: Sequence[np.float32], x: NDArray[np.float32]) -> ND
 
 
 def bernoulli_bytes(
-    pixels: NDArray[np.uint8], rows: NDArray, seed: int, stream: int, step: int, examples: NDArray
-) -> NDArray[np.uint8]:
+    pixels: NDArray[np.uint8],
+    rows: NDArray,
+    seed: int,
+    stream: int,
+    step: int,
+    examples: NDArray,
+    dtype: DTypeLike = np.uint8,
+) -> NDArray:
     """Draw every pixel of some rows of a data set from Bernoulli(p / 255), exactly.
 
     A pixel compares p with a random byte b uniform on 0 .. 254: P(b < p) = p / 255. A byte of 255 is drawn again,
@@ -200,7 +207,7 @@ def bernoulli_bytes(
     to pixel j, the least significant byte of a word first.
 
     Takes     pixels uint8 (N, D); rows (B,): which of them; seed, stream, step, examples (B,): see `random_words`
-    Returns   uint8 (B, D), 0 or 1
+    Returns   (B, D) of dtype, 0 or 1
     """
     probabilities = np.asarray(pixels)[rows]
     width = probabilities.shape[1]
@@ -209,7 +216,7 @@ def bernoulli_bytes(
     while (rejected := draws == 255).any():
         attempt += 1
         draws = np.where(rejected, random_bytes(seed, stream, step, examples, width, attempt), draws)
-    return (draws < probabilities).astype(np.uint8)
+    return (draws < probabilities).astype(dtype)
 
 
 def random_bytes(seed: int, stream: int, step: int, examples: NDArray, count: int, attempt: int) -> NDArray[np.uint8]:
@@ -219,14 +226,19 @@ def random_bytes(seed: int, stream: int, step: int, examples: NDArray, count: in
 
 
 def bernoulli_probabilities(
-    probabilities: NDArray, seed: int, stream: int, step: int, examples: NDArray
-) -> NDArray[np.uint8]:
+    probabilities: NDArray,
+    seed: int,
+    stream: int,
+    step: int,
+    examples: NDArray,
+    dtype: DTypeLike = np.uint8,
+) -> NDArray:
     """Draw from Bernoulli(p): 1 where a uniform number of 24 bits is below p. p = 0 never is 1, p = 1 always.
 
     Takes     probabilities (B, D) float; seed, stream, step, examples (B,): see `random_words`
-    Returns   uint8 (B, D), 0 or 1 (0 for NaN)
+    Returns   (B, D) of dtype, 0 or 1 (0 for NaN)
     """
-    return (uniforms(seed, stream, step, examples, probabilities.shape[1]) < probabilities).astype(np.uint8)
+    return (uniforms(seed, stream, step, examples, probabilities.shape[1]) < probabilities).astype(dtype)
 
 
 def permutation(seed: int, stream: int, step: int, n: int) -> NDArray[np.int64]:

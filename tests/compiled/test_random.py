@@ -61,6 +61,8 @@ def test_pixels_have_the_references_bits(seed, batch, width, step):
     pixels = rng.choice(np.array([0, 1, 128, 254, 255], np.uint8), (7, width))
     arguments = pixels, rng.integers(0, 7, batch), seed, Stream.BINARIZE, step, rng.integers(0, 2**32, batch)
     assert_same_bits(compiled.bernoulli_bytes(*arguments), reference.bernoulli_bytes(*arguments))
+    as_floats = compiled.bernoulli_bytes(*arguments, dtype=np.float32)
+    assert_same_bits(as_floats, reference.bernoulli_bytes(*arguments, dtype=np.float32))
 
 
 @pytest.mark.parametrize(("batch", "width"), [(400, 784), (2, 9000), (1, 1)])

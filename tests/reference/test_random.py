@@ -185,6 +185,9 @@ def test_bernoulli_draws_have_their_probabilities(ops):
     np.testing.assert_allclose(drawn.mean(axis=0), [0, 0.1, 0.5, 0.9, 1, 0], atol=0.018)
     assert drawn[:, 0].max() == 0
     assert drawn[:, 4].min() == 1
+    as_floats = ops.bernoulli_probabilities(probabilities, 5, Stream.PIXELS, 0, np.arange(20_000), dtype=np.float32)
+    assert as_floats.dtype == np.float32
+    np.testing.assert_array_equal(as_floats, drawn)
 
 
 def test_a_permutation_has_every_number_once_in_every_place_equally_often(ops):
