@@ -69,7 +69,6 @@ class Stream(IntEnum):
     MOMENTUM = 13  # Hamiltonian Monte Carlo: momenta
     ACCEPTANCE = 14  # Hamiltonian Monte Carlo: accept or reject
     AGGREGATE = 15  # z ~ q(z|x), for the aggregate posterior
-    AGGREGATE = 15  # z ~ q(z|x), for the aggregate posterior
 
 
 def philox4x32(
