@@ -6,11 +6,19 @@ import typer
 
 from scratchvae.engine import ENGINES, set_threads
 
+
+def _below_2_to_64(seed: int) -> int:
+    if not 0 <= seed < 2**64:
+        raise typer.BadParameter(f"{seed} is not a whole number from 0 to 2^64 - 1")
+    return seed
+
+
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output; all else goes to standard error.")
 ]
 Seed = Annotated[
-    int, typer.Option(min=0, max=2**64 - 1, help="Seed of every random number: the same seed gives the same bits.")
+    int,
+    typer.Option(callback=_below_2_to_64, help="Seed of every random number: the same seed gives the same bits."),
 ]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Threads to use; results do not depend on it.", show_default="all processors")

@@ -17,10 +17,9 @@ STYLE = """
 body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 62rem; background: var(--ground); color: var(--ink);
        font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
 h1 { font-size: 1.6rem; margin: 0 0 .25rem; } h2 { font-size: 1.15rem; margin: 2.5rem 0 .5rem; }
-p { margin: .5rem 0; } .soft, figcaption, caption { color: var(--soft); font-size: .875rem; }
+p { margin: .5rem 0; } .soft, figcaption { color: var(--soft); font-size: .875rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9375rem; }
-caption { caption-side: bottom; text-align: left; padding-top: .5rem; }
 th, td { padding: .4rem .7rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 td:nth-child(2) { text-align: left; color: var(--soft); }
@@ -53,8 +52,9 @@ def summary_section(summaries: Mapping[str, Summary]) -> str:
     heads = "".join(f"<th scope=col>{escape(title)}</th>" for title in titles)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return (
-        f'<div class="scroll"><table><caption>{escape(tables.caption(list(summaries.values())))}</caption>'
+        f'<div class="scroll"><table>'
         f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>"
+        f'<p class="soft">{escape(tables.caption(summaries.values()))}</p>'
     )
 
 

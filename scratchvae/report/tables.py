@@ -18,7 +18,7 @@ ROWS = (
     ("log p(x)", "nats per example", lambda s: f"{s.log_evidence:.3f} ± {s.standard_error:.3f}"),
     ("gap", "nats per example", lambda s: f"{s.gap:.3f}"),
     ("log p(x)", "bits per dimension", lambda s: f"{s.bits_per_dimension:.4f}"),
-    ("active units", "of the latent ones", lambda s: f"{s.active_units} of {s.latent_dim}"),
+    ("active units", "latent dimensions", lambda s: f"{s.active_units} of {s.latent_dim}"),
 )
 SAMPLING_ROWS = (
     ("sampling error", "nats per example", lambda s: f"{s.sampling_error:.4f}"),

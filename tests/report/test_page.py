@@ -1,0 +1,146 @@
+"""The run's page: whole, self-contained, for light and dark, and nothing from a user's file is taken for HTML."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+import scratchvae as sv
+from scratchvae.report import page, tables
+from scratchvae.report.run_report import run_report
+from scratchvae.report.summary import spread_rows, summarise
+
+VOID = {"meta", "link", "img", "source", "br"}
+
+
+class Tags(HTMLParser):
+    """Collects tags and text, and fails where a tag is not closed by its own end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[tuple[str, dict]] = []
+        self.text = ""
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def model():
+    return sv.VAE(16, 2, (8,), engine="reference")
+
+
+@pytest.fixture(scope="module")
+def data():
+    return np.random.default_rng(0).random((40, 16)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def summary(model, data):
+    return summarise(model, data, "held-out", binarize="dynamic", num_samples=20, limit=30)
+
+
+def test_a_summary_adds_up(summary):
+    assert summary.examples == 30
+    assert summary.examples_in_all == 40
+    assert summary.elbo == pytest.approx(summary.reconstruction - summary.kl)
+    assert summary.gap == pytest.approx(summary.log_evidence - summary.elbo)
+    assert summary.gap > -3 * summary.sampling_error
+    assert 0 < summary.sampling_error < summary.standard_error
+
+
+def test_a_summary_is_the_same_for_the_same_seed_and_another_for_another(model, data, summary):
+    assert summarise(model, data, "held-out", binarize="dynamic", num_samples=20, limit=30) == summary
+    other = summarise(model, data, "held-out", binarize="dynamic", num_samples=20, limit=30, seed=1)
+    assert other.log_evidence != summary.log_evidence
+
+
+def test_a_dead_encoder_has_no_active_unit_and_no_kl(data):
+    model = sv.VAE(16, 2, (8,), engine="reference")
+    model.parameters["encoder.head.weight"][...] = 0
+    summary = summarise(model, data, "held-out", binarize="threshold", num_samples=20)
+    assert (summary.active_units, summary.kl) == (0, 0.0)
+    assert summary.gap == pytest.approx(0.0, abs=0.5)
+
+
+@pytest.mark.parametrize(("count", "limit", "wanted"), [(10, 0, 10), (10, 20, 10), (10, 4, 4), (7, 1, 1)])
+def test_rows_are_spread_over_all_of_the_data_and_none_comes_twice(count, limit, wanted):
+    rows = spread_rows(count, limit)
+    assert len(set(rows)) == wanted
+    assert 0 <= rows.min() <= rows.max() < count
+    assert rows.max() - rows.min() >= count * (wanted - 1) // wanted
+
+
+def test_the_table_has_a_unit_for_every_number_that_has_one(summary):
+    _, rows = tables.cells({"held out": summary}, sampling=True)
+    units = {row[0]: row[1] for row in rows}
+    assert units["ELBO"] == units["gap"] == "nats per example"
+    assert all(len(row) == 3 for row in rows)
+
+
+def test_the_caption_says_which_estimator_and_how_many_examples(summary):
+    assert "30 of 40 held-out examples" in tables.caption([summary])
+    assert "20 samples" in tables.caption([summary])
+    assert "closed form" in tables.caption([replace(summary, method="exact")])
+
+
+@pytest.fixture(scope="module")
+def report(model, data, summary):
+    terms = {"elbo": -3.0, "reconstruction": -2.0, "kl": 1.0}
+    config = {
+        "format": 1,
+        "data": {"name": "<script>alert(1)</script>", "examples": 40, "image_shape": [4, 4], "data_dir": None},
+        "training": {"binarize": "dynamic", "learning_rate": 1e-3, "allow_grey": False},
+    }
+    history = [{"epoch": 1, "train": terms, "validation": terms}]
+    return run_report(model, data, config, history, {"training": summary, "held out": summary}, seed=0)
+
+
+def test_the_page_is_whole_html_with_its_numbers_and_configuration(report, summary):
+    tags = Tags()
+    tags.feed(report.html)
+    assert tags.open == []
+    for words in (f"{summary.elbo:.3f}", "nats per example", "learning rate", "0.001", "held out"):
+        assert words in tags.text
+
+
+def test_the_page_asks_nothing_of_a_network(report):
+    tags = Tags()
+    tags.feed(report.html)
+    links = [
+        value for _, attributes in tags.seen for name, value in attributes.items() if name in ("src", "href", "srcset")
+    ]
+    assert links
+    assert all(link.startswith("data:") for link in links)
+    assert not re.search(r"@import|url\(", report.html)
+
+
+def test_the_page_has_every_picture_for_light_and_for_dark_and_in_words(report):
+    tags = Tags()
+    tags.feed(report.html)
+    images = [attributes for tag, attributes in tags.seen if tag == "img"]
+    sources = [attributes for tag, attributes in tags.seen if tag == "source"]
+    assert len(images) == len(sources) == 2
+    assert all(image["alt"] for image in images)
+    assert all("dark" in source["media"] for source in sources)
+    assert "prefers-color-scheme: dark" in page.STYLE
+
+
+def test_what_a_file_is_called_is_text_and_not_html(report):
+    assert "<script>" not in report.html
+    assert "&lt;script&gt;" in report.html
+
+
+def test_the_pictures_are_a_png(report):
+    assert report.pictures.startswith(b"\x89PNG")
