@@ -5,27 +5,22 @@ from numba import njit, prange
 from numpy.typing import NDArray
 
 from scratchvae.compiled.slices import slices_for
-from scratchvae.compiled.vector_math import softplus_sigmoid, sum_row
+from scratchvae.compiled.vector_math import SUMS, softplus_sigmoid
 from scratchvae.reference.bernoulli import BernoulliCache
 
 
-@njit(cache=True, error_model="numpy")
-def _row(x, logits, terms, derivative):
-    for d in range(logits.size):
-        pixel = logits.dtype.type(x[d])
-        softplus, sigmoid = softplus_sigmoid(logits[d])
-        terms[d] = pixel * logits[d] - softplus
-        derivative[d] = pixel - sigmoid
-
-
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", fastmath=SUMS)
 def _rows(x, logits, log_likelihood, derivative, first, last):
     samples = logits.shape[1]
-    terms = np.empty(logits.shape[2], logits.dtype)
     for row in range(first, last):
         b, k = row // samples, row % samples
-        _row(x[b], logits[b, k], terms, derivative[b, k])
-        log_likelihood[b, k] = sum_row(terms)
+        total = logits.dtype.type(0)
+        for d in range(logits.shape[2]):
+            pixel = logits.dtype.type(x[b, d])
+            softplus, sigmoid = softplus_sigmoid(logits[b, k, d])
+            total += pixel * logits[b, k, d] - softplus
+            derivative[b, k, d] = pixel - sigmoid
+        log_likelihood[b, k] = total
 
 
 @njit(cache=True, parallel=True)
@@ -53,17 +48,13 @@ def bernoulli_log_likelihood_backward(dlog_likelihood: NDArray, cache: Bernoulli
 
 
 @njit(cache=True)
-def _scale(factor, source, target):
-    for d in range(source.size):
-        target[d] = factor * source[d]
-
-
-@njit(cache=True)
 def _scale_rows(factors, source, target, first, last):
     samples = source.shape[1]
     for row in range(first, last):
         b, k = row // samples, row % samples
-        _scale(factors[b, k], source[b, k], target[b, k])
+        factor = factors[b, k]
+        for d in range(source.shape[2]):
+            target[b, k, d] = factor * source[b, k, d]
 
 
 @njit(cache=True, parallel=True)

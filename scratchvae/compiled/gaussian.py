@@ -7,7 +7,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from scratchvae.compiled.vector_math import exp, sum_row
+from scratchvae.compiled.bernoulli import scale_rows
+from scratchvae.compiled.vector_math import SUMS, exp
 from scratchvae.reference.gaussian import (
     LOG_2_PI,
     GaussianLogDensityCache,
@@ -61,21 +62,17 @@ def kl_per_dimension(mu: NDArray, logvar: NDArray) -> NDArray:
     return 0.5 * (mu * mu + _exp(1, logvar) - 1 - logvar)
 
 
-@njit(cache=True, error_model="numpy")
-def _density_terms(z, mu, logvar, precision, deviation, terms):
-    for j in range(z.size):
-        deviation[j] = z[j] - mu[j]
-        terms[j] = logvar[j] + deviation[j] * deviation[j] * precision[j]
-
-
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", fastmath=SUMS)
 def _density(z, mu, logvar, precision, deviation, log_density):
-    constant = z.dtype.type(LOG_2_PI) * z.dtype.type(z.shape[2])
-    terms = np.empty(z.shape[2], z.dtype)
+    constant, half = z.dtype.type(LOG_2_PI), z.dtype.type(0.5)
     for b in range(z.shape[0]):
         for k in range(z.shape[1]):
-            _density_terms(z[b, k], mu[b], logvar[b], precision[b], deviation[b, k], terms)
-            log_density[b, k] = z.dtype.type(-0.5) * (sum_row(terms) + constant)
+            total = z.dtype.type(0)
+            for j in range(z.shape[2]):
+                difference = z[b, k, j] - mu[b, j]
+                deviation[b, k, j] = difference
+                total += constant + logvar[b, j] + difference * difference * precision[b, j]
+            log_density[b, k] = -half * total
 
 
 def gaussian_log_density_forward(z: NDArray, mu: NDArray, logvar: NDArray) -> tuple[NDArray, GaussianLogDensityCache]:
@@ -87,20 +84,16 @@ def gaussian_log_density_forward(z: NDArray, mu: NDArray, logvar: NDArray) -> tu
 
 
 @njit(cache=True, error_model="numpy")
-def _density_gradient_row(dlog_density, deviation, precision, dz, dmu, dlogvar):
-    half, one = dz.dtype.type(0.5), dz.dtype.type(1)
-    for j in range(dz.size):
-        scaled = deviation[j] * precision[j]
-        dz[j] = -dlog_density * scaled
-        dmu[j] += dlog_density * scaled
-        dlogvar[j] += half * dlog_density * (deviation[j] * scaled - one)
-
-
-@njit(cache=True, error_model="numpy")
 def _density_gradient(dlog_density, deviation, precision, dz, dmu, dlogvar):
+    half, one = dz.dtype.type(0.5), dz.dtype.type(1)
     for b in range(dz.shape[0]):
         for k in range(dz.shape[1]):
-            _density_gradient_row(dlog_density[b, k], deviation[b, k], precision[b], dz[b, k], dmu[b], dlogvar[b])
+            upstream = dlog_density[b, k]
+            for j in range(dz.shape[2]):
+                scaled = deviation[b, k, j] * precision[b, j]
+                dz[b, k, j] = -upstream * scaled
+                dmu[b, j] += upstream * scaled
+                dlogvar[b, j] += half * upstream * (deviation[b, k, j] * scaled - one)
 
 
 def gaussian_log_density_backward(
@@ -114,20 +107,15 @@ def gaussian_log_density_backward(
     return dz, dmu, dlogvar
 
 
-@njit(cache=True, error_model="numpy")
-def _squares(z, terms):
-    for j in range(z.size):
-        terms[j] = z[j] * z[j]
-
-
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", fastmath=SUMS)
 def _standard_density(z, log_density):
-    constant = z.dtype.type(LOG_2_PI) * z.dtype.type(z.shape[2])
-    terms = np.empty(z.shape[2], z.dtype)
+    constant, half = z.dtype.type(LOG_2_PI), z.dtype.type(0.5)
     for b in range(z.shape[0]):
         for k in range(z.shape[1]):
-            _squares(z[b, k], terms)
-            log_density[b, k] = z.dtype.type(-0.5) * (sum_row(terms) + constant)
+            total = z.dtype.type(0)
+            for j in range(z.shape[2]):
+                total += constant + z[b, k, j] * z[b, k, j]
+            log_density[b, k] = -half * total
 
 
 def standard_normal_log_density_forward(z: NDArray) -> tuple[NDArray, NDArray]:
@@ -140,4 +128,4 @@ def standard_normal_log_density_forward(z: NDArray) -> tuple[NDArray, NDArray]:
 
 def standard_normal_log_density_backward(dlog_density: NDArray, z: NDArray) -> NDArray:
     """See `reference.gaussian.standard_normal_log_density_backward`."""
-    return -dlog_density[:, :, None] * z
+    return scale_rows(-dlog_density, np.ascontiguousarray(z))

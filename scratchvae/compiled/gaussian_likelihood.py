@@ -6,26 +6,22 @@ from numpy.typing import NDArray
 
 from scratchvae.compiled.bernoulli import scale_rows
 from scratchvae.compiled.slices import slices_for
-from scratchvae.compiled.vector_math import sum_row
+from scratchvae.compiled.vector_math import SUMS
 from scratchvae.reference.gaussian import LOG_2_PI
 from scratchvae.reference.gaussian_likelihood import GaussianLikelihoodCache, UnitGaussianCache
 
 
-@njit(cache=True, error_model="numpy")
-def _row(x, mean, precision, deviation, terms):
-    for d in range(mean.size):
-        deviation[d] = mean.dtype.type(x[d]) - mean[d]
-        terms[d] = deviation[d] * deviation[d] * precision[d]
-
-
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", fastmath=SUMS)
 def _rows(x, mean, precision, constant, deviation, log_likelihood, first, last):
-    samples = mean.shape[1]
-    terms = np.empty(mean.shape[2], mean.dtype)
+    samples, half = mean.shape[1], mean.dtype.type(0.5)
     for row in range(first, last):
         b, k = row // samples, row % samples
-        _row(x[b], mean[b, k], precision, deviation[b, k], terms)
-        log_likelihood[b, k] = mean.dtype.type(-0.5) * (sum_row(terms) + constant)
+        total = constant
+        for d in range(mean.shape[2]):
+            difference = mean.dtype.type(x[b, d]) - mean[b, k, d]
+            deviation[b, k, d] = difference
+            total += difference * difference * precision[d]
+        log_likelihood[b, k] = -half * total
 
 
 @njit(cache=True, parallel=True)
@@ -61,20 +57,16 @@ def gaussian_log_likelihood_forward(
 
 
 @njit(cache=True, error_model="numpy")
-def _gradient_row(dlog_likelihood, deviation, precision, dmean, dlogvar):
-    half, one = dmean.dtype.type(0.5), dmean.dtype.type(1)
-    for d in range(dmean.size):
-        scaled = deviation[d] * precision[d]
-        dmean[d] = dlog_likelihood * scaled
-        dlogvar[d] += half * dlog_likelihood * (deviation[d] * scaled - one)
-
-
-@njit(cache=True, error_model="numpy")
 def _gradient(dlog_likelihood, deviation, precision, dmean, dlogvar):
     """One thread: dlogvar is summed over the rows in their order."""
+    half, one = dmean.dtype.type(0.5), dmean.dtype.type(1)
     for b in range(dmean.shape[0]):
         for k in range(dmean.shape[1]):
-            _gradient_row(dlog_likelihood[b, k], deviation[b, k], precision, dmean[b, k], dlogvar)
+            upstream = dlog_likelihood[b, k]
+            for d in range(dmean.shape[2]):
+                scaled = deviation[b, k, d] * precision[d]
+                dmean[b, k, d] = upstream * scaled
+                dlogvar[d] += half * upstream * (deviation[b, k, d] * scaled - one)
 
 
 def gaussian_log_likelihood_backward(

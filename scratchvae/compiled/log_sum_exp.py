@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from scratchvae.compiled.vector_math import exp, log, sum_row
+from scratchvae.compiled.vector_math import SUMS, exp, log
 
 
 @njit(cache=True, error_model="numpy")
@@ -16,30 +16,20 @@ def _largest(a):
     return largest
 
 
-@njit(cache=True, error_model="numpy")
-def _powers(a, shift, powers):
-    for k in range(a.size):
-        powers[k] = exp(a[k] - shift)
-
-
-@njit(cache=True, error_model="numpy")
-def _divide(weights, total):
-    for k in range(weights.size):
-        weights[k] = weights[k] / total
-
-
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", fastmath=SUMS)
 def _rows(a, out, weights):
     for row in range(a.shape[0]):
         largest = _largest(a[row])
-        if largest == -np.inf:
-            out[row] = largest
-            weights[row, :] = a.dtype.type(1) / a.dtype.type(a.shape[1])
-        else:
-            _powers(a[row], largest, weights[row])
-            total = sum_row(weights[row])
-            out[row] = largest + log(total)
-            _divide(weights[row], total)
+        empty = largest == -np.inf
+        shift = a.dtype.type(0) if empty else largest
+        total = a.dtype.type(0)
+        for k in range(a.shape[1]):
+            power = exp(a[row, k] - shift)
+            weights[row, k] = power
+            total += power
+        out[row] = largest if empty else largest + log(total)
+        for k in range(a.shape[1]):
+            weights[row, k] = 1 / a.dtype.type(a.shape[1]) if empty else weights[row, k] / total
 
 
 def log_sum_exp_forward(a: NDArray) -> tuple[NDArray, NDArray]:

@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from scratchvae.compiled.vector_math import exp, sum_row
+from scratchvae.compiled.vector_math import SUMS, exp
 
 
 class PosteriorCache(NamedTuple):
@@ -15,47 +15,25 @@ class PosteriorCache(NamedTuple):
     eps: NDArray  # (B, K, Z)
 
 
-@njit(cache=True, error_model="numpy")
-def _half_exponents(head, flat_std):
-    latent = head.shape[1] // 2
-    for b in range(head.shape[0]):
-        logvar, target = head[b, latent:], flat_std[b * latent : (b + 1) * latent]
-        for j in range(latent):
-            target[j] = head.dtype.type(0.5) * logvar[j]
-
-
-@njit(cache=True, error_model="numpy")
-def _exp_in_place(a):
-    for i in range(a.size):
-        a[i] = exp(a[i])
-
-
-@njit(cache=True, error_model="numpy")
-def _draw(mu, std, eps, z):
-    for j in range(mu.size):
-        z[j] = mu[j] + std[j] * eps[j]
-
-
-@njit(cache=True, error_model="numpy")
-def _kl_terms(mu, logvar, std, terms):
-    for j in range(mu.size):
-        terms[j] = mu[j] * mu[j] + std[j] * std[j] - mu.dtype.type(1) - logvar[j]
-
-
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", fastmath=SUMS)
 def _forward(head, eps, std, z, kl):
     """The exponentials run over all examples at once: a row of Z is often shorter than a vector."""
-    latent = std.shape[1]
+    half, one, latent = head.dtype.type(0.5), head.dtype.type(1), std.shape[1]
+    for b in range(std.shape[0]):
+        for j in range(latent):
+            std[b, j] = half * head[b, latent + j]
     flat_std = std.reshape(std.size)
-    _half_exponents(head, flat_std)
-    _exp_in_place(flat_std)
-    terms = np.empty(latent, head.dtype)
-    for b in range(head.shape[0]):
-        mu, logvar = head[b, :latent], head[b, latent:]
-        _kl_terms(mu, logvar, std[b], terms)
-        kl[b] = head.dtype.type(0.5) * sum_row(terms)
+    for i in range(flat_std.size):
+        flat_std[i] = exp(flat_std[i])
+    for b in range(std.shape[0]):
+        total = head.dtype.type(0)
+        for j in range(latent):
+            mu, logvar, sigma = head[b, j], head[b, latent + j], std[b, j]
+            total += mu * mu + sigma * sigma - one - logvar
+        kl[b] = half * total
         for k in range(eps.shape[1]):
-            _draw(mu, std[b], eps[b, k], z[b, k])
+            for j in range(latent):
+                z[b, k, j] = head[b, j] + std[b, j] * eps[b, k, j]
 
 
 def posterior_forward(head: NDArray, eps: NDArray) -> tuple[NDArray, NDArray, PosteriorCache]:
@@ -68,29 +46,18 @@ def posterior_forward(head: NDArray, eps: NDArray) -> tuple[NDArray, NDArray, Po
 
 
 @njit(cache=True, error_model="numpy")
-def _add_draw(dz, eps, dmu, dstd):
-    for j in range(dz.size):
-        dmu[j] += dz[j]
-        dstd[j] += dz[j] * eps[j]
-
-
-@njit(cache=True, error_model="numpy")
-def _finish(dkl, mu, std, dmu, dstd):
-    """Both uses of mu and of logvar are summed here; dstd becomes dlogvar in place."""
-    half, one = mu.dtype.type(0.5), mu.dtype.type(1)
-    for j in range(mu.size):
-        dmu[j] = dmu[j] + dkl * mu[j]
-        dstd[j] = half * std[j] * dstd[j] + dkl * (half * (std[j] * std[j] - one))
-
-
-@njit(cache=True, error_model="numpy")
 def _backward(dz, dkl, head, std, eps, dhead):
-    latent = std.shape[1]
-    for b in range(dhead.shape[0]):
-        dmu, dstd = dhead[b, :latent], dhead[b, latent:]
-        for k in range(dz.shape[1]):
-            _add_draw(dz[b, k], eps[b, k], dmu, dstd)
-        _finish(dkl[b], head[b, :latent], std[b], dmu, dstd)
+    """dhead first gathers d mu of the draw and d std; then both uses of mu and of logvar are summed."""
+    half, one, latent = head.dtype.type(0.5), head.dtype.type(1), std.shape[1]
+    for b in range(std.shape[0]):
+        for k in range(eps.shape[1]):
+            for j in range(latent):
+                dhead[b, j] += dz[b, k, j]
+                dhead[b, latent + j] += dz[b, k, j] * eps[b, k, j]
+        for j in range(latent):
+            sigma, dstd = std[b, j], dhead[b, latent + j]
+            dhead[b, j] = dhead[b, j] + dkl[b] * head[b, j]
+            dhead[b, latent + j] = half * sigma * dstd + dkl[b] * (half * (sigma * sigma - one))
 
 
 def posterior_backward(dz: NDArray, dkl: NDArray, cache: PosteriorCache) -> NDArray:
