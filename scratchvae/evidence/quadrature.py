@@ -323,7 +323,7 @@ class BetweenKinks:
 
     Along the last u, pieces end at kinks. The integral over it is smooth in the u before as long as the same kinks
     follow each other; so along that one, pieces end at vertices, where kinks meet or leave the box. Across what is left
-    (for Z = 3), and everywhere in rule 0, which is only to look, the trapezoidal rule.
+    (for Z = 3), in rule 0, which is only to look, and where there are too many vertices: the trapezoidal rule.
     """
 
     vae: VAE
@@ -336,40 +336,49 @@ class BetweenKinks:
 
     def nodes(self, level: int, frame: Frame, region: Region, limit: int) -> Nodes | None:
         """Nodes inside the region; None where they are more than `limit`."""
-        lines = self._lines(level, frame, region, limit)
+        nodes = None
+        if level > 0:
+            nodes = self._on(self._lines_between_vertices(level, frame, region, limit), level, frame, region, limit)
+        if nodes is None:  # or there are too many vertices: singularities stay, and convergence is slow
+            nodes = self._on(self._even_lines(level, region, limit), level, frame, region, limit)
+        return nodes
+
+    def _on(self, lines: Nodes | None, level: int, frame: Frame, region: Region, limit: int) -> Nodes | None:
+        """Nodes on lines along the last axis that cross the others at u (L, Z - 1)."""
         if lines is None:
             return None
         kept: list[Nodes] = []
-        widest = max(self.vae.hidden)
+        count, widest = 0, max(self.vae.hidden)
         step = max(1, CHUNK // (widest * (widest + 30)))
         for start in range(0, len(lines.u), step):
-            here = slice(start, start + step)
-            kept.append(self._along(frame, Nodes(lines.u[here], lines.log_weight[here]), level, region))
-            if sum(len(part.u) for part in kept) > limit:
+            some = Nodes(lines.u[start : start + step], lines.log_weight[start : start + step])
+            kept.append(self._along(frame, some, level, region))
+            count += len(kept[-1].u)
+            if count > limit:
                 return None
         return Nodes(*(np.concatenate(column) for column in zip(*kept, strict=True)))
 
-    def _even(self, half: float, level: int, which: int) -> NDArray:
-        """Cuts at even distances, so that no piece is wide."""
-        return np.concatenate([[-half], _axis(half, self.cell(level), level, which), [half]])
-
-    def _lines(self, level: int, frame: Frame, region: Region, limit: int) -> Nodes | None:
-        """Where lines along the last axis cross the others: u (L, Z - 1) and weights."""
-        across = self.vae.latent_dim - 1
+    def _even_lines(self, level: int, region: Region, limit: int) -> Nodes | None:
+        across, spacing = self.vae.latent_dim - 1, self.spacing(level)
         if across == 0:
             return Nodes(np.zeros((1, 0)), np.zeros(1))
-        spacing = self.spacing(level)
-        even = tuple(_axis(region.half, spacing, level, which) for which in range(across))
-        if math.prod(map(len, even)) > limit:
+        axes = tuple(_axis(region.half, spacing, level, which) for which in range(across))
+        if math.prod(map(len, axes)) > limit:
             return None
-        if level == 0:
-            u = _tensor(even)
-            return Nodes(u, np.full(len(u), across * math.log(spacing)))
-        planes = _tensor(even[:-1]) if across > 1 else np.zeros((1, 0))
+        u = _tensor(axes)
+        return Nodes(u, np.full(len(u), across * math.log(spacing)))
+
+    def _lines_between_vertices(self, level: int, frame: Frame, region: Region, limit: int) -> Nodes | None:
+        across, spacing = self.vae.latent_dim - 1, self.spacing(level)
+        if across == 0:
+            return None
+        planes = np.zeros((1, 0)) if across == 1 else _axis(region.half, spacing, level)[:, None]
         kept, count = [], 0
         for plane in planes:
-            cuts = self._even(region.half, level, across - 1)
-            cuts = np.sort(np.concatenate([cuts, self._vertices(frame, plane, level, region.half)]))
+            vertices = self._vertices(frame, plane, level, region.half)
+            if vertices is None:
+                return None
+            cuts = np.sort(np.concatenate([self._even(region.half, level, across - 1), vertices]))
             _, u, log_weight = gauss_between(cuts[None], self.cell(level))
             kept.append(Nodes(np.column_stack([np.tile(plane, (len(u), 1)), u]), log_weight))
             count += len(u)
@@ -377,6 +386,10 @@ class BetweenKinks:
                 return None
         u, log_weight = (np.concatenate(column) for column in zip(*kept, strict=True))
         return Nodes(u, log_weight + (across - 1) * math.log(spacing))
+
+    def _even(self, half: float, level: int, which: int) -> NDArray:
+        """Cuts at even distances, so that no piece is wide."""
+        return np.concatenate([[-half], _axis(half, self.cell(level), level, which), [half]])
 
     def _along(self, frame: Frame, lines: Nodes, level: int, region: Region) -> Nodes:
         """Nodes on some lines, each cut at its kinks and at even distances."""
@@ -391,8 +404,8 @@ class BetweenKinks:
     def _kinks(self, frame: Frame, u: NDArray, half: float) -> tuple[NDArray, NDArray]:
         return line_kinks(self.vae, frame.centre + u @ frame.axes[:, :-1].T, frame.axes[:, -1], half)
 
-    def _vertices(self, frame: Frame, plane: NDArray, level: int, half: float) -> NDArray:
-        """Where, along the last axis but one, the order of kinks on a line changes: by bisection."""
+    def _vertices(self, frame: Frame, plane: NDArray, level: int, half: float) -> NDArray | None:
+        """Where, along the last axis but one, the order of kinks on a line changes: by bisection. None: too many."""
 
         def orders(at: NDArray) -> NDArray:
             """The kinks that a line meets, in their order, as one object each."""
@@ -407,7 +420,7 @@ class BetweenKinks:
         for _ in range(VERTEX_BISECTIONS):
             changed = before != after
             if changed.sum() > MAX_VERTICES:
-                return np.zeros(0)  # too many to follow: pieces keep singularities inside, and convergence is slow
+                return None
             left, right, before, after = left[changed], right[changed], before[changed], after[changed]
             middle = (left + right) / 2
             between = orders(middle)

@@ -226,6 +226,17 @@ def test_with_too_few_points_it_says_so_and_its_error_estimate_holds():
     assert np.isinf(integrate(vae, x, max_points=10).error).all()
 
 
+def test_with_too_many_kinks_to_follow_it_says_so_and_its_error_estimate_holds():
+    vae, x, _ = build(latent_dim=2, activation="relu", hidden=(40,), rows=1)
+    vae.parameters["decoder.head.weight"][...] /= 6
+    rough, finer = (integrate(vae, x, max_points=points) for points in (60_000, 400_000))
+    assert not rough.converged.any()
+    assert (rough.error < 0.1).all()
+    assert (finer.error < rough.error).all()
+    for a, b in zip(rough[:3], finer[:3], strict=True):
+        assert (np.abs(a - b) <= rough.error).all()
+
+
 def test_a_model_that_is_not_a_number_has_no_answer_and_says_so():
     vae, x, _ = build(latent_dim=1)
     vae.parameters["decoder.head.bias"][0] = np.nan
