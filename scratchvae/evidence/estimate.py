@@ -2,29 +2,35 @@
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scratchvae.evidence import importance
+from scratchvae.evidence.annealed import ais_evidence
 from scratchvae.evidence.exact import LinearGaussian
 from scratchvae.evidence.importance import Evidence
 from scratchvae.evidence.quadrature import integrate
 from scratchvae.vae import VAE, _positive, _seed
 
-Method = Callable[[VAE, NDArray, int, int], Evidence]  # vae, x (B, D), num_samples, seed
+Method = Callable[..., Evidence]  # vae, x (B, D), num_samples, seed, and options of the method's own
 
 
-def log_evidence(vae: VAE, x: NDArray, method: str = "importance", num_samples: int = 5000, seed: int = 0) -> Evidence:
+def log_evidence(
+    vae: VAE, x: NDArray, method: str = "importance", num_samples: int = 5000, seed: int = 0, **options: Any
+) -> Evidence:
     """log p(x) of every example.
 
-    Takes     x (B, D); method: a name in METHODS; num_samples and seed: for the methods that draw samples
+    Takes     x (B, D); method: a name in METHODS; num_samples and seed: for the methods that draw samples (of "ais",
+              num_samples is chains times temperatures); options of `ais_evidence`: num_chains, num_temperatures,
+              num_leapfrog, start, watch. The other methods have none
     Returns   Evidence(log_evidence, standard_error, effective_sample_size), each (B,), in nats
     Raises    ValueError for an unknown method, bad input, or a model the method cannot take
     """
     if method not in METHODS:
         raise ValueError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
-    return METHODS[method](vae, x, _positive("num_samples", num_samples), _seed(seed))
+    return METHODS[method](vae, x, _positive("num_samples", num_samples), _seed(seed), **options)
 
 
 def exact_evidence(vae: VAE, x: NDArray, num_samples: int, seed: int) -> Evidence:
@@ -42,6 +48,7 @@ def quadrature_evidence(vae: VAE, x: NDArray, num_samples: int, seed: int) -> Ev
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
         **importance.METHODS,
+        "ais": ais_evidence,
         "quadrature": quadrature_evidence,
         "exact": exact_evidence,
     }

@@ -351,6 +351,8 @@ def test_num_samples_are_chains_times_temperatures():
     vae, x, _ = build()
     got = annealed.ais_evidence(vae, x, 160, 0, num_leapfrog=2)
     np.testing.assert_array_equal(got.log_evidence, annealed_importance(vae, x, 16, 10, 2).log_evidence)
+    same = sv.log_evidence(vae, x, "ais", num_samples=160, num_leapfrog=2)
+    np.testing.assert_array_equal(got.log_evidence, same.log_evidence)
     given = annealed.ais_evidence(vae, x, 160, 0, num_chains=3, num_temperatures=7, num_leapfrog=2)
     np.testing.assert_array_equal(given.log_evidence, annealed_importance(vae, x, 3, 7, 2).log_evidence)
 
