@@ -4,6 +4,7 @@
     options.py          the options every command takes
     output.py           what goes to standard output and what to standard error
     status.py           exit statuses
+    job.py              what train is to train, from its options or from a run to resume
     run_directory.py    config.json, history.jsonl, model.safetensors, report.html of one run
 
 Exit status: 0 done, 1 a check failed or training diverged, 2 bad input or usage, 130 interrupted.

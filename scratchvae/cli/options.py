@@ -1,10 +1,12 @@
 """The options that every command takes."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 
-from scratchvae.engine import ENGINES, set_threads
+from scratchvae.engine import ENGINES, get_threads, set_threads
 
 
 def _below_2_to_64(seed: int) -> int:
@@ -21,7 +23,10 @@ Seed = Annotated[
     typer.Option(callback=_below_2_to_64, help="Seed of every random number: the same seed gives the same bits."),
 ]
 Threads = Annotated[
-    int | None, typer.Option(min=1, help="Threads to use; results do not depend on it.", show_default="all processors")
+    int | None,
+    typer.Option(
+        min=1, help="Threads to use; results do not depend on it.", show_default="all processors; one for a small model"
+    ),
 ]
 Engine = Annotated[str, typer.Option(help=f"Where operations come from: {' or '.join(ENGINES)}.")]
 
@@ -36,3 +41,14 @@ def use_threads(threads: int | None) -> None:
     except ImportError:
         return
     threadpool_limits(threads)
+
+
+@contextmanager
+def one_thread(wanted: bool) -> Iterator[None]:
+    """A single thread while it lasts, if `wanted`."""
+    before = get_threads()
+    set_threads(1 if wanted else before)
+    try:
+        yield
+    finally:
+        set_threads(before)

@@ -1,0 +1,162 @@
+"""What is to be trained: data, model and settings, from the options of a new run or from config.json of an old one."""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from scratchvae import VAE, __version__, checkpoint
+from scratchvae.data import Dataset, as_data, check_method, load
+from scratchvae.likelihoods import LIKELIHOODS
+from scratchvae.objectives import OBJECTIVES, Objective
+
+from .run_directory import ENTRIES, FORMAT, RunDirectory, new_run
+
+FREE_ON_RESUME = ("epochs",)  # what may change when a run goes on
+SMALL_WORK = 4_000_000  # multiply-adds of a product pass over the batch: about 50 microseconds of one core
+
+
+class Defaults(NamedTuple):
+    """What suits data of one size."""
+
+    hidden: tuple[int, ...]
+    latent_dim: int
+    activation: str
+    epochs: int
+    batch_size: int
+    learning_rate: float
+
+
+SMALL = Defaults((128,), 8, "relu", 150, 64, 3e-3)  # the digits: 64-128-8
+LARGE = Defaults((400,), 20, "relu", 20, 128, 1e-3)  # MNIST: 784-400-20
+SMALL_DIMENSIONS = 128
+
+
+class Job(NamedTuple):
+    """Everything checked and ready to be trained; nothing is on disk yet, unless it is resumed."""
+
+    run: RunDirectory
+    config: dict[str, Any]  # config.json
+    dataset: Dataset
+    vae: VAE
+    objective: Objective
+    resumed: bool
+    trained: list[dict[str, Any]]  # epochs of the checkpoint that a resumed run goes on from
+
+    @property
+    def is_small(self) -> bool:
+        """Whether an update is so little work that a second thread gains nothing and on a busy machine loses much."""
+        training, weights = self.config["training"], sum(array.size for array in self.vae.parameters.values())
+        return training["batch_size"] * training["samples"] * weights < SMALL_WORK
+
+
+def new_job(out: Path | None, asked: Mapping[str, Any]) -> Job:
+    """A run that starts from nothing, with all its input checked. Raises ValueError for bad input; writes nothing."""
+    dataset = load(asked["data"] or "digits", data_dir=asked["data_dir"], seed=asked["seed"])
+    run = new_run(out, Path(dataset.name).stem if asked["data"] else dataset.name)
+    config = _configuration(asked, dataset)
+    vae, objective = _model_and_objective(config, dataset)
+    return Job(run, config, dataset, vae, objective, resumed=False, trained=[])
+
+
+def job_to_resume(out: Path | None, given: Mapping[str, Any]) -> Job:
+    """The run in `out` as its config.json says; what is asked for now must not contradict it, --epochs excepted."""
+    if out is None:
+        raise ValueError("--resume needs --out RUN, the run to go on with")
+    run = RunDirectory(out)
+    config = run.config()
+    known = {**config["model"], **config["training"], "data": config["data"].get("source")}
+    for name, value in given.items():
+        if name in known and name not in FREE_ON_RESUME and value != known[name]:
+            option = "DATA" if name == "data" else f"--{name.replace('_', '-')}"
+            raise ValueError(
+                f"{out} was made with {option} {known[name]}, now asked {value}; leave it out, or start a new run"
+            )
+    if "epochs" in given:
+        config["training"]["epochs"] = given["epochs"]
+    source, data_dir = config["data"]["source"], given.get("data_dir") or config["data"].get("data_dir")
+    dataset = load(source, data_dir=data_dir, seed=config["training"]["seed"])
+    if fingerprint(dataset) != config["data"]["sha256"]:
+        raise ValueError(f"{source} no longer holds the data that {out} was trained on; expected the same values")
+    vae, objective = _model_and_objective(config, dataset)
+    started = run.model_file.is_file()  # else it was stopped before its first checkpoint, and starts again
+    trained = checkpoint.load_state(vae, run.model_file)[1].progress["history"] if started else []
+    return Job(run, config, dataset, vae, objective, resumed=True, trained=trained)
+
+
+def _configuration(asked: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
+    """config.json of a new run: what was asked, with defaults that suit the data where nothing was."""
+    dimensions = dataset.train.shape[1]
+    suited = SMALL if dimensions <= SMALL_DIMENSIONS else LARGE
+    nothing = (None, ())  # how typer says that an option was not given
+    chosen = {name: value if asked[name] in nothing else asked[name] for name, value in suited._asdict().items()}
+    likelihood, objective = asked["likelihood"], asked["objective"]
+    unit_interval = likelihood in LIKELIHOODS and LIKELIHOODS[likelihood].unit_interval
+    return {
+        "format": FORMAT,
+        "scratchvae": __version__,
+        "data": {
+            "name": dataset.name,
+            "source": asked["data"] or "digits",
+            "data_dir": asked["data_dir"],
+            "found": dataset.found,
+            "examples": len(dataset.train),
+            "held_out": len(dataset.held_out),
+            "dimensions": dimensions,
+            "image_shape": dataset.image_shape,
+            "sha256": fingerprint(dataset),
+        },
+        "model": {
+            "data_dim": dimensions,
+            "latent_dim": chosen["latent_dim"],
+            "hidden": list(chosen["hidden"]),
+            "likelihood": likelihood,
+            "activation": chosen["activation"],
+            "engine": asked["engine"],
+        },
+        "training": {
+            "objective": objective,
+            "samples": asked["samples"] or (50 if objective == "iwae" else 1),
+            "beta": asked["beta"],
+            "epochs": chosen["epochs"],
+            "batch_size": chosen["batch_size"],
+            "learning_rate": chosen["learning_rate"],
+            "binarize": asked["binarize"] or ("dynamic" if unit_interval else "none"),
+            "allow_grey": asked["allow_grey"],
+            "patience": asked["patience"],
+            "seed": asked["seed"],
+        },
+    }
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """SHA-256 of the values, training part first: a resumed run must meet the same data."""
+    digest = hashlib.sha256()
+    for part in (dataset.train, dataset.held_out):
+        digest.update(f"{part.dtype.str}{part.shape}".encode())
+        digest.update(np.ascontiguousarray(part).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _model_and_objective(config: Mapping[str, Any], dataset: Dataset) -> tuple[VAE, Objective]:
+    """The untrained model and its objective. Raises ValueError for an unknown name or data that do not fit."""
+    model, training = config["model"], config["training"]
+    vae = VAE(**{name: model[name] for name in ENTRIES["model"]}, seed=training["seed"])
+    if training["objective"] not in OBJECTIVES:
+        raise ValueError(f"objective is {training['objective']!r}; expected one of {', '.join(OBJECTIVES)}")
+    options = {"beta": training["beta"]} if training["objective"] == "elbo" else {}
+    if training["objective"] != "elbo" and training["beta"] != 1.0:
+        raise ValueError(f"beta is {training['beta']} with objective {training['objective']!r}; only elbo has a beta")
+    if not 0.0 < training["learning_rate"] < math.inf:
+        raise ValueError(f"learning_rate is {training['learning_rate']}; expected a positive, finite number")
+    if training["binarize"] != "none" and not vae.likelihood.unit_interval:
+        raise ValueError(
+            f"binarize is {training['binarize']!r} under likelihood {model['likelihood']!r}; expected none"
+        )
+    for part in (dataset.train, dataset.held_out):
+        as_data(part, vae.data_dim, vae.likelihood.unit_interval, name=dataset.name)
+        check_method(training["binarize"], part if vae.likelihood.unit_interval else None, training["allow_grey"])
+    return vae, OBJECTIVES[training["objective"]](num_samples=training["samples"], **options)
