@@ -10,8 +10,11 @@ from scratchvae.compiled.slices import slices_for
 
 
 @njit(cache=True, error_model="numpy")
-def _update(p, g, m, v, constants):
-    beta1, one_minus_beta1, beta2, one_minus_beta2, size, epsilon = constants
+def update(p, g, m, v, constants):
+    """One step in place on slices; constants as `adam_constants` gives them."""
+    beta1, one_minus_beta1, beta2, one_minus_beta2, size, epsilon = (
+        constants[0], constants[1], constants[2], constants[3], constants[4], constants[5],
+    )  # fmt: skip
     for i in range(p.size):
         m[i] = beta1 * m[i] + one_minus_beta1 * g[i]
         v[i] = beta2 * v[i] + one_minus_beta2 * g[i] * g[i]
@@ -22,7 +25,16 @@ def _update(p, g, m, v, constants):
 def _update_parallel(p, g, m, v, constants, slices):
     for t in prange(slices):
         first, last = p.size * t // slices, p.size * (t + 1) // slices
-        _update(p[first:last], g[first:last], m[first:last], v[first:last], constants)
+        update(p[first:last], g[first:last], m[first:last], v[first:last], constants)
+
+
+def adam_constants(
+    dtype: np.dtype, step: int, learning_rate: float, beta1: float, beta2: float, epsilon: float
+) -> NDArray:
+    """b1, 1 - b1, b2, 1 - b2, and the step size and epsilon with the corrections for the update's number."""
+    correction = math.sqrt(1 - beta2**step)
+    size = learning_rate * correction / (1 - beta1**step)
+    return np.array((beta1, 1 - beta1, beta2, 1 - beta2, size, epsilon * correction), dtype)
 
 
 def adam_update(
@@ -37,13 +49,10 @@ def adam_update(
     epsilon: float = 1e-8,
 ) -> None:
     """See `reference.adam.adam_update`."""
-    number = parameters.dtype.type
-    correction = math.sqrt(1 - beta2**step)
-    size = learning_rate * correction / (1 - beta1**step)
-    constants = tuple(number(c) for c in (beta1, 1 - beta1, beta2, 1 - beta2, size, epsilon * correction))
+    constants = adam_constants(parameters.dtype, step, learning_rate, beta1, beta2, epsilon)
     gradient = np.ascontiguousarray(gradient, parameters.dtype)
     slices = slices_for(parameters.size, 0.2)
     if slices > 1:
         _update_parallel(parameters, gradient, first, second, constants, slices)
     else:
-        _update(parameters, gradient, first, second, constants)
+        update(parameters, gradient, first, second, constants)

@@ -33,7 +33,7 @@ def _rows_parallel(x, logits, log_likelihood, derivative, slices):
 def bernoulli_log_likelihood_forward(x: NDArray, logits: NDArray) -> tuple[NDArray, BernoulliCache]:
     """See `reference.bernoulli.bernoulli_log_likelihood_forward`."""
     x, logits = np.ascontiguousarray(x), np.ascontiguousarray(logits)
-    log_likelihood, derivative = np.empty(logits.shape[:2], logits.dtype), np.empty_like(logits)
+    log_likelihood, derivative = np.empty(logits.shape[:2], logits.dtype), np.empty(logits.shape, logits.dtype)
     slices = slices_for(logits.size, 0.6)
     if slices > 1:
         _rows_parallel(x, logits, log_likelihood, derivative, slices)
@@ -67,7 +67,7 @@ def _scale_rows_parallel(factors, source, target, slices):
 def scale_rows(factors: NDArray, source: NDArray) -> NDArray:
     """factors (B, K) times source (B, K, D), row by row."""
     factors = np.ascontiguousarray(factors, source.dtype)
-    target = np.empty_like(source)
+    target = np.empty(source.shape, source.dtype)
     slices = slices_for(source.size, 0.1)
     if slices > 1:
         _scale_rows_parallel(factors, source, target, slices)

@@ -40,7 +40,7 @@ def posterior_forward(head: NDArray, eps: NDArray) -> tuple[NDArray, NDArray, Po
     """See `reference.posterior.posterior_forward`."""
     head, eps = np.ascontiguousarray(head), np.ascontiguousarray(eps, head.dtype)
     std = np.empty((len(head), eps.shape[2]), head.dtype)
-    z, kl = np.empty_like(eps), np.empty(len(head), head.dtype)
+    z, kl = np.empty(eps.shape, head.dtype), np.empty(len(head), head.dtype)
     _forward(head, eps, std, z, kl)
     return z, kl, PosteriorCache(head, std, eps)
 
@@ -50,6 +50,8 @@ def _backward(dz, dkl, head, std, eps, dhead):
     """dhead first gathers d mu of the draw and d std; then both uses of mu and of logvar are summed."""
     half, one, latent = head.dtype.type(0.5), head.dtype.type(1), std.shape[1]
     for b in range(std.shape[0]):
+        for j in range(2 * latent):
+            dhead[b, j] = 0
         for k in range(eps.shape[1]):
             for j in range(latent):
                 dhead[b, j] += dz[b, k, j]
@@ -63,6 +65,6 @@ def _backward(dz, dkl, head, std, eps, dhead):
 def posterior_backward(dz: NDArray, dkl: NDArray, cache: PosteriorCache) -> NDArray:
     """See `reference.posterior.posterior_backward`."""
     head, std, eps = cache
-    dhead = np.zeros_like(head)
+    dhead = np.empty(head.shape, head.dtype)
     _backward(np.ascontiguousarray(dz, head.dtype), np.ascontiguousarray(dkl, head.dtype), head, std, eps, dhead)
     return dhead
