@@ -9,6 +9,7 @@ Numba would otherwise compile them again into each of its callers.
 """
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
@@ -18,7 +19,7 @@ from numba.extending import intrinsic
 from numpy.typing import DTypeLike
 
 from scratchvae.compiled.simd import SIMD
-from scratchvae.compiled.tile import ADAM, INDEX, INT32, SKIP, Row, keep_nonzeros, scalar_bytes, tile
+from scratchvae.compiled.tile import INDEX, INT32, Row, keep_nonzeros, scalar_bytes, tile
 from scratchvae.compiled.vector_math import activate_row
 
 HEIGHTS, COUNTS, BYTES = SIMD.heights, SIMD.counts, SIMD.bytes
@@ -54,7 +55,7 @@ def _largest(sizes, left):
 
 def _product(
     item, rows, columns, steps, a, a_row, a_step, b, b_step, start, c, c_row, activation,
-    adam, first, second, constants, skip, places, place_row, counts,
+    skip, places, place_row, counts,
 ):  # fmt: skip
     """The C function of `kernel`: panels of columns, down each panel the tiles. Strides in elements, `item` in bytes."""
     lanes, j = BYTES // item, 0
@@ -68,10 +69,9 @@ def _product(
             height = _largest(SPARSE_HEIGHTS, min(GROUP - i % GROUP, rows - i)) if skip else _largest(HEIGHTS, rows - i)
             group, place = i // GROUP, i * c_row + j
             tile(
-                SKIP * skip + ADAM * adam, height, width, counts[group] if skip else steps,
+                skip, height, width, counts[group] if skip else steps,
                 _plus(places, group * place_row),
                 _plus(a, i * a_row), a_row, a_step, _plus(b, j), b_step, _plus(start, j), _plus(c, place), c_row,
-                _plus(first, place), _plus(second, place), constants,
             )  # fmt: skip
             i += height
         j += width
@@ -82,8 +82,7 @@ def _product(
 def _signature(number):
     p, size, integers = types.CPointer(number), types.intp, types.CPointer(types.int32)
     return types.void(
-        size, size, size, size, p, size, size, p, size, p, p, size, size,
-        size, p, p, p, size, integers, size, integers,
+        size, size, size, size, p, size, size, p, size, p, p, size, size, size, integers, size, integers,
     )  # fmt: skip
 
 
@@ -91,15 +90,19 @@ def _signature(number):
 def kernel(dtype: DTypeLike) -> int:
     """Address of the product's C function for float32 or float64; compiled, or read from the cache, at the first call."""
     number = {np.dtype("float32"): types.float32, np.dtype("float64"): types.float64}[np.dtype(dtype)]
-    return cfunc(_signature(number), cache=True, error_model="numpy")(_product).address
+    function = cfunc(_signature(number), cache=True, error_model="numpy")(_product)
+    _compiled.append(function)  # its machine code lives as long as it does
+    return function.address
+
+
+_compiled: list[Any] = []
 
 
 @intrinsic
-def _run(context, kernel, a, b, start, c, activation, first, second, constants, places, counts):
+def _run(context, kernel, a, b, start, c, activation, places, counts):
     """Call the C function at address `kernel`. With `places` and `counts` a holds elements at those places alone."""
-    names = "kernel a b start c activation first second constants places counts".split()
-    arrays = {"a": a, "b": b, "start": start, "c": c, "first": first, "second": second, "constants": constants}
-    arrays |= {"places": places, "counts": counts}
+    names = "kernel", "a", "b", "start", "c", "activation", "places", "counts"
+    arrays = {"a": a, "b": b, "start": start, "c": c, "places": places, "counts": counts}
 
     def emit(context, builder, signature, arguments):
         given = dict(zip(names, arguments, strict=True))
@@ -122,7 +125,6 @@ def _run(context, kernel, a, b, start, c, activation, first, second, constants, 
         passed = [
             INDEX(c.dtype.bitwidth // 8), rows, columns, steps, pointer("a"), a_row, a_step,
             pointer("b"), b_step, pointer("start"), pointer("c"), c_row, given["activation"],
-            builder.zext(filled("constants"), INDEX), pointer("first"), pointer("second"), pointer("constants"),
             builder.zext(filled("counts"), INDEX), pointer("places"), place_row, pointer("counts"),
         ]  # fmt: skip
         called = ir.FunctionType(ir.VoidType(), [value.type for value in passed]).as_pointer()
@@ -130,28 +132,26 @@ def _run(context, kernel, a, b, start, c, activation, first, second, constants, 
         return context.get_dummy_value()
 
     size = types.intp
-    return types.void(size, a, b, start, c, size, first, second, constants, places, counts), emit
+    return types.void(size, a, b, start, c, size, places, counts), emit
 
 
 @njit(cache=True)
-def product(kernel, a, b, start, c, activation, first, second, constants):
-    """c_ij = f(start_j + sum_k a_ik b_kj),  or Adam's step on c with that gradient.
+def product(kernel, a, b, start, c, activation):
+    """c_ij = f(start_j + sum_k a_ik b_kj).
 
     Takes     kernel: `kernel(dtype)`; a (M, K) of any strides; b (K, N); start (N,), or empty for zeros; c (M, N);
               activation: the code of f in `ACTIVATION_CODES`
-              for Adam: c are parameters, first, second (M, N) their moments, all updated in place; constants (4,): rate,
-              epsilon, 1 - beta1, 1 - beta2. Without Adam `constants` is empty, first and second any matrix
     """
-    _run(kernel, a, b, start, c, activation, first, second, constants, np.empty((0, 0), np.int32), np.empty(0, np.int32))
+    _run(kernel, a, b, start, c, activation, np.empty((0, 0), np.int32), np.empty(0, np.int32))
 
 
 @njit(cache=True, error_model="numpy")
-def sparse_product(kernel, a, b, start, c, activation, first, second, constants):
+def sparse_product(kernel, a, b, start, c, activation):
     """The same as `product` for a that is mostly zero, of contiguous rows: where a group of rows is zero it multiplies
     nothing. It does multiply if that could hide a NaN or an infinity of b, or if there are too few zeros after all."""
     rows, steps = a.shape
     if not _finite(b):
-        product(kernel, a, b, start, c, activation, first, second, constants)
+        product(kernel, a, b, start, c, activation)
         return
     room = steps + BYTES // a.itemsize
     places, counts = np.empty((ROW_BLOCK // GROUP, room), np.int32), np.empty(ROW_BLOCK // GROUP, np.int32)
@@ -159,11 +159,10 @@ def sparse_product(kernel, a, b, start, c, activation, first, second, constants)
     for low in range(0, rows, ROW_BLOCK):
         high = min(low + ROW_BLOCK, rows)
         listed, of = list_nonzeros(a[low:high], places, kept, counts), -(-(high - low) // GROUP) * steps
-        block, m, v = c[low:high], first[low:high], second[low:high]
         if listed < DENSE * of:
-            _run(kernel, kept, b, start, block, activation, m, v, constants, places, counts)
+            _run(kernel, kept, b, start, c[low:high], activation, places, counts)
         else:
-            _run(kernel, a[low:high], b, start, block, activation, m, v, constants, places, counts[:0])
+            _run(kernel, a[low:high], b, start, c[low:high], activation, places, counts[:0])
 
 
 @njit(cache=True, error_model="numpy")

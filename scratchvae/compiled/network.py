@@ -17,11 +17,13 @@ from numba import njit, prange, types
 from numba.extending import intrinsic
 from numpy.typing import DTypeLike, NDArray
 
+from scratchvae.compiled.adam import adam_constants, update
 from scratchvae.compiled.gemm import kernel, matrix, product, sparse_product, transpose
 from scratchvae.compiled.vector_math import activation_backward_row
 from scratchvae.parameters import Network
 
 BLOCK = 96  # rows that go back through the layers together: their transposed deltas stay in the second-level cache
+GRADIENT_BLOCK = 32_768  # elements of a gradient that go to Adam while they are in the second-level cache
 PARALLEL = 250_000  # multiply-adds below which a second thread does not pay for waking it
 
 
@@ -53,9 +55,9 @@ def _forward(kernel, x, flat, table, hidden, hidden_das, out, dx, first, second,
             place += rows * outputs
         w, b = matrix(flat, weight, inputs, outputs), flat[bias : bias + outputs]
         if layer == 0 and _mostly_zero(x):
-            sparse_product(kernel, h[low:high], w, b, target[low:high], activation, w, w, constants[:0])
+            sparse_product(kernel, h[low:high], w, b, target[low:high], activation)
         else:
-            product(kernel, h[low:high], w, b, target[low:high], activation, w, w, constants[:0])
+            product(kernel, h[low:high], w, b, target[low:high], activation)
         h = target
 
 
@@ -91,7 +93,7 @@ def _backward(kernel, x, flat, table, hidden, hidden_das, dout, dx, first, secon
             # dh = da W^T by the tile of all products: dh^T = W da^T
             da_columns, dh_columns = matrix(scratch, 0, outputs, size), matrix(scratch, outputs * BLOCK, inputs, size)
             transpose(da[low : low + size], da_columns)
-            product(kernel, w, da_columns, flat[:0], dh_columns, 0, w, w, constants[:0])
+            product(kernel, w, da_columns, flat[:0], dh_columns, 0)
             transpose(dh_columns, below[low : low + size])
             if layer > 0:
                 h = matrix(hidden, place, rows, inputs)
@@ -118,7 +120,8 @@ def network_backward(
 @njit(cache=True, error_model="numpy")
 def _gradient(kernel, x, flat, table, hidden, hidden_das, dout, dx, first, second, constants, part, parts):
     """Part `part` of `parts` of every layer's dW = h^T da, db = sum da: written to `flat` if `constants` is empty, else
-    used in Adam's step on `flat`."""
+    used in Adam's step on `flat`, a block of rows at a time. Adam inside the product's tile measures slower: a tile
+    touches many short pieces of the moments, a block reads them from end to end."""
     rows, place, h = x.shape[0], 0, x
     ones = np.empty((1, rows), flat.dtype)
     ones[:] = 1
@@ -128,19 +131,37 @@ def _gradient(kernel, x, flat, table, hidden, hidden_das, dout, dx, first, secon
         if layer < table.shape[0] - 1:
             da, following = matrix(hidden_das, place, rows, outputs), matrix(hidden, place, rows, outputs)
             place += rows * outputs
-        low, high = inputs * part // parts, inputs * (part + 1) // parts
-        own, size = weight + low * outputs, high - low
-        w, w1, w2 = matrix(flat, own, size, outputs), matrix(first, own, size, outputs), matrix(second, own, size, outputs)
-        if layer == 0 and _mostly_zero(x):
-            columns = np.empty((size, rows), x.dtype)
-            transpose(x[:, low:high], columns)
-            sparse_product(kernel, columns, da, flat[:0], w, 0, w1, w2, constants)
-        else:
-            product(kernel, h[:, low:high].T, da, flat[:0], w, 0, w1, w2, constants)
+        sparse = layer == 0 and _mostly_zero(x)
+        block = max(1, GRADIENT_BLOCK // outputs // 8) * 8  # whole tiles
+        gradient = np.empty(block * outputs if constants.size else 0, flat.dtype)
+        end = inputs * (part + 1) // parts
+        for low in range(inputs * part // parts, end, block):
+            high = min(low + block, end)
+            own, size = weight + low * outputs, (high - low) * outputs
+            w = matrix(gradient, 0, high - low, outputs) if constants.size else matrix(flat, own, high - low, outputs)
+            if sparse:
+                columns = np.empty((high - low, rows), x.dtype)
+                transpose(x[:, low:high], columns)
+                sparse_product(kernel, columns, da, flat[:0], w, 0)
+            else:
+                product(kernel, h[:, low:high].T, da, flat[:0], w, 0)
+            if constants.size:
+                _adam(flat, gradient, first, second, own, size, constants)
         if layer % parts == part:
-            b, b1, b2 = matrix(flat, bias, 1, outputs), matrix(first, bias, 1, outputs), matrix(second, bias, 1, outputs)
-            product(kernel, ones, da, flat[:0], b, 0, b1, b2, constants)
+            sums = np.empty((1, outputs), flat.dtype)
+            product(kernel, ones, da, flat[:0], sums, 0)
+            if constants.size:
+                _adam(flat, sums[0], first, second, bias, outputs, constants)
+            else:
+                flat[bias : bias + outputs] = sums[0]
         h = following
+
+
+@njit(cache=True)
+def _adam(flat, gradient, first, second, start, size, constants):
+    """Adam's step on flat[start : start + size]."""
+    place = slice(start, start + size)
+    update(flat[place], gradient[:size], first[place], second[place], constants)
 
 
 def network_gradient(deltas: NetworkDeltas, gradient: Network) -> None:
@@ -161,9 +182,7 @@ def network_adam(
     epsilon: float = 1e-8,
 ) -> None:
     """See `reference.network.network_adam`."""
-    correction = (1 - beta2**step) ** 0.5
-    rate = learning_rate * correction / (1 - beta1**step)
-    constants = np.array((rate, epsilon * correction, 1 - beta1, 1 - beta2), network.flat.dtype)
+    constants = adam_constants(network.flat.dtype, step, learning_rate, beta1, beta2, epsilon)
     _run(_gradient, network, *deltas, deltas.x, first, second, constants)
 
 
@@ -204,9 +223,7 @@ def _run(task: Any, network: Network, x: NDArray, *others: NDArray) -> None:
 
 
 @njit(cache=True, parallel=True)
-def _in_parallel(
-    task, kernel, x, flat, table, hidden, hidden_das, out, dx, first, second, constants, threads
-):
+def _in_parallel(task, kernel, x, flat, table, hidden, hidden_das, out, dx, first, second, constants, threads):
     for part in prange(threads):
         _call(task, (kernel, x, flat, table, hidden, hidden_das, out, dx, first, second, constants, part, threads))
 
@@ -217,8 +234,9 @@ def _address(task: Any, dtype: DTypeLike) -> int:
     number = numba.from_dtype(np.dtype(dtype))
     flat, rows = types.Array(number, 1, "C"), types.Array(number, 2, "C")
     table = types.Array(types.int64, 2, "C")
-    task.compile((types.intp, rows, flat, table, flat, flat, rows, rows, flat, flat, flat, types.intp, types.intp))
-    compiled = task.overloads[task.signatures[-1]]
+    arguments = (types.intp, rows, flat, table, flat, flat, rows, rows, flat, flat, flat, types.intp, types.intp)
+    task.compile(arguments)
+    compiled = task.overloads[arguments]
     return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
 
 

@@ -15,7 +15,6 @@ from numba.extending import intrinsic
 from scratchvae.compiled.simd import SIMD
 
 INDEX, INT32 = ir.IntType(64), ir.IntType(32)
-SKIP, ADAM = 1, 2  # what `tile` does beside multiplying: skip zeros, take Adam's step; may be added up
 
 
 def scalar_bytes(scalar):
@@ -61,14 +60,6 @@ class Row:
         value.align = self.alignment
         return value
 
-    def prefetch(self, bases):
-        """Fetch rows that are written later into the second-level cache: a tenth faster than to wait for them."""
-        for base in bases:
-            for j in range(self.count):
-                place = self.builder.bitcast(self._place(base, j), ir.IntType(8).as_pointer())
-                arguments = [place, INT32(1), INT32(2), INT32(1)]  # to write, second level, data
-                _call(self.builder, "llvm.prefetch.p0", ir.VoidType(), arguments)
-
     def store_vector(self, value, base, j):
         self.builder.store(value, self._place(base, j)).align = self.alignment
 
@@ -93,56 +84,19 @@ class Row:
             return _call(self.builder, f"llvm.fma.{self.suffix}", self.vector, [a, b, c])
         return self.builder.fadd(self.builder.fmul(a, b), c)
 
-    def square_root(self, a):
-        return _call(self.builder, f"llvm.sqrt.{self.suffix}", self.vector, [a])
 
-    def divide(self, a, b):
-        """a / b for b > 0, to one unit in the last place.
-
-        AVX-512 has an approximate reciprocal of 14 bits; one Newton step doubles them. It is as fast as a
-        multiplication, where the divider takes ten cycles and the square root before it another ten.
-        """
-        if SIMD.name != "avx512" or self.lanes != 16:
-            return self.builder.fdiv(a, b)
-        large, two = (ir.Constant(self.vector, [value] * self.lanes) for value in (1e38, 2.0))
-        b = self.builder.select(self.builder.fcmp_ordered("<", large, b), large, b)  # Newton turns infinity into NaN
-        whole = ir.Constant(ir.IntType(16), -1)
-        r = _call(self.builder, "llvm.x86.avx512.rcp14.ps.512", self.vector, [b, self.zero, whole])
-        r = self.builder.fmul(r, self.multiply_add(self.builder.fneg(b), r, two))
-        return self.builder.fmul(a, r)
-
-
-def _adam(row, gradient, parameters, first, second, constants, j):
-    """Values of one vector of parameters and moments after Adam's step; `reference.adam` has the formula."""
-    builder = row.builder
-    rate, epsilon, rest1, rest2 = (row.broadcast(builder.gep(constants, [INDEX(n)])) for n in range(4))
-    m, v = row.load(first, j), row.load(second, j)
-    m = row.multiply_add(rest1, builder.fsub(gradient, m), m)
-    v = row.multiply_add(rest2, builder.fsub(builder.fmul(gradient, gradient), v), v)
-    move = row.divide(builder.fmul(rate, m), builder.fadd(row.square_root(v), epsilon))
-    return builder.fsub(row.load(parameters, j), move), m, v
-
-
-def _function(module, name, arguments):
-    """A new LLVM function without result, or None if the module has it; and a builder in it."""
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
-    function.linkage = "internal"
-    function.attributes.add("noinline")
-    return function, ir.IRBuilder(function.append_basic_block())
-
-
-def _tile_function(module, scalar, rows, count, skip, adam):
+def _tile_function(module, scalar, rows, count, skip):
     """The LLVM function for tiles of `rows` x `count` vectors; `tile` says what it computes."""
-    name = f"scratchvae_tile_{scalar}_{rows}x{count}{'_skip' * bool(skip)}{'_adam' * bool(adam)}"
+    name = f"scratchvae_tile_{scalar}_{rows}x{count}{'_skip' * skip}"
     if name in module.globals:
         return module.globals[name]
     s, i64 = scalar.as_pointer(), INDEX
-    arguments = [i64, i64, INT32.as_pointer(), s, i64, i64, s, i64, s, s, i64, s, s, s]
+    arguments = [i64, i64, INT32.as_pointer(), s, i64, i64, s, i64, s, s, i64]
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
     function.linkage = "internal"
     function.attributes.add("noinline")
     builder = ir.IRBuilder(function.append_basic_block())
-    columns, steps, indices, a, a_row, a_step, b, b_step, start, c, c_row, first, second, constants = function.args
+    columns, steps, indices, a, a_row, a_step, b, b_step, start, c, c_row = function.args
     row = Row(builder, scalar, count, columns)
     tile = [[cgutils.alloca_once_value(builder, row.zero) for _ in range(count)] for _ in range(rows)]
 
@@ -151,11 +105,6 @@ def _tile_function(module, scalar, rows, count, skip, adam):
             value = row.load(start, j)
             for i in range(rows):
                 builder.store(value, tile[i][j])
-
-    if adam:
-        row.prefetch(
-            [builder.gep(base, [builder.mul(c_row, INDEX(i))]) for i in range(rows) for base in (c, first, second)]
-        )
 
     with cgutils.for_range(builder, steps) as loop:
         a_column, k = builder.gep(a, [builder.mul(loop.index, a_step)]), loop.index
@@ -170,63 +119,45 @@ def _tile_function(module, scalar, rows, count, skip, adam):
 
     last = []
     for i in range(rows):
-        bases = [builder.gep(base, [builder.mul(c_row, INDEX(i))]) for base in ((c, first, second) if adam else (c,))]
-        for j in range(count):
-            value = builder.load(tile[i][j])
-            values = _adam(row, value, *bases, constants, j) if adam else [value]
-            if j < count - 1:
-                for pair in zip(values, bases, strict=True):
-                    row.store_vector(*pair, j)
-            else:
-                last += zip(values, bases, strict=True)
-        if adam:
-            row.store_last(last)
-            last = []
-    if last:
-        row.store_last(last)
+        base = builder.gep(c, [builder.mul(c_row, INDEX(i))])
+        for j in range(count - 1):
+            row.store_vector(builder.load(tile[i][j]), base, j)
+        last.append((builder.load(tile[i][-1]), base))
+    row.store_last(last)
     builder.ret_void()
     return function
 
 
 @intrinsic
-def tile(
-    context, kind, rows, columns, steps, indices, a, a_row, a_step, b, b_step, start, c, c_row, first, second, constants
-):
+def tile(context, skip, rows, columns, steps, indices, a, a_row, a_step, b, b_step, start, c, c_row):
     """Tile of C, rows x columns:  C_ij = start_j + sum_k A_ik B_kj.
 
     Takes     pointers, and strides in elements; rows, columns: a height and a number of vectors that `SIMD` lists;
-              start: null stands for zeros
-    With SKIP in `kind` k runs over `indices[:steps]`, else over 0 .. steps - 1. With ADAM the tile is the gradient of C,
-    and C takes Adam's step with the moments `first`, `second`.
+              start: null stands for zeros; skip: 1 if k runs over `indices[:steps]`, 0 if over 0 .. steps - 1
     """
 
     def emit(context, builder, signature, arguments):
-        kind, rows, columns, *others = arguments
+        skip, rows, columns, *others = arguments
         scalar = context.get_value_type(signature.args[5].dtype)
         lanes = INDEX(SIMD.bytes // scalar_bytes(scalar))
         count = builder.sdiv(builder.add(columns, builder.sub(lanes, INDEX(1))), lanes)
-        key = builder.add(builder.mul(builder.add(builder.mul(kind, INDEX(16)), rows), INDEX(16)), count)
+        key = builder.add(builder.mul(builder.add(builder.mul(skip, INDEX(16)), rows), INDEX(16)), count)
         after = builder.append_basic_block()
         switch = builder.switch(key, after)
-        for number in (0, SKIP, ADAM, SKIP + ADAM):
-            heights, counts = (
-                (SIMD.sparse_heights, SIMD.sparse_counts) if number & SKIP else (SIMD.heights, SIMD.counts)
-            )
+        for number in (0, 1):
+            heights, counts = (SIMD.sparse_heights, SIMD.sparse_counts) if number else (SIMD.heights, SIMD.counts)
             for m in heights:
                 for n in counts:
                     block = builder.append_basic_block()
                     switch.add_case(INDEX((number * 16 + m) * 16 + n), block)
                     builder.position_at_end(block)
-                    function = _tile_function(builder.module, scalar, m, n, number & SKIP, number & ADAM)
-                    builder.call(function, [columns, *others])
+                    builder.call(_tile_function(builder.module, scalar, m, n, number), [columns, *others])
                     builder.branch(after)
         builder.position_at_end(after)
         return context.get_dummy_value()
 
     size = types.intp
-    return types.void(
-        size, size, size, size, indices, a, size, size, b, size, start, c, size, first, second, constants
-    ), emit
+    return types.void(size, size, size, size, indices, a, size, size, b, size, start, c, size), emit
 
 
 @intrinsic

@@ -1,0 +1,210 @@
+"""The matrix products: what they compute at every edge, and that no way of computing them changes a bit."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from scratchvae.compiled.gemm import kernel, list_nonzeros, product, sparse_product, transpose
+from scratchvae.compiled.simd import SIMD, TARGETS, simd_name
+from scratchvae.parameters import ACTIVATION_CODES
+from scratchvae.reference.activations import ACTIVATIONS
+
+SHAPES = [
+    (1, 1, 1),
+    (1, 5, 3),
+    (2, 0, 4),
+    (3, 7, 16),
+    (7, 20, 17),
+    (8, 33, 48),
+    (13, 64, 65),
+    (50, 20, 79),
+    (66, 31, 150),
+]
+DTYPES = ["float32", "float64"]
+
+
+def matrices(shape: tuple[int, int, int], dtype: str, seed: int = 0) -> tuple[NDArray, NDArray, NDArray]:
+    rows, steps, columns = shape
+    rng = np.random.default_rng(seed)
+    draws = rng.normal(size=(rows, steps)), rng.normal(size=(steps, columns)), rng.normal(size=columns)
+    a, b, start = (np.ascontiguousarray(draw, dtype) for draw in draws)
+    return a, b, start
+
+
+def multiply(a: NDArray, b: NDArray, start: NDArray, function=product, activation: str = "identity") -> NDArray:
+    """The product, between two rows that must stay as they are."""
+    rows, columns = len(a), b.shape[1]
+    frame = np.full((rows + 2, columns), 7.5, b.dtype)
+    c, none = frame[1:-1], np.zeros(0, b.dtype)
+    function(kernel(b.dtype), a, b, start, c, ACTIVATION_CODES[activation], c, c, none)
+    assert (frame[[0, -1]] == 7.5).all(), "wrote outside of the result"
+    return c
+
+
+def distance(got: NDArray, want: NDArray) -> float:
+    return float(np.abs(got - want).max() / max(1.0, np.abs(want).max()) / np.finfo(got.dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_product_is_the_sum_over_k_at_every_edge(shape, dtype):
+    a, b, start = matrices(shape, dtype)
+    want = start + a.astype(float) @ b.astype(float)
+    assert distance(multiply(a, b, start), want) < 60
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_transposed_first_factor_gives_the_same_bits(shape, dtype):
+    a, b, start = matrices(shape, dtype)
+    assert (multiply(np.asfortranarray(a), b, start) == multiply(a, b, start)).all()
+
+
+def test_without_a_start_the_sum_begins_at_zero():
+    a, b, start = matrices((5, 6, 7), "float32")
+    assert (multiply(a, b, start[:0]) == multiply(a, b, np.zeros_like(start))).all()
+
+
+@pytest.mark.parametrize("activation", ACTIVATION_CODES)
+def test_the_activation_is_applied_to_the_product(activation):
+    a, b, start = matrices((9, 5, 37), "float64")
+    want, _ = ACTIVATIONS[activation].forward(start + a @ b)
+    assert np.allclose(multiply(a, b, start, activation=activation), want, rtol=1e-12, atol=1e-14)
+
+
+def test_a_row_has_the_same_bits_whatever_rows_are_beside_it():
+    a, b, start = matrices((21, 30, 45), "float32")
+    whole = multiply(a, b, start)
+    for low, high in ((0, 1), (3, 10), (5, 21)):
+        assert (multiply(a[low:high], b, start) == whole[low:high]).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("density", [0.0, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize("shape", [(1, 40, 17), (7, 50, 150), (130, 37, 64), (64, 1, 1)])
+def test_skipping_zeros_changes_no_bit(shape, density, dtype):
+    a, b, start = matrices(shape, dtype)
+    a *= np.random.default_rng(1).random(a.shape) < density
+    assert (multiply(a, b, start, sparse_product) == multiply(a, b, start)).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_skipping_zeros_hides_neither_nan_nor_infinity(bad):
+    a, b, start = matrices((6, 20, 70), "float32")
+    a[:, 3] = 0
+    a[:, 5:] = 0
+    b[3, 50] = bad
+    got = multiply(a, b, start, sparse_product)
+    assert np.isnan(got[:, 50]).all()  # 0 NaN and 0 infinity are both NaN
+    assert np.isfinite(np.delete(got, 50, axis=1)).all()
+
+
+@pytest.mark.parametrize("function", [product, sparse_product])
+def test_a_nan_in_either_factor_reaches_every_sum_that_it_is_in(function):
+    a, b, start = matrices((6, 20, 70), "float32")
+    a[2, 7] = np.nan
+    got = multiply(a, b, start, function)
+    assert np.isnan(got[2]).all()
+    assert np.isfinite(np.delete(got, 2, axis=0)).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_nonzero_places_are_listed_in_ascending_order_with_their_elements(dtype):
+    a = np.zeros((3, 21), dtype)
+    a[0, [2, 20]], a[1, 5], a[2, [0, 17]] = (1.5, -2.0), np.nan, (3.0, -0.5)
+    groups, height = -(-3 // SIMD.sparse_heights[0]), SIMD.sparse_heights[0]
+    places, kept, counts = np.zeros((groups, 40), np.int32), np.zeros((4, 40), dtype), np.zeros(groups, np.int32)
+    total = list_nonzeros(a, places, kept, counts)
+    assert total == counts.sum()
+    for group in range(groups):
+        rows = a[group * height : (group + 1) * height]
+        want = np.flatnonzero((rows != 0).any(axis=0))
+        assert places[group, : counts[group]].tolist() == want.tolist()
+        np.testing.assert_array_equal(kept[group * height :][: len(rows), : counts[group]], rows[:, want])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(1, 1), (16, 16), (33, 17), (7, 50), (48, 64), (0, 3)])
+def test_a_transpose_moves_every_element(shape, dtype):
+    source = np.arange(np.prod(shape), dtype=dtype).reshape(shape)
+    target = np.full(shape[::-1], -1, dtype)
+    transpose(source, target)
+    assert (target == source.T).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("function", [product, sparse_product])
+@pytest.mark.parametrize("shape", [(3, 7, 16), (13, 40, 65), (66, 20, 150)])
+def test_adam_joined_to_a_product_takes_the_step_of_its_formula(shape, function, dtype):
+    a, b, _ = matrices(shape, dtype)
+    a *= np.random.default_rng(1).random(a.shape) < 0.3
+    rate, epsilon, rest1, rest2 = 1e-3, 1e-7, 0.1, 0.02
+    constants = np.array([rate, epsilon, rest1, rest2], dtype)
+    draws = np.random.default_rng(2).normal(size=(3, shape[0], shape[2]))
+    p, m, v = draws[0].astype(dtype), draws[1].astype(dtype), np.square(draws[2]).astype(dtype)
+    gradient = a.astype(float) @ b.astype(float)
+    want_m, want_v = m + rest1 * (gradient - m), v + rest2 * (gradient**2 - v)
+    want_p = p - rate * want_m / (np.sqrt(want_v) + epsilon)
+    function(kernel(dtype), a, b, b[0, :0], p, 0, m, v, constants)
+    for got, want in ((p, want_p), (m, want_m), (v, want_v)):
+        assert distance(got, want) < 40
+
+
+def test_adam_moves_nothing_where_gradient_and_moments_are_zero_and_spreads_nan():
+    a, b = np.zeros((4, 9), np.float32), np.ones((9, 40), np.float32)
+    b[0, 5] = np.nan
+    p, m, v = np.ones((4, 40), np.float32), np.zeros((4, 40), np.float32), np.zeros((4, 40), np.float32)
+    product(kernel("float32"), a, b, b[0, :0], p, 0, m, v, np.array([1e-3, 1e-8, 0.1, 0.001], np.float32))
+    assert np.isnan([p[:, 5], m[:, 5], v[:, 5]]).all()
+    assert (np.delete(p, 5, axis=1) == 1).all()
+
+
+ONE_WIDTH = """
+import sys
+import numpy as np
+from tests.compiled.test_gemm import SHAPES, matrices, multiply
+from scratchvae.compiled.gemm import sparse_product
+from scratchvae.compiled.simd import simd_name
+
+results = [np.frombuffer(simd_name().encode(), np.uint8)]
+for dtype in ("float32", "float64"):
+    for shape in SHAPES:
+        a, b, start = matrices(shape, dtype)
+        results.append(multiply(a, b, start))
+        a[:, ::2] = 0
+        results.append(multiply(a, b, start, sparse_product))
+np.savez(sys.argv[1], *results)
+"""
+
+
+def results_at(width: str, path) -> list[NDArray]:
+    environment = os.environ | {"SCRATCHVAE_SIMD": width}
+    subprocess.run([sys.executable, "-c", ONE_WIDTH, str(path)], env=environment, check=True)
+    with np.load(path) as archive:
+        name, *results = archive.values()
+    assert bytes(name).decode() == (width or simd_name())
+    return results
+
+
+@pytest.mark.skipif(simd_name() not in TARGETS, reason="not an x86 processor")
+def test_every_vector_width_computes_the_same_and_the_fused_ones_the_same_bits(tmp_path):
+    widths = list(TARGETS)[list(TARGETS).index(simd_name()) :]
+    widest, *others = (results_at(width, tmp_path / f"{width}.npz") for width in widths)
+    for width, results in zip(widths[1:], others, strict=True):
+        for got, want in zip(results, widest, strict=True):
+            if width == "portable":  # a multiply-add rounds twice there
+                assert distance(got, want.astype(float)) < 60
+            else:
+                assert (got == want).all()
+
+
+def test_an_unknown_width_is_refused():
+    environment = os.environ | {"SCRATCHVAE_SIMD": "mmx"}
+    command = [sys.executable, "-c", "import scratchvae.compiled.simd"]
+    outcome = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert outcome.returncode != 0
+    assert "SCRATCHVAE_SIMD is 'mmx'" in outcome.stderr
