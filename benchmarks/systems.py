@@ -36,3 +36,29 @@ TRAINING_SYSTEMS = {
         System("tensorflow xla", "benchmarks.peers.tensorflow_training", "tensorflow", takes_threads=True),
     )
 }
+SAMPLING_SYSTEMS = {
+    system.name: system
+    for system in (
+        System(SCRATCHVAE, "benchmarks.peers.scratchvae_sampling", "numba", takes_threads=True),
+        System("numpy", "benchmarks.peers.numpy_sampling", "numpy"),
+        System("torch", "benchmarks.peers.torch_sampling", "torch", takes_threads=True),
+        System("jax threefry", "benchmarks.peers.jax_sampling", "jax", (), with_wide_vectors()),
+        System("jax rbg", "benchmarks.peers.jax_sampling", "jax", ("--generator", "rbg"), with_wide_vectors()),
+    )
+}
+
+
+def _torch_evaluation(name: str, mode: str) -> System:
+    return System(name, "benchmarks.peers.torch_evaluation", "torch", ("--mode", mode), takes_threads=True)
+
+
+EVALUATION_SYSTEMS = {
+    system.name: system
+    for system in (
+        System(SCRATCHVAE, "benchmarks.peers.scratchvae_evaluation", "numba", takes_threads=True),
+        System("jax 512-bit", "benchmarks.peers.jax_evaluation", "jax", (), with_wide_vectors()),
+        System("jax", "benchmarks.peers.jax_evaluation", "jax"),
+        _torch_evaluation(TORCH_EAGER, "eager"),
+        _torch_evaluation("torch.compile", "default"),
+    )
+}

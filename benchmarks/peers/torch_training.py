@@ -10,7 +10,7 @@ import time
 import numpy as np
 import torch
 
-from benchmarks.peers.protocol import ShuffledRows, read_pixels, serve
+from benchmarks.peers.protocol import ShuffledRows, serve
 from benchmarks.peers.torch_model import Autoencoder
 from benchmarks.workloads import BETA1, Workload
 
@@ -23,7 +23,7 @@ class TorchTraining:
     def prepare(self, workload: dict, problem: str, data: str) -> dict:
         self.workload = Workload.from_json(workload)
         self.problem = dict(np.load(problem))
-        self.data = torch.from_numpy(read_pixels(data))
+        self.data = torch.from_numpy(np.load(data)).to(torch.float32).div_(255)
         self.rows = ShuffledRows(len(self.data), self.workload.batch_size)
         self.initialise()
         return {"version": torch.__version__, "generator": "mt19937 (torch.randn)", "dtype": str(self.data.dtype)}
