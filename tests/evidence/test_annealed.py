@@ -267,8 +267,8 @@ def test_the_exact_answer_lies_between_bounds_within_a_twentieth_of_a_nat():
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_exact_answer_lies_between_bounds_that_start_at_the_prior(dtype):
     vae = ten_latents(dtype=dtype)
-    bounds = bidirectional(vae, 256, 16, 1000, 10)
-    x, _ = draw_joint(vae, 256, 0)
+    bounds = bidirectional(vae, 128, 16, 1000, 10)
+    x, _ = draw_joint(vae, 128, 0)
     check_bounds(bounds, LinearGaussian.from_vae(vae).log_evidence(x), 0.05)
 
 
