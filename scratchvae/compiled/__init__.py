@@ -4,63 +4,63 @@ gemm, network, dense       matrix products on a register-tiled micro-kernel; a w
 vector_math, activations   exp, log, tanh and their kin, written so that loops over them use vector registers
 random                     the same random bits as the reference
 simd                       which vector width, and why
-stale                      keeps the kernels on disk and the sources in step
+kernel_cache               where compiled kernels are kept, in step with their sources
 """
 
-# isort: off
-from scratchvae.compiled import stale as stale  # first: before a kernel can be read from the cache
+from scratchvae.compiled.kernel_cache import kernel_cache, remove_old_kernels
 
-# isort: on
-from scratchvae.compiled.activations import (
-    identity_backward,
-    identity_forward,
-    relu_backward,
-    relu_forward,
-    sigmoid_backward,
-    sigmoid_forward,
-    softplus_backward,
-    softplus_forward,
-    tanh_backward,
-    tanh_forward,
-)
-from scratchvae.compiled.adam import adam_update
-from scratchvae.compiled.bernoulli import bernoulli_log_likelihood_backward, bernoulli_log_likelihood_forward
-from scratchvae.compiled.dense import dense_backward, dense_forward
-from scratchvae.compiled.gather import gather_rows
-from scratchvae.compiled.gaussian import (
-    gaussian_log_density_backward,
-    gaussian_log_density_forward,
-    kl_per_dimension,
-    kl_to_prior_backward,
-    kl_to_prior_forward,
-    reparameterize_backward,
-    reparameterize_forward,
-    standard_normal_log_density_backward,
-    standard_normal_log_density_forward,
-)
-from scratchvae.compiled.gaussian_likelihood import (
-    gaussian_log_likelihood_backward,
-    gaussian_log_likelihood_forward,
-    unit_gaussian_log_likelihood_backward,
-    unit_gaussian_log_likelihood_forward,
-)
-from scratchvae.compiled.importance import (
-    effective_sample_size,
-    importance_bound_backward,
-    importance_bound_forward,
-)
-from scratchvae.compiled.log_sum_exp import log_sum_exp_backward, log_sum_exp_forward
-from scratchvae.compiled.network import network_adam, network_backward, network_forward, network_gradient
-from scratchvae.compiled.posterior import posterior_backward, posterior_forward
-from scratchvae.compiled.random import (
-    bernoulli_bytes,
-    bernoulli_probabilities,
-    normals,
-    permutation,
-    philox4x32,
-    random_words,
-    uniforms,
-)
+remove_old_kernels()
+with kernel_cache():
+    from scratchvae.compiled.activations import (
+        identity_backward,
+        identity_forward,
+        relu_backward,
+        relu_forward,
+        sigmoid_backward,
+        sigmoid_forward,
+        softplus_backward,
+        softplus_forward,
+        tanh_backward,
+        tanh_forward,
+    )
+    from scratchvae.compiled.adam import adam_update
+    from scratchvae.compiled.bernoulli import bernoulli_log_likelihood_backward, bernoulli_log_likelihood_forward
+    from scratchvae.compiled.dense import dense_backward, dense_forward
+    from scratchvae.compiled.gather import gather_rows
+    from scratchvae.compiled.gaussian import (
+        gaussian_log_density_backward,
+        gaussian_log_density_forward,
+        kl_per_dimension,
+        kl_to_prior_backward,
+        kl_to_prior_forward,
+        reparameterize_backward,
+        reparameterize_forward,
+        standard_normal_log_density_backward,
+        standard_normal_log_density_forward,
+    )
+    from scratchvae.compiled.gaussian_likelihood import (
+        gaussian_log_likelihood_backward,
+        gaussian_log_likelihood_forward,
+        unit_gaussian_log_likelihood_backward,
+        unit_gaussian_log_likelihood_forward,
+    )
+    from scratchvae.compiled.importance import (
+        effective_sample_size,
+        importance_bound_backward,
+        importance_bound_forward,
+    )
+    from scratchvae.compiled.log_sum_exp import log_sum_exp_backward, log_sum_exp_forward
+    from scratchvae.compiled.network import network_adam, network_backward, network_forward, network_gradient
+    from scratchvae.compiled.posterior import posterior_backward, posterior_forward
+    from scratchvae.compiled.random import (
+        bernoulli_bytes,
+        bernoulli_probabilities,
+        normals,
+        permutation,
+        philox4x32,
+        random_words,
+        uniforms,
+    )
 
 __all__ = [
     "adam_update",

@@ -18,6 +18,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import DTypeLike
 
+from scratchvae.compiled.kernel_cache import kernel_cache
 from scratchvae.compiled.simd import SIMD
 from scratchvae.compiled.tile import INDEX, INT32, Row, keep_nonzeros, scalar_bytes, tile
 from scratchvae.compiled.vector_math import activate_row
@@ -90,7 +91,8 @@ def _signature(number):
 def kernel(dtype: DTypeLike) -> int:
     """Address of the product's C function for float32 or float64; compiled, or read from the cache, at the first call."""
     number = {np.dtype("float32"): types.float32, np.dtype("float64"): types.float64}[np.dtype(dtype)]
-    function = cfunc(_signature(number), cache=True, error_model="numpy")(_product)
+    with kernel_cache():
+        function = cfunc(_signature(number), cache=True, error_model="numpy")(_product)
     _compiled.append(function)  # its machine code lives as long as it does
     return function.address
 

@@ -39,8 +39,8 @@ def multiply(a: NDArray, b: NDArray, start: NDArray, function=product, activatio
     """The product, between two rows that must stay as they are."""
     rows, columns = len(a), b.shape[1]
     frame = np.full((rows + 2, columns), 7.5, b.dtype)
-    c, none = frame[1:-1], np.zeros(0, b.dtype)
-    function(kernel(b.dtype), a, b, start, c, ACTIVATION_CODES[activation], c, c, none)
+    c = frame[1:-1]
+    function(kernel(b.dtype), a, b, start, c, ACTIVATION_CODES[activation])
     assert (frame[[0, -1]] == 7.5).all(), "wrote outside of the result"
     return c
 
@@ -134,33 +134,6 @@ def test_a_transpose_moves_every_element(shape, dtype):
     target = np.full(shape[::-1], -1, dtype)
     transpose(source, target)
     assert (target == source.T).all()
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("function", [product, sparse_product])
-@pytest.mark.parametrize("shape", [(3, 7, 16), (13, 40, 65), (66, 20, 150)])
-def test_adam_joined_to_a_product_takes_the_step_of_its_formula(shape, function, dtype):
-    a, b, _ = matrices(shape, dtype)
-    a *= np.random.default_rng(1).random(a.shape) < 0.3
-    rate, epsilon, rest1, rest2 = 1e-3, 1e-7, 0.1, 0.02
-    constants = np.array([rate, epsilon, rest1, rest2], dtype)
-    draws = np.random.default_rng(2).normal(size=(3, shape[0], shape[2]))
-    p, m, v = draws[0].astype(dtype), draws[1].astype(dtype), np.square(draws[2]).astype(dtype)
-    gradient = a.astype(float) @ b.astype(float)
-    want_m, want_v = m + rest1 * (gradient - m), v + rest2 * (gradient**2 - v)
-    want_p = p - rate * want_m / (np.sqrt(want_v) + epsilon)
-    function(kernel(dtype), a, b, b[0, :0], p, 0, m, v, constants)
-    for got, want in ((p, want_p), (m, want_m), (v, want_v)):
-        assert distance(got, want) < 40
-
-
-def test_adam_moves_nothing_where_gradient_and_moments_are_zero_and_spreads_nan():
-    a, b = np.zeros((4, 9), np.float32), np.ones((9, 40), np.float32)
-    b[0, 5] = np.nan
-    p, m, v = np.ones((4, 40), np.float32), np.zeros((4, 40), np.float32), np.zeros((4, 40), np.float32)
-    product(kernel("float32"), a, b, b[0, :0], p, 0, m, v, np.array([1e-3, 1e-8, 0.1, 0.001], np.float32))
-    assert np.isnan([p[:, 5], m[:, 5], v[:, 5]]).all()
-    assert (np.delete(p, 5, axis=1) == 1).all()
 
 
 ONE_WIDTH = """

@@ -1,0 +1,54 @@
+"""Where compiled kernels are kept on disk: a folder named after the sources they were compiled from.
+
+Numba looks at the one file a kernel stands in. A kernel that has inlined a function of another file would be taken from
+the cache after that other file has changed, and run the old code with the new arguments.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numba
+
+FOLDER = Path(__file__).parent
+KEPT = 3  # versions of the kernels, for processes that still run the sources before
+
+
+def _sources() -> str:
+    """A name for all sources of the compiled engine as they are now."""
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(FOLDER.glob("*.py"))))
+    return f"kernels-{digest.hexdigest()[:16]}"
+
+
+def _parent() -> Path:
+    """NUMBA_CACHE_DIR if it is set, else beside the sources, else, where these cannot be written, the user's cache."""
+    if numba.config.CACHE_DIR:
+        return Path(numba.config.CACHE_DIR)
+    if os.access(FOLDER, os.W_OK):
+        return FOLDER / "__pycache__"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scratchvae"
+
+
+PATH = _parent() / _sources()
+
+
+@contextmanager
+def kernel_cache() -> Iterator[None]:
+    """Functions decorated with cache=True inside are kept in `PATH`; whatever else uses Numba is left alone."""
+    before = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = str(PATH)
+    try:
+        yield
+    finally:
+        numba.config.CACHE_DIR = before
+
+
+def remove_old_kernels() -> None:
+    """Delete all but the last few versions."""
+    versions = sorted(PATH.parent.glob("kernels-*"), key=lambda path: path.stat().st_mtime)
+    for version in versions[:-KEPT]:
+        if version != PATH:
+            shutil.rmtree(version, ignore_errors=True)
