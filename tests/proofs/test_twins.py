@@ -1,6 +1,8 @@
 """Every operation exists twice: the same name, the same arguments, the same results to rounding."""
 
 import inspect
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -180,3 +182,22 @@ def test_a_run_has_the_same_bits_on_one_thread_and_on_two(digits, hidden, batch_
         set_threads(before)
     np.testing.assert_array_equal(*bits)
     assert histories[0] == histories[1]
+
+
+MIXED = """
+import numpy as np
+import scratchvae as sv
+
+for dtype, rows in (("float64", 3), ("float32", 3), ("float64", 5000), ("float32", 5000), ("float64", 5000)):
+    rng = np.random.default_rng(0)
+    x, eps = (rng.random((rows, 64)) < 0.5).astype(dtype), rng.normal(size=(rows, 4))
+    both = [sv.VAE(64, 4, (128,), dtype=dtype, engine=engine) for engine in ("reference", "compiled")]
+    (want, _), (got, _) = (vae.value_and_grad(x, eps) for vae in both)
+    np.testing.assert_allclose(got.elbo, want.elbo, rtol=1e-11 if dtype == "float64" else 1e-4)
+"""
+
+
+def test_both_precisions_may_be_used_in_turn_for_small_work_and_large():
+    """In a process of its own: which kernels are compiled already is part of what is tested."""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", MIXED], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
