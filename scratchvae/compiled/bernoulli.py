@@ -5,22 +5,21 @@ from numba import njit, prange
 from numpy.typing import NDArray
 
 from scratchvae.compiled.slices import slices_for
-from scratchvae.compiled.vector_math import SUMS, softplus_sigmoid
+from scratchvae.compiled.vector_math import softplus_sigmoid, sum_row
 from scratchvae.reference.bernoulli import BernoulliCache
 
 
-@njit(cache=True, error_model="numpy", fastmath=SUMS)
+@njit(cache=True, error_model="numpy")
 def _rows(x, logits, log_likelihood, derivative, first, last):
-    samples = logits.shape[1]
+    samples, terms = logits.shape[1], np.empty(logits.shape[2], logits.dtype)
     for row in range(first, last):
         b, k = row // samples, row % samples
-        total = logits.dtype.type(0)
         for d in range(logits.shape[2]):
             pixel = logits.dtype.type(x[b, d])
             softplus, sigmoid = softplus_sigmoid(logits[b, k, d])
-            total += pixel * logits[b, k, d] - softplus
+            terms[d] = pixel * logits[b, k, d] - softplus
             derivative[b, k, d] = pixel - sigmoid
-        log_likelihood[b, k] = total
+        log_likelihood[b, k] = sum_row(terms)
 
 
 @njit(cache=True, parallel=True)

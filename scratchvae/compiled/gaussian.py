@@ -8,7 +8,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from scratchvae.compiled.bernoulli import scale_rows
-from scratchvae.compiled.vector_math import SUMS, exp
+from scratchvae.compiled.vector_math import exp, sum_row
 from scratchvae.reference.gaussian import (
     LOG_2_PI,
     GaussianLogDensityCache,
@@ -62,17 +62,17 @@ def kl_per_dimension(mu: NDArray, logvar: NDArray) -> NDArray:
     return 0.5 * (mu * mu + _exp(1, logvar) - 1 - logvar)
 
 
-@njit(cache=True, error_model="numpy", fastmath=SUMS)
+@njit(cache=True, error_model="numpy")
 def _density(z, mu, logvar, precision, deviation, log_density):
     constant, half = z.dtype.type(LOG_2_PI), z.dtype.type(0.5)
+    terms = np.empty(z.shape[2], z.dtype)
     for b in range(z.shape[0]):
         for k in range(z.shape[1]):
-            total = z.dtype.type(0)
             for j in range(z.shape[2]):
                 difference = z[b, k, j] - mu[b, j]
                 deviation[b, k, j] = difference
-                total += constant + logvar[b, j] + difference * difference * precision[b, j]
-            log_density[b, k] = -half * total
+                terms[j] = constant + logvar[b, j] + difference * difference * precision[b, j]
+            log_density[b, k] = -half * sum_row(terms)
 
 
 def gaussian_log_density_forward(z: NDArray, mu: NDArray, logvar: NDArray) -> tuple[NDArray, GaussianLogDensityCache]:
@@ -107,15 +107,15 @@ def gaussian_log_density_backward(
     return dz, dmu, dlogvar
 
 
-@njit(cache=True, error_model="numpy", fastmath=SUMS)
+@njit(cache=True, error_model="numpy")
 def _standard_density(z, log_density):
     constant, half = z.dtype.type(LOG_2_PI), z.dtype.type(0.5)
+    terms = np.empty(z.shape[2], z.dtype)
     for b in range(z.shape[0]):
         for k in range(z.shape[1]):
-            total = z.dtype.type(0)
             for j in range(z.shape[2]):
-                total += constant + z[b, k, j] * z[b, k, j]
-            log_density[b, k] = -half * total
+                terms[j] = constant + z[b, k, j] * z[b, k, j]
+            log_density[b, k] = -half * sum_row(terms)
 
 
 def standard_normal_log_density_forward(z: NDArray) -> tuple[NDArray, NDArray]:

@@ -6,22 +6,21 @@ from numpy.typing import NDArray
 
 from scratchvae.compiled.bernoulli import scale_rows
 from scratchvae.compiled.slices import slices_for
-from scratchvae.compiled.vector_math import SUMS
+from scratchvae.compiled.vector_math import sum_row
 from scratchvae.reference.gaussian import LOG_2_PI
 from scratchvae.reference.gaussian_likelihood import GaussianLikelihoodCache, UnitGaussianCache
 
 
-@njit(cache=True, error_model="numpy", fastmath=SUMS)
+@njit(cache=True, error_model="numpy")
 def _rows(x, mean, precision, constant, deviation, log_likelihood, first, last):
-    samples, half = mean.shape[1], mean.dtype.type(0.5)
+    samples, half, terms = mean.shape[1], mean.dtype.type(0.5), np.empty(mean.shape[2], mean.dtype)
     for row in range(first, last):
         b, k = row // samples, row % samples
-        total = constant
         for d in range(mean.shape[2]):
             difference = mean.dtype.type(x[b, d]) - mean[b, k, d]
             deviation[b, k, d] = difference
-            total += difference * difference * precision[d]
-        log_likelihood[b, k] = -half * total
+            terms[d] = difference * difference * precision[d]
+        log_likelihood[b, k] = -half * (constant + sum_row(terms))
 
 
 @njit(cache=True, parallel=True)

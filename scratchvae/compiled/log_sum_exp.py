@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from scratchvae.compiled.vector_math import SUMS, exp, log
+from scratchvae.compiled.vector_math import exp, log, sum_row
 
 
 @njit(cache=True, error_model="numpy")
@@ -16,17 +16,15 @@ def _largest(a):
     return largest
 
 
-@njit(cache=True, error_model="numpy", fastmath=SUMS)
+@njit(cache=True, error_model="numpy")
 def _rows(a, out, weights):
     for row in range(a.shape[0]):
         largest = _largest(a[row])
         empty = largest == -np.inf
         shift = a.dtype.type(0) if empty else largest
-        total = a.dtype.type(0)
         for k in range(a.shape[1]):
-            power = exp(a[row, k] - shift)
-            weights[row, k] = power
-            total += power
+            weights[row, k] = exp(a[row, k] - shift)
+        total = sum_row(weights[row])
         out[row] = largest if empty else largest + log(total)
         for k in range(a.shape[1]):
             weights[row, k] = 1 / a.dtype.type(a.shape[1]) if empty else weights[row, k] / total

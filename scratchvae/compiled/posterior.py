@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from scratchvae.compiled.vector_math import SUMS, exp
+from scratchvae.compiled.vector_math import exp, sum_row
 
 
 class PosteriorCache(NamedTuple):
@@ -15,10 +15,11 @@ class PosteriorCache(NamedTuple):
     eps: NDArray  # (B, K, Z)
 
 
-@njit(cache=True, error_model="numpy", fastmath=SUMS)
+@njit(cache=True, error_model="numpy")
 def _forward(head, eps, std, z, kl):
     """The exponentials run over all examples at once: a row of Z is often shorter than a vector."""
     half, one, latent = head.dtype.type(0.5), head.dtype.type(1), std.shape[1]
+    terms = np.empty(latent, head.dtype)
     for b in range(std.shape[0]):
         for j in range(latent):
             std[b, j] = half * head[b, latent + j]
@@ -26,11 +27,10 @@ def _forward(head, eps, std, z, kl):
     for i in range(flat_std.size):
         flat_std[i] = exp(flat_std[i])
     for b in range(std.shape[0]):
-        total = head.dtype.type(0)
         for j in range(latent):
             mu, logvar, sigma = head[b, j], head[b, latent + j], std[b, j]
-            total += mu * mu + sigma * sigma - one - logvar
-        kl[b] = half * total
+            terms[j] = mu * mu + sigma * sigma - one - logvar
+        kl[b] = half * sum_row(terms)
         for k in range(eps.shape[1]):
             for j in range(latent):
                 z[b, k, j] = head[b, j] + std[b, j] * eps[b, k, j]

@@ -32,10 +32,6 @@ SQRT_HALF_BITS = i32(0x3F3504F3)
 SIGN_BIT, MAGNITUDE_BITS = i32(-(2**31)), i32(2**31 - 1)
 INFINITY, NAN = f32(np.inf), f32(np.nan)
 
-# The one fast-math flag of the project, for functions that sum over a row: partial sums, one a vector lane, in an order
-# that depends on the row's length alone. NaN and infinity are what they are.
-SUMS = {"reassoc"}
-
 # exp(r) = 1 + r + r^2 E(r) for |r| <= log(2) / 2
 E0, E1, E2, E3, E4 = (
     f32(c)
@@ -402,3 +398,17 @@ def activation_backward_row(dh, h, code, da):
     elif code == 4:
         for j in range(h.size):
             da[j] = dh[j] * rise(h[j])
+
+
+@njit(cache=True, fastmath={"reassoc"})
+def sum_row(terms):
+    """The sum of a row, in an order that depends on its length alone: one partial sum a vector lane, then theirs.
+
+    The flag lets LLVM choose that order once, when it compiles; NaN and infinity are what they are. The loop writes
+    nothing: beside a store, LLVM would test at run time whether the arrays lie far enough apart for vectors, and the
+    order would depend on where they lie.
+    """
+    total = terms.dtype.type(0)
+    for j in range(terms.size):
+        total += terms[j]
+    return total
