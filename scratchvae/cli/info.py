@@ -136,7 +136,9 @@ def _table(facts: dict[str, Any]) -> Any:
     for part, entries in facts.items():
         if isinstance(entries, dict):
             for index, (name, value) in enumerate(entries.items()):
-                table.add_row(part if index == 0 else "", name if name.isupper() else name.replace("_", " "), _written(value))
+                table.add_row(
+                    part if index == 0 else "", name if name.isupper() else name.replace("_", " "), _written(value)
+                )
     return table
 
 

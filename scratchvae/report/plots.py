@@ -155,8 +155,9 @@ def _image_pictures(lines: Mapping[str, NDArray[Any]], draws: NDArray[Any], shap
     rows = len(lines) * (len(data) // columns), ceil(len(draws) / columns)
     tile = 8.4 / columns * shape[0] / shape[1]
     heights = [rows[0] * tile + 0.4, rows[1] * tile + 0.4]
-    figure = Figure(figsize=(9.4, sum(heights)), layout="constrained")
-    upper, lower = figure.subplots(2, 1, height_ratios=heights)
+    figure = Figure(figsize=(8.4, sum(heights)))
+    places = {"left": 0, "right": 1, "bottom": 0, "top": 1, "hspace": 0.1}
+    upper, lower = figure.subplots(2, 1, height_ratios=heights, gridspec_kw=places)
     reconstructions(upper, {name: images.reshape(-1, *shape) for name, images in lines.items()}, columns, limits)
     samples(lower, draws.reshape(-1, *shape), columns, limits)
     return figure
@@ -164,8 +165,8 @@ def _image_pictures(lines: Mapping[str, NDArray[Any]], draws: NDArray[Any], shap
 
 def _plane_pictures(parts: Mapping[str, NDArray[Any]]) -> Figure:
     """Two-dimensional data: scatter plots on the same axes."""
-    figure = Figure(figsize=(9.4, 3.4), layout="constrained")
-    panels = figure.subplots(1, len(parts), sharex=True, sharey=True)
+    figure = Figure(figsize=(9.4, 3.4))
+    panels = figure.subplots(1, len(parts), sharex=True, sharey=True, gridspec_kw={"wspace": 0.08})
     for axes, (name, points) in zip(panels, parts.items(), strict=True):
         axes.scatter(points[:, 0], points[:, 1], s=8, alpha=0.7, linewidths=0)
         axes.set_title(name)
@@ -177,8 +178,8 @@ def _plane_pictures(parts: Mapping[str, NDArray[Any]]) -> Figure:
 def _vector_pictures(parts: Mapping[str, NDArray[Any]]) -> Figure:
     """Data that are no images: heat maps, one example a row, on one colour scale."""
     limits = _shades(next(iter(parts.values())))
-    figure = Figure(figsize=(9.4, 3.4), layout="constrained")
-    panels = figure.subplots(1, len(parts))
+    figure = Figure(figsize=(9.4, 3.4))
+    panels = figure.subplots(1, len(parts), gridspec_kw={"wspace": 0.2})
     for axes, (name, rows) in zip(panels, parts.items(), strict=True):
         picture = axes.imshow(
             rows, aspect="auto", cmap="viridis", vmin=limits[0], vmax=limits[1], interpolation="nearest"
@@ -187,7 +188,7 @@ def _vector_pictures(parts: Mapping[str, NDArray[Any]]) -> Figure:
         axes.set_title(name)
         axes.set_xlabel("dimension")
     panels[0].set_ylabel("example")
-    figure.colorbar(picture, ax=panels, label="value", shrink=0.9)
+    figure.colorbar(picture, ax=panels, label="value", pad=0.02)
     return figure
 
 
@@ -232,14 +233,14 @@ def learning_curve(axes: Axes, history: Sequence[Mapping[str, Any]], term: str, 
         axes.set_ylim(min(zoom[0] for zoom in zooms), max(zoom[1] for zoom in zooms))
     axes.set_title(title)
     axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     return axes
 
 
 def learning_curves(history: Sequence[Mapping[str, Any]]) -> Figure:
     """ELBO, reconstruction and KL side by side against the epoch: elbo = reconstruction - kl."""
-    figure = Figure(figsize=(9.4, 2.7), layout="constrained")
-    panels = figure.subplots(1, 3)
+    figure = Figure(figsize=(9.4, 2.3))
+    panels = figure.subplots(1, 3, gridspec_kw={"left": 0, "right": 1, "bottom": 0, "top": 1, "wspace": 0.16})
     titles = {"elbo": "ELBO", "reconstruction": "Reconstruction  E_q log p(x|z)", "kl": "KL(q(z|x) || p(z))"}
     for axes, (term, title) in zip(panels, titles.items(), strict=True):
         learning_curve(axes, history, term, title)

@@ -13,8 +13,8 @@ from scratchvae.vae import VAE
 from . import page, plots
 from .summary import Summary, as_seen, spread_rows
 
-EXAMPLES = 24  # data with their reconstructions
-SAMPLES = 48
+EXAMPLES, SAMPLES = 24, 48  # images or rows of numbers, a few to look at each
+POINTS = 500  # points of a plane: as many as show a density
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,14 @@ class RunReport:
 
 def picture_of(vae: VAE, held_out: NDArray, shape: Sequence[int] | None, binarize: str, seed: int) -> Figure:
     """Held-out data, what the model was shown of them, its reconstructions, and samples, in one figure."""
-    rows = spread_rows(len(held_out), EXAMPLES)
+    examples, samples = (POINTS, POINTS) if vae.data_dim == 2 else (EXAMPLES, SAMPLES)
+    rows = spread_rows(len(held_out), examples)
     shown = as_seen(vae, held_out, rows, binarize, seed)
     lines: dict[str, NDArray[Any]] = {"data": as_seen(vae, held_out, rows, "none", seed)}
     if not np.array_equal(lines["data"], shown):
         lines["binarized"] = shown
     lines["reconstruction"] = vae.reconstruct(shown)
-    return plots.pictures(lines, vae.sample(SAMPLES, seed=seed, mean=True), plots.image_shape_of(vae.data_dim, shape))
+    return plots.pictures(lines, vae.sample(samples, seed=seed, mean=True), plots.image_shape_of(vae.data_dim, shape))
 
 
 def run_report(
@@ -50,16 +51,18 @@ def run_report(
         return picture_of(vae, held_out, config["data"]["image_shape"], config["training"]["binarize"], seed)
 
     with plots.style(dark=False):
-        png = plots.figure_bytes(pictures(), "png", background="white")
+        light = plots.figure_bytes(pictures(), "png", background="white")
+    with plots.style(dark=True):
+        dark = plots.figure_bytes(pictures(), "png")
     name = config["data"]["name"]
     sections = [
         ("What the model is worth", page.summary_section(summaries)),
         ("Learning", page.figure(plots.light_and_dark(lambda: plots.learning_curves(history)), "svg+xml", CURVES)),
-        ("Reconstructions and samples", page.figure(plots.light_and_dark(pictures, "png"), "png", PICTURES)),
+        ("Reconstructions and samples", page.figure((light, dark), "png", PICTURES)),
         ("Configuration", page.configuration_section(config)),
     ]
     lead = f"{vae!r}, {len(history)} epochs on {config['data']['examples']:,} training examples. {IDENTITY}"
-    return RunReport(png, page.render(f"A variational autoencoder trained on {name}", lead, sections))
+    return RunReport(light, page.render(f"A variational autoencoder trained on {name}", lead, sections))
 
 
 IDENTITY = "All terms are in nats per example, higher is better: ELBO = reconstruction - KL, and log p(x) = ELBO + gap."
