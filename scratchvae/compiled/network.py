@@ -13,12 +13,14 @@ from typing import Any, NamedTuple
 
 import numba
 import numpy as np
+from llvmlite import ir
 from numba import njit, prange, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import DTypeLike, NDArray
 
 from scratchvae.compiled.adam import adam_constants, update
-from scratchvae.compiled.gemm import kernel, matrix, product, sparse_product, transpose
+from scratchvae.compiled.gemm import INDEX, kernel, matrix, product, sparse_product, transpose
 from scratchvae.compiled.vector_math import activation_backward_row
 from scratchvae.parameters import Network
 
@@ -43,7 +45,7 @@ class NetworkDeltas(NamedTuple):
 
 
 @njit(cache=True, error_model="numpy")
-def _forward(kernel, x, flat, table, hidden, hidden_das, out, dx, first, second, constants, part, parts):
+def _forward(kernel, flat, table, x, hidden, hidden_das, out, dx, first, second, constants, part, parts):
     """Part `part` of `parts` of the rows, through all layers, into `hidden` and `out`."""
     rows, place, h = x.shape[0], 0, x
     low, high = rows * part // parts, rows * (part + 1) // parts
@@ -75,7 +77,7 @@ def network_forward(x: NDArray, network: Network) -> tuple[NDArray, NetworkCache
 
 
 @njit(cache=True, error_model="numpy")
-def _backward(kernel, x, flat, table, hidden, hidden_das, dout, dx, first, second, constants, part, parts):
+def _backward(kernel, flat, table, x, hidden, hidden_das, dout, dx, first, second, constants, part, parts):
     """Part `part` of `parts` of the rows, back through all layers, into `hidden_das` and, unless it is empty, `dx`."""
     rows, layers, widest = x.shape[0], table.shape[0], 0
     for layer in range(layers):
@@ -118,7 +120,7 @@ def network_backward(
 
 
 @njit(cache=True, error_model="numpy")
-def _gradient(kernel, x, flat, table, hidden, hidden_das, dout, dx, first, second, constants, part, parts):
+def _gradient(kernel, flat, table, x, hidden, hidden_das, dout, dx, first, second, constants, part, parts):
     """Part `part` of `parts` of every layer's dW = h^T da, db = sum da: written to `flat` if `constants` is empty, else
     used in Adam's step on `flat`, a block of rows at a time. Adam inside the product's tile measures slower: a tile
     touches many short pieces of the moments, a block reads them from end to end."""
@@ -212,20 +214,35 @@ def _plain(x: NDArray, dtype: np.dtype) -> NDArray:
     return np.array(x, dtype, order="C")
 
 
-def _run(task: Any, network: Network, x: NDArray, *others: NDArray) -> None:
-    """Run a kernel over all its parts: one a thread, or a single one where the work is small."""
-    flat, table = network.flat, network.table
-    work = len(x) * sum([layer.weight.size for layer in network.layers])
-    if work < PARALLEL:
-        task(kernel(flat.dtype), x, flat, table, *others, 0, 1)
-    else:
-        _in_parallel(_address(task, flat.dtype), kernel(flat.dtype), x, flat, table, *others, numba.get_num_threads())
+def _run(task: Any, network: Network, *arrays: NDArray) -> None:
+    """Run a kernel over all its parts."""
+    dtype = network.flat.dtype
+    _in_parallel(_address(task, dtype), kernel(dtype), network.flat, network.table, *arrays)
 
 
 @njit(cache=True, parallel=True)
-def _in_parallel(task, kernel, x, flat, table, hidden, hidden_das, out, dx, first, second, constants, threads):
-    for part in prange(threads):
-        _call(task, (kernel, x, flat, table, hidden, hidden_das, out, dx, first, second, constants, part, threads))
+def _in_parallel(task, kernel, flat, table, x, hidden, hidden_das, out, dx, first, second, constants):
+    """Run the kernel at address `task`: a part a thread, or a single one where the work is small."""
+    work = 0
+    for layer in range(table.shape[0]):
+        work += x.shape[0] * table[layer, 0] * table[layer, 1]
+    if work < PARALLEL:
+        _call(task, (kernel, flat, table, x, hidden, hidden_das, out, dx, first, second, constants, 0, 1))
+    else:
+        parts = _threads()
+        for part in prange(parts):
+            _call(task, (kernel, flat, table, x, hidden, hidden_das, out, dx, first, second, constants, part, parts))
+
+
+@intrinsic
+def _threads(context):
+    """`numba.get_num_threads()` in a kernel that can be kept on disk: the symbol that Numba's parallel loops call."""
+
+    def emit(context, builder, signature, arguments):
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(INDEX, []), "get_num_threads")
+        return builder.call(function, [])
+
+    return types.intp(), emit
 
 
 @cache
@@ -234,7 +251,7 @@ def _address(task: Any, dtype: DTypeLike) -> int:
     number = numba.from_dtype(np.dtype(dtype))
     flat, rows = types.Array(number, 1, "C"), types.Array(number, 2, "C")
     table = types.Array(types.int64, 2, "C")
-    arguments = (types.intp, rows, flat, table, flat, flat, rows, rows, flat, flat, flat, types.intp, types.intp)
+    arguments = (types.intp, flat, table, rows, flat, flat, rows, rows, flat, flat, flat, types.intp, types.intp)
     task.compile(arguments)
     compiled = task.overloads[arguments]
     return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
