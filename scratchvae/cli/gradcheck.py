@@ -136,7 +136,8 @@ def _random_model(case: Case, engine: str, seed: int) -> tuple[VAE, NDArray, NDA
     vae = VAE(DATA_DIM, LATENT_DIM, HIDDEN, case.likelihood, case.activation, "float64", engine, seed)
     for index, (name, array) in enumerate(vae.parameters.items()):
         if not name.endswith(".weight"):
-            array[...] = 0.3 * normals(seed, Stream.WEIGHTS, 1000 + index, np.arange(1), array.size).reshape(array.shape)
+            noise = normals(seed, Stream.WEIGHTS, 1000 + index, np.arange(1), array.size)
+            array[...] = 0.3 * noise.reshape(array.shape)
     rows = np.arange(EXAMPLES)
     x = uniforms(seed, Stream.PIXELS, 0, rows, DATA_DIM).astype(np.float64)
     if vae.likelihood.unit_interval:
