@@ -126,10 +126,10 @@ def _minus_two_log(u):
     bits = bits_from_float32(u)
     exponent = i32(i32(bits - i32(SQRT_HALF_BITS)) >> i32(23))
     x = float32_from_bits(i32(bits - i32(exponent << i32(23)))) - f32(1)
-    q = L6 + x * (L7 + x * L8)
-    q = L3 + x * (L4 + x * (L5 + x * q))
-    q = L0 + x * (L1 + x * (L2 + x * q))
-    return f32(exponent) * MINUS_TWO_LOG_TWO + x * q
+    q = x * x
+    even = L0 + q * (L2 + q * (L4 + q * (L6 + q * L8)))
+    odd = L1 + q * (L3 + q * (L5 + q * L7))
+    return f32(exponent) * MINUS_TWO_LOG_TWO + x * (even + x * odd)
 
 
 @njit(cache=True, error_model="numpy", forceinline=True)
@@ -160,35 +160,38 @@ def _words_to_uniforms(number, words, bits):
 
 
 @njit(cache=True, error_model="numpy")
-def _set(target, value):
-    for i in range(target.size):
-        target[i] = value
+def _address_run(block, example, blocks, owners):
+    for i in range(blocks.size):
+        blocks[i] = u64(block + i)
+        owners[i] = example
 
 
 @njit(cache=True, error_model="numpy")
 def _address(first, number, row_blocks, examples, blocks, owners):
     """Counter words of flat blocks first .. first + number - 1; returns `number` rounded up to whole vectors.
 
-    The quotient of integers flat / row_blocks is taken in float64, where it vectorises. It is at least 1/2 / row_blocks
-    away from a whole number, far more than its rounding. What is beyond `number` is drawn too, and dropped.
+    Long rows are counted through. For short ones the quotient flat / row_blocks is taken in float64, where it
+    vectorises; it is at least 1/2 / row_blocks away from a whole number, far more than its rounding. What lies beyond
+    `number` is drawn too, and dropped.
     """
     padded = (number + VECTOR - 1) // VECTOR * VECTOR
-    first_row = u64(first // row_blocks)
-    offset, width, inverse = i32(first % row_blocks), i32(row_blocks), 1.0 / row_blocks
+    first_row, offset = u64(first // row_blocks), first % row_blocks
+    if row_blocks >= VECTOR:
+        start, stop, block = i64(0), row_blocks - offset, offset
+        while start < number:
+            end = min(stop, number)
+            _address_run(block, u64(examples[first_row]), blocks[start:end], owners[start:end])
+            first_row = u64(first_row + u64(1))
+            start, stop, block = stop, stop + row_blocks, i64(0)
+        return padded
+    width, inverse = i32(row_blocks), 1.0 / row_blocks
     for i in range(padded):
-        flat = i32(offset + i32(i))
+        flat = i32(i32(offset) + i32(i))
         row = i32((f64(flat) + 0.5) * inverse)
         blocks[i] = u64(flat - i32(row * width))
         owners[i] = u64(row)
-    if row_blocks < VECTOR:
-        for i in range(number):
-            owners[i] = u64(examples[first_row + owners[i]])
-    else:
-        start, stop = i64(0), row_blocks - i64(offset)
-        while start < number:
-            _set(owners[start : min(stop, number)], u64(examples[first_row]))
-            first_row = u64(first_row + u64(1))
-            start, stop = stop, stop + row_blocks
+    for i in range(number):
+        owners[i] = u64(examples[first_row + owners[i]])
     return padded
 
 
@@ -216,24 +219,22 @@ def _copy_rows(drawn, first, number, row_blocks, count, out):
 def _fill_span(kind, first, last, examples, count, step, stream, key0, key1, out):
     """Flat blocks first .. last - 1 of a draw into the flat rows of out, as words or as bits of float32."""
     blocks, owners = np.empty(CHUNK, u64), np.empty(CHUNK, u64)
-    pairs, bits = np.empty(2 * CHUNK, u64), np.empty(4 * CHUNK, u32)
-    words = _as_words(pairs)
-    row_blocks = (count + 3) // 4
+    pairs, drawn = np.empty(2 * CHUNK, u64), np.empty(4 * CHUNK, u32)
+    words, row_blocks = _as_words(pairs), (count + 3) // 4
+    whole = 4 * row_blocks == count  # rows end where blocks end, so that results need not be moved
     for start in range(first, last, CHUNK):
         number = min(CHUNK, last - start)
         padded = _address(start, number, row_blocks, examples, blocks, owners)
         _philox(padded, blocks, owners, step, stream, key0, key1, pairs)
-        drawn = bits
+        target = out[4 * start : 4 * (start + number)] if whole else drawn[: 4 * padded]
         if kind == NORMALS:
-            _words_to_normals(2 * padded, words, bits)
+            _words_to_normals(target.size // 2, words, target)
         elif kind == UNIFORMS:
-            _words_to_uniforms(4 * padded, words, bits)
+            _words_to_uniforms(target.size, words, target)
         else:
-            drawn = words
-        if 4 * row_blocks == count:
-            _copy(drawn[: 4 * number], out[4 * start : 4 * (start + number)])
-        else:
-            _copy_rows(drawn, start, number, row_blocks, count, out)
+            _copy(words, target)
+        if not whole:
+            _copy_rows(target, start, number, row_blocks, count, out)
 
 
 @njit(cache=True, parallel=True)

@@ -180,7 +180,8 @@ def minus_two_log(u: NDArray[np.float32]) -> NDArray[np.float32]:
     bits = u.view(np.int32)
     exponent = (bits - np.int32(SQRT_HALF_BITS)) >> np.int32(23)
     x = (bits - (exponent << np.int32(23))).view(np.float32) - np.float32(1)
-    return exponent.astype(np.float32) * MINUS_TWO_LOG_TWO + x * polynomial(LOG_COEFFICIENTS, x)
+    even, odd = polynomial(LOG_COEFFICIENTS[0::2], x * x), polynomial(LOG_COEFFICIENTS[1::2], x * x)
+    return exponent.astype(np.float32) * MINUS_TWO_LOG_TWO + x * (even + x * odd)
 
 
 def polynomial(coefficients: Sequence[np.float32], x: NDArray[np.float32]) -> NDArray[np.float32]:
