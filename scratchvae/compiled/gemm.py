@@ -276,3 +276,29 @@ def matrix(context, flat, offset, rows, columns):
         return view._getvalue()
 
     return result(flat, types.intp, types.intp, types.intp), emit
+
+
+@intrinsic
+def _prefetch(context, array, i):
+    """Ask for the cache line of element i, to be written."""
+
+    def emit(context, builder, signature, arguments):
+        view = context.make_array(array)(context, builder, arguments[0])
+        place = builder.bitcast(builder.gep(view.data, [arguments[1]]), ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [place.type] + [INT32] * 3)
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [place, INT32(1), INT32(2), INT32(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), emit
+
+
+@njit(cache=True)
+def fetch_to_write(array, first, last):
+    """Ask for elements first .. last - 1 of a flat array before they are written.
+
+    Where another core has read them, the first write to a line waits until that core has given it up; asked for
+    beforehand, the lines come while there is other work.
+    """
+    for i in range(first, last, 64 // array.itemsize):
+        _prefetch(array, i)

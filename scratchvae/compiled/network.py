@@ -20,7 +20,7 @@ from numba.extending import intrinsic
 from numpy.typing import DTypeLike, NDArray
 
 from scratchvae.compiled.adam import adam_constants, update
-from scratchvae.compiled.gemm import INDEX, kernel, matrix, product, sparse_product, transpose
+from scratchvae.compiled.gemm import INDEX, fetch_to_write, kernel, matrix, product, sparse_product, transpose
 from scratchvae.compiled.vector_math import activation_backward_row
 from scratchvae.parameters import Network
 
@@ -141,6 +141,8 @@ def _gradient(kernel, flat, table, x, hidden, hidden_das, dout, dx, first, secon
             high = min(low + block, end)
             own, size = weight + low * outputs, (high - low) * outputs
             w = matrix(gradient, 0, high - low, outputs) if constants.size else matrix(flat, own, high - low, outputs)
+            if constants.size:
+                fetch_to_write(flat, own, own + size)
             if sparse:
                 columns = np.empty((high - low, rows), x.dtype)
                 transpose(x[:, low:high], columns)
