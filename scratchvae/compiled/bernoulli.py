@@ -67,7 +67,7 @@ def scale_rows(factors: NDArray, source: NDArray) -> NDArray:
     """factors (B, K) times source (B, K, D), row by row."""
     factors = np.ascontiguousarray(factors, source.dtype)
     target = np.empty(source.shape, source.dtype)
-    slices = slices_for(source.size, 0.1)
+    slices = slices_for(source.size, 0.12)
     if slices > 1:
         _scale_rows_parallel(factors, source, target, slices)
     else:

@@ -1,11 +1,12 @@
 """How rows are split between threads: contiguous slices, one a thread, and one slice where the work is small.
 
-No result depends on the split: every row is computed alone.
+No result depends on the split: every row is computed alone. The split is that of `network`, so that a thread finds in
+its cache the rows it wrote itself.
 """
 
 import numba
 
-WORTH_A_THREAD = 10_000  # nanoseconds of work; waking a thread and waiting for it costs a third of that
+WORTH_A_THREAD = 4_000  # nanoseconds of work: about what it takes to wake a thread and to wait for it
 
 
 def slices_for(elements: int, nanoseconds: float) -> int:
