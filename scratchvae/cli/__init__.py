@@ -21,6 +21,7 @@ from scratchvae import DivergedError, __version__
 
 from .audit import audit
 from .evaluate import evaluate
+from .explain import explain
 from .gradcheck import gradcheck
 from .info import info
 from .sample import sample
@@ -38,7 +39,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-for command in (train, evaluate, sample, gradcheck, audit, info):
+for command in (train, evaluate, explain, sample, gradcheck, audit, info):
     app.command()(command)
 
 

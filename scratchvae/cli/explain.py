@@ -1,0 +1,173 @@
+"""`scratchvae explain`: what log p(x), the ELBO and the two KLs are, with exact numbers and pictures, on one page."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scratchvae import VAE
+
+from .options import Engine, Json, Seed, Threads, use_threads
+from .output import Output
+from .run_directory import RunDirectory, write_whole
+
+if TYPE_CHECKING:
+    from scratchvae.report.explain import Answers, Settings, Subject
+
+PAGE = "explain.html"
+Watch = Callable[[str, int, int], None]
+
+
+def explain(
+    run: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A run directory made by train, with a latent dimension of 1 to 3.",
+            show_default="a model trained on the digits for this page",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where the page goes.", show_default=f"{PAGE}, or RUN/{PAGE}"),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer examples and steps: seconds, not minutes.")] = False,
+    as_json: Json = False,
+    seed: Seed = 0,
+    threads: Threads = None,
+    engine: Engine = "compiled",
+) -> None:
+    """Ten questions about log p(x), the ELBO and its KLs, each answered with exact numbers, a picture and the code.
+
+    The page is one HTML file that needs no network. It takes about two minutes.
+
+    scratchvae explain --out explain.html
+    scratchvae explain runs/digits-1 --json
+    """
+    from scratchvae.report.explain import Settings, answer, render
+
+    output, started = Output(as_json), time.perf_counter()
+    use_threads(threads)
+    target = out or (run / PAGE if run else Path(PAGE))
+    _check_target(target)
+    settings = Settings.quick() if quick else Settings()
+    with _progress(output) as watch:
+        subject = _of_run(run) if run else _of_digits(settings, seed, engine, watch)
+        answers = answer(subject, settings, seed, watch)
+        watch("drawing the page", 0, 1)
+        html = render(subject, answers, settings, _command(run, quick, seed))
+        watch("drawing the page", 1, 1)
+    write_whole(target, html)
+    seconds = time.perf_counter() - started
+    output.result(_table(answers))
+    output.message(f"{target} written in {seconds:.0f} s: {len(html) / 1e6:.1f} MB, no network needed")
+    output.record(_record(run, target, seed, seconds, subject, settings, answers))
+
+
+def _check_target(target: Path) -> None:
+    """Refuse what cannot be written before two minutes are spent."""
+    if target.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"--out is {target}; expected a file that ends in .html")
+    if target.is_dir():
+        raise ValueError(f"--out is {target}, a folder; expected a file")
+    if not target.parent.is_dir():
+        raise ValueError(f"--out is {target}; expected a file in a folder that exists")
+
+
+def _of_digits(settings: "Settings", seed: int, engine: str, watch: Watch) -> "Subject":
+    from scratchvae.report.explain import train_on_digits
+
+    watch("training on the digits", 0, settings.epochs)
+    return train_on_digits(
+        settings, seed, engine, lambda epoch: watch("training on the digits", epoch, settings.epochs)
+    )
+
+
+def _of_run(run: Path) -> "Subject":
+    from scratchvae.data import load
+    from scratchvae.report.explain import subject_of
+
+    directory = RunDirectory(run)
+    vae, config = VAE.load(directory.trained_model(), engine="reference"), directory.config()
+    data, training = config["data"], config["training"]
+    dataset = load(data["source"], data_dir=data.get("data_dir"), seed=training["seed"])
+    return subject_of(vae, dataset, training["binarize"], training["seed"], len(directory.history()), f"of {run}")
+
+
+def _command(run: Path | None, quick: bool, seed: int) -> str:
+    words = ["scratchvae explain", *([str(run)] if run else []), *(["--quick"] if quick else []), f"--seed {seed}"]
+    return " ".join(words)
+
+
+@contextmanager
+def _progress(output: Output) -> Iterator[Watch]:
+    """A bar for each part on a terminal, else a line as each part begins. All of it on standard error."""
+    if not sys.stderr.isatty():
+        begun: set[str] = set()
+
+        def line(words: str, done: int, total: int) -> None:
+            if words not in begun:
+                begun.add(words)
+                output.message(f"{words} ...")
+
+        yield line
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=Console(stderr=True)
+    ) as bars:
+        tasks: dict[str, object] = {}
+
+        def bar(words: str, done: int, total: int) -> None:
+            if words not in tasks:
+                tasks[words] = bars.add_task(words, total=total)
+            bars.update(tasks[words], completed=done)  # type: ignore[arg-type]
+
+        yield bar
+
+
+def _table(answers: "Answers"):
+    from rich.table import Table
+
+    one, moves, which = answers.identity, answers.movement, answers.which
+    table = Table(title="log p(x) = ELBO + KL(q || p(z|x))", title_justify="left", show_header=False)
+    table.add_column("what")
+    table.add_column("value", justify="right")
+    for name, value in {
+        f"mean log p(x) of {one.examples} held-out examples": f"{one.mean_log_evidence:.6f} nats",
+        "mean ELBO": f"{one.mean_elbo:.6f} nats",
+        "mean gap, KL(q || p(z|x))": f"{one.mean_gap:.6f} nats",
+        "mean KL(q || prior), a term of the ELBO": f"{one.mean_kl_to_prior:.6f} nats",
+        "largest residual of the identity": f"{one.worst_residual:.1e} nats",
+        "log p(x) changed, encoder moving": f"{moves.phi.largest_change:.1e} nats",
+        "log p(x) changed, decoder moving": f"{moves.theta.largest_change:.3f} nats",
+        "known density: -entropy - KL - gap - ELBO": f"{which.worst_residual:.1e} nats",
+    }.items():
+        table.add_row(name, value)
+    return table
+
+
+def _record(
+    run: Path | None,
+    target: Path,
+    seed: int,
+    seconds: float,
+    subject: "Subject",
+    settings: "Settings",
+    answers: "Answers",
+) -> dict[str, object]:
+    return {
+        "command": "explain",
+        "run": run,
+        "out": target,
+        "seed": seed,
+        "seconds": seconds,
+        "model": subject.vae.config | {"epochs": subject.epochs, "data": subject.name, "binarize": subject.binarize},
+        "settings": settings._asdict(),
+        **answers.as_dict(),
+    }

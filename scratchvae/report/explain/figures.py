@@ -1,0 +1,463 @@
+# ruff: noqa: RUF001
+"""The pictures of the page, one function a point. Each quantity has one colour, here and in the text of the page."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from numpy.typing import NDArray
+
+from ..plots import show_grid
+from .estimators import Estimators
+from .gradient_noise import GradientNoise
+from .identity import Forms, Identity
+from .known_density import InfiniteMixture, WhichDensity
+from .movement import Movement, Phase
+from .posterior_shapes import Shape, Shapes
+from .squared_error import SquaredError
+from .subject import Subject
+
+WIDTH = 9.4
+MANIFOLD = 15  # decoded grid points along each axis
+
+COLOURS = {
+    "elbo": ("#1f6fb8", "#6cb2f5"),
+    "gap": ("#c8560b", "#f5a15b"),
+    "prior": ("#2a7f4f", "#6fcf97"),
+    "other": ("#8a4fb0", "#c79bea"),
+}
+"""For a light and for a dark page. log p(x) is drawn in the colour of the text."""
+
+
+def is_dark() -> bool:
+    """Whether the style in force is that of a dark page."""
+    return matplotlib.colors.to_rgb(matplotlib.rcParams["text.color"])[0] > 0.5
+
+
+def colour(name: str) -> str:
+    """The colour of a quantity under the style in force."""
+    return ink() if name == "evidence" else COLOURS[name][is_dark()]
+
+
+def ink() -> str:
+    return str(matplotlib.rcParams["text.color"])
+
+
+def soft() -> str:
+    return str(matplotlib.rcParams["axes.edgecolor"])
+
+
+def density_colours() -> LinearSegmentedColormap:
+    """From transparent to strong: a density of 0 looks like nothing on either ground."""
+    steps = (
+        ("#6cb2f500", "#3f7fc4", "#9fd0ff", "#ffffff") if is_dark() else ("#1f6fb800", "#7fb2de", "#1f6fb8", "#0a2540")
+    )
+    return LinearSegmentedColormap.from_list("density", steps)
+
+
+# --- the model --------------------------------------------------------------------------------------------------------
+
+
+def the_model(subject: Subject) -> Figure:
+    """The latent plane: where q(z|x) puts held-out examples, and what the decoder makes of a grid of it."""
+    images = subject.image_shape is not None and subject.vae.latent_dim == 2
+    figure = Figure(figsize=(WIDTH, 4.5), layout="constrained")
+    panels: Any = figure.subplots(1, 2 if images else 1, squeeze=False)[0]
+    _latent_means(panels[0], subject)
+    if images:
+        _manifold(panels[1], subject)
+    return figure
+
+
+def _latent_means(axes: Axes, subject: Subject) -> None:
+    mu, _ = subject.vae.encode(subject.held_out)
+    second = mu[:, 1] if subject.vae.latent_dim > 1 else np.zeros(len(mu))
+    if subject.labels is None:
+        axes.scatter(mu[:, 0], second, s=8, color=colour("elbo"), linewidths=0)
+    else:
+        palette = matplotlib.colormaps["tab10"]
+        for label in np.unique(subject.labels):
+            for m in np.flatnonzero(subject.labels == label):
+                axes.text(mu[m, 0], second[m], str(label), color=palette(int(label) % 10), ha="center", va="center",
+                          fontsize=8, fontweight="bold")  # fmt: skip
+    limit = 1.05 * max(3.0, float(np.abs(mu).max()))
+    for radius in (1, 2):
+        axes.add_patch(matplotlib.patches.Circle((0, 0), radius, fill=False, color=soft(), linestyle=":", linewidth=1))
+    axes.set_xlim(-limit, limit)
+    axes.set_ylim(-limit, limit)
+    axes.set_aspect("equal")
+    axes.grid(False)
+    axes.set_xlabel("z[0]")
+    axes.set_ylabel("z[1]")
+    axes.set_title("Held-out images at the mean of q(z|x)")
+
+
+def _manifold(axes: Axes, subject: Subject) -> None:
+    """Decoder means at the corners of equal shares of the prior's mass."""
+    edges = -_normal_quantiles(MANIFOLD).round(12)
+    z = np.stack(np.meshgrid(-edges, edges), axis=-1).reshape(-1, 2)
+    images = subject.vae.decode(z).reshape(-1, *(subject.image_shape or ()))
+    show_grid(axes, images, MANIFOLD)
+    ticks = (np.array([0, MANIFOLD // 2, MANIFOLD - 1]) + 0.5) * (images.shape[2] + 1) - 1
+    names = [f"{value:.1f}" for value in 0.0 - edges[[0, MANIFOLD // 2, -1]]]
+    axes.set_xticks(ticks, names)
+    axes.set_yticks(ticks, names[::-1])
+    axes.tick_params(length=0)
+    axes.set_xlabel("z[0]")
+    axes.set_ylabel("z[1]")
+    axes.set_title("The decoder's picture at each z")
+
+
+def _normal_quantiles(count: int) -> NDArray:
+    """Quantiles of N(0, 1) at (i + 1/2) / count."""
+    fine = np.linspace(-5, 5, 20001)
+    mass = np.cumsum(np.exp(-0.5 * fine**2))
+    return np.interp((np.arange(count) + 0.5) / count, mass / mass[-1], fine)
+
+
+# --- 1, 2 -------------------------------------------------------------------------------------------------------------
+
+
+def identity(found: Identity) -> Figure:
+    """ELBO and log p(x) of every example, the KL between them, and what is left over."""
+    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(2, 1))
+    order = np.argsort(found.log_evidence)
+    place = np.arange(len(order))
+    left.vlines(place, found.elbo[order], found.log_evidence[order], color=colour("gap"), linewidth=5, alpha=0.55,
+                label="KL(q ‖ p(z|x)), the gap")  # fmt: skip
+    left.plot(place, found.log_evidence[order], "_", color=colour("evidence"), markersize=9, markeredgewidth=2,
+              label="log p(x)")  # fmt: skip
+    left.plot(place, found.elbo[order], "o", color=colour("elbo"), markersize=4.5, label="ELBO")
+    left.set_xlabel("held-out example, in order of log p(x)")
+    left.set_ylabel("nats")
+    left.set_title("Three integrals for each image")
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
+    left.legend(loc="lower right")
+    floor = 1e-16
+    right.semilogy(place, np.maximum(np.abs(found.residual[order]), floor), "o", color=colour("other"), markersize=4)
+    right.axhline(1e-10, color=soft(), linewidth=1, linestyle="--")
+    right.text(0, 1.3e-10, "1e-10", color=ink(), fontsize=8, va="bottom")
+    right.set_ylim(floor, 1e-8)
+    right.set_xlabel("the same examples")
+    right.set_ylabel("|residual|, nats")
+    right.set_title("log p(x) − ELBO − KL")
+    return figure
+
+
+def forms(found: Forms) -> Figure:
+    """Running means of the three forms that can be sampled, on one example, and the scatter of a single draw."""
+    figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(2, 1))
+    count = np.arange(1, found.samples + 1)
+    shades = [colour("elbo"), colour("gap"), colour("prior")]
+    for name, draws, shade in zip(found.names, found.trace, shades, strict=False):
+        left.plot(count, np.cumsum(draws) / count, color=shade, linewidth=1.2, label=name)
+    left.axhline(found.exact[0, 0], color=ink(), linewidth=1, linestyle="--", label="exact, all four forms")
+    span = 1.5 * float(found.deviation[:, 0].max()) / np.sqrt(5)
+    left.set_ylim(found.exact[0, 0] - span, found.exact[0, 0] + span)
+    left.set_xscale("log")
+    left.set_xlabel("draws of z averaged")
+    left.set_ylabel("nats")
+    left.set_title("One number, three ways to average")
+    left.legend(loc="upper right", fontsize=8)
+    right.barh([2, 1, 0], found.mean_deviations, color=shades, height=0.6)
+    right.set_yticks([2, 1, 0], ["log p(x,z) − log q", "log p(x|z) − KL", "log p(x,z) + H"])
+    right.set_xlabel("standard deviation of one draw, nats")
+    right.set_title("Their noise")
+    right.grid(False)
+    return figure
+
+
+# --- 3 ----------------------------------------------------------------------------------------------------------------
+
+
+def movement(found: Movement) -> Figure:
+    """log p(x) and ELBO over the steps of both phases, the gap between them shaded."""
+    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    titles = "φ moves (encoder), θ frozen: the line is flat", "θ moves (decoder), φ frozen: the line moves"
+    for axes, phase, title in zip(panels, (found.phi, found.theta), titles, strict=True):
+        _phase(axes, phase)
+        axes.set_title(title)
+    lines = np.concatenate([p.log_evidence.mean(axis=1) for p in (found.phi, found.theta)])
+    bounds = np.concatenate([p.elbo.mean(axis=1) for p in (found.phi, found.theta)])
+    low, high = min(bounds.min(), lines.min()), max(lines.max(), bounds.max())
+    panels[0].set_ylim(max(low, lines.min() - 12.0) - 0.3, high + 0.3)
+    panels[0].set_ylabel(f"nats, mean of {found.examples} held-out examples")
+    panels[0].legend(loc="lower right")
+    return figure
+
+
+def _phase(axes: Axes, phase: Phase) -> None:
+    steps = phase.steps
+    line, bound = phase.log_evidence.mean(axis=1), phase.elbo.mean(axis=1)
+    axes.fill_between(steps, bound, line, color=colour("gap"), alpha=0.25, linewidth=0, label="gap = KL(q ‖ p(z|x))")
+    axes.plot(steps, line, color=colour("evidence"), marker="s", markersize=3.5, linewidth=1.6, label="log p(x)")
+    axes.plot(steps, bound, color=colour("elbo"), marker="o", markersize=3.5, linewidth=1.6, label="ELBO")
+    axes.set_xlabel("training steps")
+
+
+# --- 4, 5 -------------------------------------------------------------------------------------------------------------
+
+
+def shapes(found: Shapes, subject: Subject) -> Figure:
+    """Each example's image, true posterior and q, on the same axes and the same colour scale."""
+    count = len(found.shapes)
+    figure = Figure(figsize=(WIDTH, 6.6), layout="constrained")
+    panels = figure.subplots(3, count, height_ratios=(0.75, 1, 1), squeeze=False)
+    for column, one in enumerate(found.shapes):
+        _example(panels[0, column], one, subject)
+        limit = max(float(one.posterior.max()), float(one.approximation.max()))
+        for axes, density in ((panels[1, column], one.posterior), (panels[2, column], one.approximation)):
+            _density(axes, one.axes, density, limit)
+        _contours(panels[1, column], one)
+    panels[1, 0].set_title("true posterior p(z|x); lines: q")
+    panels[2, 0].set_title("encoder's q(z|x)")
+    for row in (1, 2):
+        panels[row, 0].set_ylabel("z[1]" if len(found.smallest.axes) > 1 else "density, 1/unit of z")
+    for axes in panels[2]:
+        axes.set_xlabel("z[0]")
+    return figure
+
+
+def _example(axes: Axes, one: Shape, subject: Subject) -> None:
+    if subject.image_shape is not None:
+        axes.imshow(one.image.reshape(subject.image_shape), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    else:
+        axes.plot(one.image, color=ink(), linewidth=1)
+    axes.grid(False)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    name = "x" if one.label is None else f"x, a {one.label}"
+    axes.set_title(f"{name}: gap {one.gap:.2f} nats")
+
+
+def _density(axes: Axes, grid: tuple[NDArray, ...], density: NDArray, limit: float) -> None:
+    axes.grid(False)
+    if len(grid) == 1:
+        axes.plot(grid[0], density, color=ink(), linewidth=1.4)
+        axes.set_ylim(0, 1.05 * limit)
+        return
+    extent = (grid[0][0], grid[0][-1], grid[1][0], grid[1][-1])
+    axes.imshow(density.T, origin="lower", extent=extent, cmap=density_colours(), vmin=0, vmax=limit, aspect="auto")
+    axes.set_box_aspect(1)
+    axes.xaxis.set_major_locator(MaxNLocator(3))
+    axes.yaxis.set_major_locator(MaxNLocator(3))
+
+
+def _contours(axes: Axes, one: Shape) -> None:
+    """Ellipses of q at one and two standard deviations; its curve, for one latent dimension."""
+    if len(one.axes) == 1:
+        axes.plot(one.axes[0], one.approximation, color=colour("gap"), linestyle="--", linewidth=1.2)
+        return
+    for deviations in (1, 2):
+        width, height = 2 * deviations * np.sqrt(one.variance[:2])
+        axes.add_patch(
+            matplotlib.patches.Ellipse(tuple(one.mu[:2]), width, height, fill=False, color=colour("gap"), linewidth=1.4)
+        )
+
+
+def two_divergences(found: Identity, subject: Subject) -> Figure:
+    """Both KLs of every example against each other, and their means."""
+    figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1.6, 1))
+    left.scatter(found.kl_to_prior, found.kl_to_posterior, s=26, color=colour("other"), linewidths=0, zorder=3)
+    if subject.labels is not None:
+        for x, y, row in zip(found.kl_to_prior, found.kl_to_posterior, found.rows, strict=True):
+            left.annotate(str(subject.labels[row]), (x, y), (5, 0), textcoords="offset points", fontsize=8, va="center")
+    left.set_yscale("log")
+    left.set_xlabel("KL(q ‖ prior), nats: a term of the ELBO")
+    left.set_ylabel("KL(q ‖ p(z|x)), nats: the gap")
+    left.set_title("One point an image" + (", with its digit" if subject.labels is not None else ""))
+    right.bar(["KL(q ‖ prior)", "KL(q ‖ p(z|x))"], [found.mean_kl_to_prior, found.mean_gap], width=0.6,
+              color=[colour("prior"), colour("gap")])  # fmt: skip
+    for place, value in enumerate((found.mean_kl_to_prior, found.mean_gap)):
+        right.annotate(f"{value:.2f}", (place, value), (0, 3), textcoords="offset points", ha="center")
+    right.set_ylim(0, 1.15 * max(found.mean_kl_to_prior, found.mean_gap))
+    right.set_ylabel("nats, mean")
+    right.set_xlabel("divergence")
+    right.set_title("Their means")
+    return figure
+
+
+# --- 6, 7 -------------------------------------------------------------------------------------------------------------
+
+
+def mixture(found: InfiniteMixture) -> Figure:
+    """The density of the mixture for a few sizes, and its distance from log p(x) for all."""
+    figure = Figure(figsize=(WIDTH, 5.6), layout="constrained")
+    parts: Any = figure.subfigures(2, 1, height_ratios=(1, 1.05))
+    upper, lower = parts
+    panels = upper.subplots(1, len(found.shown), sharey=True)
+    limit = float(found.pictures[-1].max())
+    for axes, size, density, centres, weight in zip(
+        panels, found.shown, found.pictures, found.centres, found.weights, strict=True
+    ):
+        _plane(axes, found.grid, density, limit)
+        if size < 100:
+            axes.scatter(*centres.T, s=6 + 60 * weight / weight.max(), facecolors="none", edgecolors=colour("gap"),
+                         linewidths=0.8)  # fmt: skip
+        axes.set_title(f"{size} components")
+    panels[0].set_ylabel("x[1]")
+    axes = lower.subplots(1, 1)
+    axes.set_facecolor("none")
+    axes.loglog(
+        found.sizes, found.errors, marker="o", markersize=4, color=colour("elbo"), label="the plane, z on a line"
+    )
+    axes.loglog(found.components, found.digit_errors, marker="s", markersize=4, color=colour("gap"),
+                label=f"the images, z in {found.latent_dim} dimensions")  # fmt: skip
+    axes.set_xlabel("components of the mixture: points of a grid of z")
+    axes.set_ylabel("mean |log mixture − log p(x)|, nats")
+    axes.set_title("The mixture becomes p(x)")
+    axes.legend()
+    return figure
+
+
+def _plane(axes: Axes, grid: NDArray, density: NDArray, limit: float) -> None:
+    """A density on the square that `grid` spans."""
+    extent = (grid[0], grid[-1], grid[0], grid[-1])
+    axes.imshow(density, origin="lower", extent=extent, cmap=density_colours(), vmin=0, vmax=limit)
+    axes.grid(False)
+    axes.set_xlabel("x[0]")
+    axes.xaxis.set_major_locator(MaxNLocator(3))
+
+
+def which_density(found: WhichDensity) -> Figure:
+    """The two gaps between the ELBO and minus the entropy over training, and the densities themselves."""
+    figure = Figure(figsize=(WIDTH, 6.4), layout="constrained")
+    parts: Any = figure.subfigures(2, 1, height_ratios=(1.15, 1))
+    upper, lower = parts
+    axes = upper.subplots(1, 1)
+    x = np.arange(len(found.epochs))
+    ceiling = np.full(len(x), -found.entropy)
+    axes.fill_between(x, found.log_evidence, ceiling, color=colour("other"), alpha=0.25, linewidth=0,
+                      label="KL(data ‖ model)")  # fmt: skip
+    axes.fill_between(x, found.elbo, found.log_evidence, color=colour("gap"), alpha=0.3, linewidth=0,
+                      label="mean posterior gap")  # fmt: skip
+    axes.plot(x, ceiling, color=colour("other"), linewidth=1.6, label="−entropy of the data: E log p_data(x)")
+    axes.plot(x, found.log_evidence, color=colour("evidence"), marker="s", markersize=3.5, label="E log p_θ(x)")
+    axes.plot(x, found.elbo, color=colour("elbo"), marker="o", markersize=3.5, label="mean ELBO")
+    axes.set_xticks(x, [str(epoch) for epoch in found.epochs])
+    axes.set_xlabel("epochs of training (not to scale)")
+    axes.set_ylabel("nats, expectation over the data's density")
+    axes.set_title("What separates the ELBO from the data")
+    axes.legend(loc="lower right")
+    panels = lower.subplots(1, 3, sharey=True)
+    names = "p_data(x)", f"p_θ(x) after {found.early_epoch} epochs", f"p_θ(x) after {found.epochs[-1]} epochs"
+    limit = float(found.data_density.max())
+    for panel, name, density in zip(
+        panels, names, (found.data_density, found.early_density, found.late_density), strict=True
+    ):
+        _plane(panel, found.grid, density, limit)
+        panel.set_title(name)
+    panels[0].set_ylabel("x[1]")
+    return figure
+
+
+# --- 8, 9, 10 ---------------------------------------------------------------------------------------------------------
+
+
+def estimators(found: Estimators) -> Figure:
+    """How far each estimator falls short as the latent space grows, and the bounds L_K in order."""
+    figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
+    titles = {"prior": "average over the prior", "importance": "importance sampling from q", "annealed": "annealing"}
+    shades = {"prior": colour("gap"), "importance": colour("elbo"), "annealed": colour("prior")}
+    x = np.arange(len(found.latent_dims))
+    for shift, name in zip((-0.12, 0.0, 0.12), found.names, strict=True):
+        row = found.row(name)
+        left.errorbar(x + shift, row["bias"], 2 * row["error"], color=shades[name], marker="o", markersize=4,
+                      linewidth=1.3, capsize=2.5, label=titles[name])  # fmt: skip
+    left.axhline(0, color=ink(), linewidth=1, linestyle="--")
+    left.set_yscale("symlog", linthresh=0.1)
+    left.yaxis.set_minor_locator(NullLocator())
+    left.set_xticks(x, [str(value) for value in found.latent_dims])
+    left.set_xlabel("latent dimensions Z")
+    left.set_ylabel("estimate − exact log p(x), nats (± 2 s.e.)")
+    left.set_title(f"{found.points:,} decoder evaluations each")
+    left.legend(loc="lower left")
+    bounds = found.bounds
+    right.errorbar(bounds.samples, bounds.values, 2 * bounds.errors, color=colour("elbo"), marker="o", markersize=4,
+                   capsize=2.5, linewidth=1.3, label="L_K, K draws of z")  # fmt: skip
+    right.axhline(bounds.log_evidence, color=colour("evidence"), linewidth=1.4, label="log p(x), exact")
+    right.set_xscale("log")
+    right.xaxis.set_major_locator(LogLocator(10, numticks=6))
+    right.set_xlabel("draws K")
+    right.set_ylabel("nats, mean")
+    right.set_title("On the digits: L_1 = ELBO ≤ L_K ≤ log p(x)")
+    right.legend(loc="lower right")
+    return figure
+
+
+def gradient_noise(found: GradientNoise) -> Figure:
+    """Single-draw gradients of one example by three methods, and how many draws each needs."""
+    figure = Figure(figsize=(WIDTH, 3.3), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
+    shades = [colour("gap"), colour("other"), colour("elbo")]
+    reach = 4 * float(found.histogram[1].std())
+    centre = float(found.mean[-1, 0, 0])
+    edges = np.linspace(centre - reach, centre + reach, 81)
+    for name, draws, shade in zip(found.names, found.histogram, shades, strict=True):
+        left.hist(draws, edges, density=True, histtype="step", color=shade, linewidth=1.5, label=name)
+    left.axvline(centre, color=ink(), linewidth=1, linestyle="--", label="their common mean")
+    left.set_xlabel("d ELBO / d μ[0] from one draw of z, nats per unit of μ")
+    left.set_ylabel("density of draws")
+    left.set_title("The same gradient, drawn many times")
+    left.legend(loc="upper left", fontsize=8)
+    right.barh([2, 1, 0], found.ratios, color=shades, height=0.6)
+    right.set_xscale("log")
+    right.set_yticks([2, 1, 0], ["score\nfunction", "with\nbaseline", "repara-\nmeterized"])
+    for place, value in zip((2, 1, 0), found.ratios, strict=True):
+        right.annotate(f"{value:.3g}", (value, place), (4, 0), textcoords="offset points", va="center")
+    right.set_xlim(0.5, 6 * max(found.ratios))
+    right.set_xlabel("draws for the same noise")
+    right.set_title("What it costs")
+    right.grid(False)
+    return figure
+
+
+def squared_error(found: SquaredError) -> Figure:
+    """The data's spectrum with the variances that losses imply, and log p(x) for every variance."""
+    figure = Figure(figsize=(WIDTH, 4.0), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    count = min(32, len(found.eigenvalues))
+    left.semilogy(np.arange(1, count + 1), found.eigenvalues[:count], "o", color=colour("elbo"), markersize=4)
+    shown = [one for one in found.implied if one.variance < 40 * found.eigenvalues[0]]
+    levels = [("best s²", found.best_variance, colour("prior"))] + [
+        (one.name, one.variance, colour("gap")) for one in shown
+    ]
+    for name, value, shade in levels:
+        left.axhline(value, color=shade, linewidth=1, linestyle="--")
+        place, side = (1, "left") if value == found.best_variance else (count, "right")
+        left.annotate(f"{name}: {value:.3g}", (place, value), (0, 3), textcoords="offset points", ha=side, fontsize=8)
+    left.axvline(found.latent_dim + 0.5, color=soft(), linewidth=1, linestyle=":")
+    left.set_xlabel("principal direction")
+    left.set_ylabel("variance of the data along it, squared pixels")
+    left.set_title("Units below a line collapse")
+    right.semilogx(found.variances, found.log_evidence, color=colour("evidence"), linewidth=1.6)
+    right.plot(found.best_variance, found.best_log_evidence, "*", color=colour("prior"), markersize=11)
+    right.annotate("the maximum", (found.best_variance, found.best_log_evidence), (8, 2), textcoords="offset points",
+                   fontsize=8)  # fmt: skip
+    for one in found.implied:
+        right.plot(one.variance, one.log_evidence, "o", color=colour("gap"), markersize=5)
+        right.annotate(f"{one.name} ({one.active} active)", (one.variance, one.log_evidence), (-6, -2),
+                       textcoords="offset points", fontsize=8, ha="right", va="top")  # fmt: skip
+    low, high = min(one.log_evidence for one in found.implied), found.best_log_evidence
+    right.set_ylim(low - 0.15 * (high - low), high + 0.15 * (high - low))
+    right.set_xlabel("variance s² of the decoder, squared pixels")
+    right.set_ylabel("mean log p(x) of the best W, nats")
+    right.set_title("Nobody chose these variances")
+    return figure
+
+
+def all_axes(figures: Sequence[Figure]) -> list[Axes]:
+    """Every panel of some figures."""
+    return [axes for figure in figures for axes in figure.axes]

@@ -1,0 +1,216 @@
+# ruff: noqa: RUF001
+"""Points 1, 2 and 5: log p(x) = ELBO + KL(q || p(z|x)), the ELBO in four forms, and the KL that is a term of it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scratchvae.evidence.exact import principal_components
+from scratchvae.evidence.importance import importance_log_weights, prior_log_weights
+from scratchvae.evidence.quadrature import FRAME_BOX, Frame, Region, _rule, integrate
+from scratchvae.reference.gaussian import LOG_2_PI, kl_to_prior_forward
+from scratchvae.reference.random import Stream, normals
+from scratchvae.vae import VAE, Gaussian
+
+from .subject import Settings, Subject
+
+TOLERANCE = 1e-10  # nats
+MAX_POINTS = 1 << 19
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The three terms of the identity, each by an integral of its own, for each example, in nats."""
+
+    rows: NDArray  # (n,): numbers of the held-out examples
+    log_evidence: NDArray  # (n,)
+    elbo: NDArray  # (n,)
+    kl_to_posterior: NDArray  # (n,)
+    kl_to_prior: NDArray  # (n,): in closed form
+    residual: NDArray  # (n,): log p(x) - ELBO - KL(q || p(z|x))
+    error: NDArray  # (n,): what the quadrature says of itself
+    converged: NDArray  # (n,)
+    points: NDArray  # (n,)
+    posterior_mean: NDArray  # (n, Z): of the true posterior
+    posterior_covariance: NDArray  # (n, Z, Z)
+    linear_residual: float  # the largest |residual| in the linear-Gaussian model, where all three have closed forms
+    linear_examples: int
+
+    @property
+    def examples(self) -> int:
+        return len(self.rows)
+
+    @property
+    def worst_residual(self) -> float:
+        """The largest |residual|."""
+        return float(np.abs(self.residual).max())
+
+    @property
+    def mean_log_evidence(self) -> float:
+        return float(self.log_evidence.mean())
+
+    @property
+    def mean_elbo(self) -> float:
+        return float(self.elbo.mean())
+
+    @property
+    def mean_gap(self) -> float:
+        return float(self.kl_to_posterior.mean())
+
+    @property
+    def mean_kl_to_prior(self) -> float:
+        return float(self.kl_to_prior.mean())
+
+    @property
+    def correlation(self) -> float:
+        """Between the two KLs, over examples."""
+        return float(np.corrcoef(self.kl_to_prior, self.kl_to_posterior)[0, 1])
+
+    @property
+    def smallest_gap(self) -> float:
+        return float(self.kl_to_posterior.min())
+
+    @property
+    def largest_gap(self) -> float:
+        return float(self.kl_to_posterior.max())
+
+
+def identity(subject: Subject, settings: Settings, watch=lambda: None) -> Identity:
+    """log p(x), ELBO and KL(q || p(z|x)) of some held-out examples, by quadrature that shares no node between them."""
+    rows = subject.rows(settings.examples)
+    parts = []
+    for row in rows:
+        parts.append(integrate(subject.vae, subject.held_out[row : row + 1], TOLERANCE, MAX_POINTS))
+        watch()
+    terms = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    found = type(parts[0])(*terms)
+    kl_to_prior, _ = kl_to_prior_forward(*subject.vae.encode(subject.held_out[rows]))
+    residual, examples = linear_residual(subject, settings)
+    return Identity(
+        rows,
+        found.log_evidence,
+        found.elbo,
+        found.kl_to_posterior,
+        kl_to_prior,
+        found.residual,
+        found.error,
+        found.converged,
+        found.points,
+        found.posterior_mean,
+        found.posterior_covariance,
+        residual,
+        examples,
+    )
+
+
+def linear_residual(subject: Subject, settings: Settings) -> tuple[float, int]:
+    """The identity where every term has a closed form: probabilistic PCA of the data and a q that is off.
+
+    Returns   the largest |log p(x) - ELBO - KL(q || p(z|x))|, and over how many examples
+    """
+    model = principal_components(subject.train + 0.0, subject.vae.latent_dim)
+    x = subject.held_out[subject.rows(settings.examples)]
+    mean, _ = model.posterior(x)
+    off = normals(0, Stream.LATENT, 1, np.arange(len(x)), 2 * mean.shape[1]).astype(np.float64)
+    q = Gaussian(mean + 0.5 * off[:, : mean.shape[1]], -1.0 + 0.5 * off[:, mean.shape[1] :])
+    residual = model.log_evidence(x) - model.elbo(x, q) - model.kl_to_posterior(x, q)
+    return float(np.abs(residual).max()), len(x)
+
+
+# --- the ELBO in its forms --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Forms:
+    """One ELBO in four forms: by integration, and estimated from draws of z, whose noise differs from form to form."""
+
+    names: tuple[str, ...]
+    exact: NDArray  # (4, n)
+    sampled: NDArray  # (3, n): means over draws; the fourth form has no estimate
+    deviation: NDArray  # (3, n): standard deviation of a single draw
+    samples: int
+    trace: NDArray  # (3, samples): the draws of the first example
+
+    @property
+    def means(self) -> list[float]:
+        return [float(row.mean()) for row in self.exact]
+
+    @property
+    def mean_deviations(self) -> list[float]:
+        return [float(row.mean()) for row in self.deviation]
+
+    @property
+    def sampled_means(self) -> list[float]:
+        return [float(row.mean()) for row in self.sampled]
+
+    @property
+    def sampled_errors(self) -> list[float]:
+        """Standard errors of `sampled_means`."""
+        return [float(np.sqrt(np.square(row).sum() / self.samples) / row.size) for row in self.deviation]
+
+    @property
+    def spread(self) -> float:
+        """The largest difference between two forms, over all examples."""
+        return float(np.ptp(self.exact, axis=0).max())
+
+
+FORMS = (
+    "E[log p(x, z) − log q(z|x)]",
+    "E[log p(x|z)] − KL(q ‖ prior)",
+    "E[log p(x, z)] + entropy of q",
+    "log p(x) − gap",
+)
+
+
+def forms(subject: Subject, settings: Settings, found: Identity, seed: int, watch=lambda: None) -> Forms:
+    """The four forms of the ELBO on the examples of `found`."""
+    vae, x = subject.vae, subject.held_out[found.rows]
+    q = vae.encode(x)
+    entropy = 0.5 * (q.logvar + LOG_2_PI + 1).sum(axis=1)
+    integrals = []
+    for row, mu, logvar in zip(x, *q, strict=True):
+        integrals.append(expectations_under_q(vae, row, Gaussian(mu, logvar)))
+        watch()
+    log_likelihood, log_joint = np.array(integrals).T
+    exact = (
+        found.elbo,
+        log_likelihood - found.kl_to_prior,
+        log_joint + entropy,
+        found.log_evidence - found.kl_to_posterior,
+    )
+    draws = sampled_forms(vae, x, found.kl_to_prior, entropy, settings.form_samples, seed)
+    return Forms(
+        FORMS, np.array(exact), draws.mean(axis=2), draws.std(axis=2, ddof=1), settings.form_samples, draws[:, 0]
+    )
+
+
+def expectations_under_q(vae: VAE, x: NDArray, q: Gaussian) -> tuple[float, float]:
+    """E_q log p(x|z) and E_q log p(x, z) of one example (D,), by finer and finer rules until two in a row agree."""
+    rule, region = _rule(vae), Region(FRAME_BOX)
+    frame = Frame.of(q.mu, np.diag(np.exp(q.logvar)))
+    before, level, points = np.full(2, np.inf), 0, MAX_POINTS
+    while True:
+        nodes = rule.nodes(level, frame, region, points)
+        if nodes is None:
+            return float(before[0]), float(before[1])
+        weights = np.exp(nodes.log_weight - 0.5 * np.square(nodes.u).sum(axis=1))
+        z = frame.points(nodes.u)[None]
+        log_likelihood = prior_log_weights(vae, x[None], np.empty(0), z)[0]
+        log_prior = vae.ops.standard_normal_log_density_forward(z)[0][0]
+        now = np.array([weights @ log_likelihood, weights @ (log_likelihood + log_prior)]) / weights.sum()
+        if np.abs(now - before).max() <= TOLERANCE / 4:
+            return float(now[0]), float(now[1])
+        before, level = now, level + 1
+
+
+def sampled_forms(vae: VAE, x: NDArray, kl: NDArray, entropy: NDArray, samples: int, seed: int) -> NDArray:
+    """The integrand of each of the first three forms at draws of z from q: (3, n, samples)."""
+    head = np.concatenate(vae.encode(x), axis=1)
+    eps = normals(seed, Stream.POSTERIOR, 0, np.arange(len(x)), samples * vae.latent_dim).astype(np.float64)
+    eps = eps.reshape(len(x), samples, vae.latent_dim)
+    z, _, _ = vae.ops.posterior_forward(head, eps)
+    first = importance_log_weights(vae, x, head, eps)
+    second = prior_log_weights(vae, x, head, z) - kl[:, None]
+    third = vae.log_joint(x, z) + entropy[:, None]
+    return np.array([first, second, third])

@@ -1,0 +1,360 @@
+# ruff: noqa: RUF001, E501
+"""How the answers are shown: page.html with its numbers, tables, formulas, pictures and code filled in. One file."""
+
+import platform
+import string
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+import scratchvae
+from scratchvae import audit as audit_module
+from scratchvae.evidence import annealed, gap, importance, quadrature
+from scratchvae.objectives import ELBO
+from scratchvae.reference import gaussian, gaussian_likelihood
+from scratchvae.vae import VAE
+
+from .. import plots
+from ..page import figure as picture
+from . import figures, formulas, gradient_noise, known_density, movement, sources
+from .answers import Answers
+from .subject import Settings, Subject
+
+TITLE = "log p(x), the ELBO and two KLs"
+TABLE_ROWS = 8  # of the identity's table; the JSON object has them all
+
+
+def render(subject: Subject, answers: Answers, settings: Settings, command: str) -> str:
+    """The whole page: no script, nothing from a network, light or dark as the reader's system says."""
+    resources = files(__package__)
+    body = formulas.fill(resources.joinpath("page.html").read_text(encoding="utf-8"))
+    style = resources.joinpath("page.css").read_text(encoding="utf-8")
+    fields = vars(answers) | {
+        "subject": subject,
+        "settings": settings,
+        "figures": {name: drawn(name, draw) for name, draw in drawings(subject, answers).items()},
+        "tables": tables(answers),
+        "code": {name: sources.html(shown) for name, shown in excerpts().items()},
+        "words": words(subject, answers, settings, command),
+    }
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
+        f"<title>{TITLE}</title><style>{style}</style></head>\n<body>\n{Filler().vformat(body, (), fields)}</body></html>\n"
+    )
+
+
+class Filler(string.Formatter):
+    """Fills in fields such as {identity.worst_residual:.1e}; numbers are written as a reader expects them."""
+
+    def format_field(self, value: Any, spec: str) -> str:
+        return written(value, spec) if spec else str(value)
+
+
+def written(value: Any, spec: str) -> str:
+    """A number as HTML: a true minus sign, and powers of ten as such."""
+    text = format(value, spec)
+    if "e" in text and any(character.isdigit() for character in text):
+        mantissa, _, exponent = text.partition("e")
+        power = str(int(exponent)).replace("-", "−")
+        times = "" if mantissa in ("1", "-1") else f"{mantissa.removeprefix('-')} × "
+        text = f"{'-' if mantissa.startswith('-') else ''}{times}10<sup>{power}</sup>"
+    if not any(digit in text for digit in "123456789"):
+        text = text.removeprefix("-")  # what rounds to nothing has no sign
+    return text.replace("-", "−")
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------------
+
+
+def drawings(subject: Subject, answers: Answers) -> dict[str, Callable[[], Figure]]:
+    """Every picture of the page under its name, ready to be drawn under a style."""
+    return {
+        "model": lambda: figures.the_model(subject),
+        "identity": lambda: figures.identity(answers.identity),
+        "forms": lambda: figures.forms(answers.forms),
+        "movement": lambda: figures.movement(answers.movement),
+        "shapes": lambda: figures.shapes(answers.shapes, subject),
+        "two_divergences": lambda: figures.two_divergences(answers.identity, subject),
+        "mixture": lambda: figures.mixture(answers.mixture),
+        "which": lambda: figures.which_density(answers.which),
+        "estimators": lambda: figures.estimators(answers.estimators),
+        "gradients": lambda: figures.gradient_noise(answers.gradients),
+        "squared": lambda: figures.squared_error(answers.squared),
+    }
+
+
+CAPTIONS = {
+    "model": "Left: where the encoder puts images it has not been trained on; the dotted circles are one and two standard "
+    "deviations of the prior. Right: the mean of p(x|z) at z on a grid. Each point of the plane is a picture, and the "
+    "density p(x) is made of all of them.",
+    "identity": "Left: the orange bar from each ELBO (dot) up to log p(x) (dash) is as long as the separately computed KL. "
+    "Right: by how much the three fail to add up, on a logarithmic scale. The dashed line is the tolerance that was asked for.",
+    "forms": "Left: running averages over draws of z for one image. All end on the dashed line, at different speeds. "
+    "Right: the standard deviation of a single draw, mean over images.",
+    "movement": "The black line is log p(x), the blue one the ELBO, the shaded space between them the gap. Left, only the encoder "
+    "is trained: the line is flat and the space closes. Right, only the decoder is trained: the line itself moves.",
+    "shapes": "Small gaps on the left, large ones on the right. Middle row: the true posterior, with ellipses of q at one and two "
+    "standard deviations. Bottom row: q, on the same axes and the same scale of colour.",
+    "two_divergences": "Left: an image can be far from the prior and well inferred, or the other way round. Right: the two have "
+    "different sizes and different jobs.",
+    "mixture": "Top: the density of the mixture with more and more components; circles are their centres, larger for more weight. "
+    "Bottom: how far its logarithm is from log p(x) by integration. Once the components overlap, the error falls at a stroke.",
+    "which": "Top: nothing rises above minus the entropy. The upper band is the model's fault, the lower the encoder's. "
+    "Bottom: the density that the data come from, and the model's, on the same scale of colour.",
+    "estimators": "Left: estimate minus truth, 0 is right, bars are two standard errors. The vertical scale is linear within 0.1 nats of "
+    "0 and logarithmic beyond. Right: importance-weighted bounds of the model above, and its exact log p(x).",
+    "gradients": "Left: the distribution of a single draw's gradient for one image. All three have the same mean; tails beyond the frame are "
+    "cut off. Right: draws that must be averaged for the noise of one reparameterized draw.",
+    "squared": "Left: the variance of the digits along their principal directions. A decoder with variance s² keeps the directions above its line, "
+    "at most as many as it has latent units (dotted). Right: log p(x) of the best linear model for each variance.",
+}
+
+RASTER = ("model", "shapes", "mixture", "which")  # pictures with images or densities in them
+
+
+def drawn(name: str, draw: Callable[[], Figure]) -> str:
+    """A picture for light and dark pages, with its caption."""
+    kind = "png" if name in RASTER else "svg"
+    return picture(
+        plots.light_and_dark(draw, kind), "svg+xml" if kind == "svg" else "png", CAPTIONS[name], CAPTIONS[name]
+    )
+
+
+# --- code -------------------------------------------------------------------------------------------------------------
+
+
+def excerpts() -> dict[str, sources.Excerpt]:
+    """The lines of code that stand beside the formulas."""
+    take = sources.excerpt
+    return {
+        "forward": take(VAE.forward, "head, encoder", "reconstruction ="),
+        "log_integral": take(quadrature._log_joint, "out, _", "table["),
+        "elbo_integral": take(quadrature._elbo_integral, "log_q =", "value ="),
+        "kl": take(gaussian.kl_to_prior_forward),
+        "elbo_objective": take(ELBO.evaluate),
+        "freeze": take(movement.freeze),
+        "best": take(gap.elbo_and_gradient),
+        "posterior": take(quadrature.posterior_on_grid, "table =", "log_density ="),
+        "kl_to_posterior": take(known_density._expected_log_ratio, "z, _ =", "parts.append"),
+        "mixture": take(known_density.Mixture.log_density),
+        "known_terms": take(known_density.terms_on),
+        "importance": take(importance.importance_log_weights),
+        "prior": take(importance.prior_log_weights),
+        "annealing": take(annealed.Annealing.walk),
+        "score": take(gradient_noise.score_function_draws),
+        "reparameterize": take(gaussian.reparameterize_forward),
+        "audit": take(audit_module.audit),
+        "gaussian": take(gaussian_likelihood.gaussian_log_likelihood_forward),
+    }
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def table(titles: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
+    """Titles may have a unit after a newline; cells are HTML."""
+    heads = "".join(
+        f"<th scope=col>{title.partition(chr(10))[0]}"
+        + (f"<small>{title.partition(chr(10))[2]}</small>" if "\n" in title else "")
+        + "</th>"
+        for title in titles
+    )
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return (
+        f'<figure class="table"><div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def tables(answers: Answers) -> dict[str, str]:
+    """Every table of the page under its name."""
+    return {
+        "identity": _identity_table(answers),
+        "forms": _forms_table(answers),
+        "movement": _movement_table(answers),
+        "shapes": _shapes_table(answers),
+        "which": _which_table(answers),
+        "estimators": _estimators_table(answers),
+        "bounds": _bounds_table(answers),
+        "squared": _squared_table(answers),
+    }
+
+
+def _identity_table(answers: Answers) -> str:
+    found = answers.identity
+    shown = np.argsort(found.kl_to_posterior)[:: max(1, found.examples // TABLE_ROWS)][:TABLE_ROWS]
+    rows = [
+        [
+            f"image {found.rows[i]}",
+            *(written(values[i], ".10f") for values in (found.log_evidence, found.elbo, found.kl_to_posterior)),
+            written(found.residual[i], ".1e"),
+        ]
+        for i in shown
+    ]
+    titles = ["held-out", "log p(x)\nnats", "ELBO\nnats", "KL(q ‖ p(z|x))\nnats", "residual\nnats"]
+    return table(titles, rows, "Some of the images, in order of their gap. residual = log p(x) − ELBO − KL.")
+
+
+def _forms_table(answers: Answers) -> str:
+    found = answers.forms
+    rows = []
+    for index, name in enumerate(found.names):
+        sampled = index < len(found.sampled)
+        rows.append(
+            [
+                escape(name),
+                written(found.means[index], ".10f"),
+                f"{written(found.sampled_means[index], '.4f')} ± {found.sampled_errors[index]:.4f}" if sampled else "–",
+                written(found.mean_deviations[index], ".3f") if sampled else "–",
+            ]
+        )
+    titles = [
+        "form",
+        "by integration\nnats, mean",
+        f"from {found.samples:,} draws\nnats, ± s.e.",
+        "noise of a draw\nnats",
+    ]
+    return table(titles, rows, "The same number four times.")
+
+
+def _movement_table(answers: Answers) -> str:
+    rows = []
+    for letter, frozen, phase in (("φ", "θ", answers.movement.phi), ("θ", "φ", answers.movement.theta)):
+        for look in sorted({0, 1, len(phase.steps) // 2, len(phase.steps) - 1}):
+            values = [written(value, ".6f") for value in phase.means(look)]
+            rows.append([f"{letter} moves, {frozen} frozen", f"{phase.steps[look]:,}", *values])
+        change = written(phase.largest_change, ".1e" if phase.largest_change < 1e-3 else ".3f")
+        rows.append([f"<b>largest change, {letter} moving</b>", "", f"<b>{change}</b>", "", ""])
+    titles = ["", "steps", "log p(x)\nnats, mean", "ELBO\nnats, mean", "gap\nnats, mean"]
+    caption = f"Means over {answers.movement.examples} held-out images; the largest change is that of a single image."
+    return table(titles, rows, caption)
+
+
+def _shapes_table(answers: Answers) -> str:
+    rows = []
+    for one in answers.shapes.shapes:
+        name = f"image {one.row}" if one.label is None else f"image {one.row}, a {one.label}"
+        values = one.gap, one.approximation_gap, one.amortization_gap
+        rows.append([name, *(written(value, ".4f") for value in values), written(one.posterior_correlation, ".2f")])
+    titles = ["held-out", "gap\nnats", "of the family\napproximation", "of the encoder\namortization",
+              "correlation\nof the posterior"]  # fmt: skip
+    return table(titles, rows, "gap = approximation + amortization. A diagonal q has no correlation.")
+
+
+def _which_table(answers: Answers) -> str:
+    found = answers.which
+    rows = [
+        [
+            str(epoch),
+            *(written(v, ".5f") for v in (-found.entropy, found.kl[i], found.gap[i], found.elbo[i])),
+            written(found.residual[i], ".0e"),
+        ]
+        for i, epoch in enumerate(found.epochs)
+    ]
+    titles = ["epoch", "−entropy", "KL(data ‖ model)", "mean gap", "mean ELBO", "residual"]
+    return table(titles, rows, "In nats. residual = ELBO − (−entropy − KL − gap).")
+
+
+def _estimators_table(answers: Answers) -> str:
+    found = answers.estimators
+    rows = []
+    for i, latent_dim in enumerate(found.latent_dims):
+        cells = [str(latent_dim), written(found.exact[i], ".2f"), written(found.gap[i], ".3f")]
+        for method in range(len(found.names)):
+            bias, digits = found.bias[method, i], ".3f" if abs(found.bias[method, i]) < 10 else ".1f"
+            cells += [
+                f"{written(bias, digits)} ± {format(found.error[method, i], digits)}",
+                written(found.claimed[method, i], ".3f"),
+            ]
+        rows.append(cells)
+    titles = ["Z", "log p(x)\nexact", "gap\nof q", "prior\nerror", "\nclaimed", "importance\nerror", "\nclaimed",
+              "annealing\nerror", "\nclaimed"]  # fmt: skip
+    caption = (
+        f"In nats, means over {found.examples} images, ± standard error over images. “Claimed” is the standard error that the "
+        "method reports from its own samples."
+    )
+    return table(titles, rows, caption)
+
+
+def _bounds_table(answers: Answers) -> str:
+    found = answers.estimators.bounds
+    rows = [["ELBO, exact", written(found.elbo, ".5f"), ""]]
+    rows += [
+        [f"L<sub>{k:,}</sub>", written(value, ".5f"), f"{error:.5f}"]
+        for k, value, error in zip(found.samples, found.values, found.errors, strict=True)
+    ]
+    rows.append(["log p(x), exact", written(found.log_evidence, ".5f"), ""])
+    return table(["bound", "nats, mean", "standard error"], rows, "Each is at most the next, on the digits.")
+
+
+def _squared_table(answers: Answers) -> str:
+    found = answers.squared
+    rows = [
+        [
+            "learned",
+            written(found.best_variance, ".4g"),
+            written(found.best_deviation, ".3f"),
+            f"{int((found.eigenvalues[: found.latent_dim] > found.best_variance).sum())} of {found.latent_dim}",
+            written(found.best_log_evidence, ".2f"),
+        ]
+    ]
+    for one in found.implied:
+        rows.append(
+            [
+                f"{escape(one.name)}<br><code>{escape(one.code)}</code>",
+                written(one.variance, ".4g"),
+                written(one.variance**0.5, ".3f"),
+                f"{one.active} of {found.latent_dim}",
+                written(one.log_evidence, ".2f"),
+            ]
+        )
+    titles = ["loss", "implied s²", "s", "active units", "log p(x)\nnats, mean"]
+    caption = (
+        f"The linear model with {found.latent_dim} latent units on the {found.data_dim} grey pixels of the digits, in closed form. "
+        f"A pixel deviates from its mean by {found.pixel_deviation:.3f} (root mean square)."
+    )
+    return table(titles, rows, caption)
+
+
+# --- words that depend on the subject ---------------------------------------------------------------------------------
+
+LIKELIHOODS = {
+    "bernoulli": "each pixel is black or white, independently: a Bernoulli whose logit the decoder gives",
+    "gaussian": "each pixel is normal around the decoder's output, with variance 1",
+    "gaussian-learned": "each pixel is normal around the decoder's output, with one learned variance",
+}
+
+
+def words(subject: Subject, answers: Answers, settings: Settings, command: str) -> Mapping[str, str]:
+    """Pieces of sentences."""
+    vae, prior = subject.vae, answers.estimators.row("prior")
+    rise = answers.movement.phi.elbo
+    sizes = " – ".join(str(size) for size in (vae.data_dim, *vae.hidden, vae.latent_dim))
+    converged = int(answers.identity.converged.sum())
+    return {
+        "likelihood": LIKELIHOODS.get(vae.likelihood.name, f"{vae.likelihood.name} around the decoder's output"),
+        "images": f"2<sup>{vae.data_dim}</sup>" if vae.likelihood.unit_interval else "infinitely many",
+        "model": (
+            f"a network {sizes} with {vae.activation} units and its mirror image, trained for {subject.epochs} epochs on "
+            f"{len(subject.train):,} examples of “{escape(subject.name)}”"
+            + ("" if subject.binarize == "none" else f" (binarized: {subject.binarize})")
+        ),
+        "elbo_rise": written(float(np.abs(rise - rise[0]).max()), ".2f"),
+        "ceiling": written(-answers.which.entropy, ".4f"),
+        "kl_at_the_end": written(answers.which.kl[-1], ".3f"),
+        "gap_at_the_end": written(answers.which.gap[-1], ".3f"),
+        "largest_latent_dim": str(answers.estimators.latent_dims[-1]),
+        "centres": str(known_density.CENTRES),
+        "prior_miss": written(-prior["bias"][-1], ".1f"),
+        "prior_claim": written(prior["claimed"][-1], ".2f"),
+        "prior_effective": written(prior["effective"][-1], ".2f"),
+        "command": escape(command),
+        "origin": escape(f"a model {subject.origin}"),
+        "versions": f"scratchvae {scratchvae.__version__}, NumPy {np.__version__}, Python {platform.python_version()}",
+        "converged": "all" if converged == answers.identity.examples else str(converged),
+    }
