@@ -1,4 +1,4 @@
-"""Activations of a dense layer. Each derivative is written in terms of the output h, which is all a backward pass keeps.
+"""Activations of a dense layer. Each derivative is in terms of the output h, which is all a backward pass keeps.
 
     name       h(a)                    dh/da
     identity   a                       1
@@ -75,7 +75,7 @@ def softplus_backward(dh: NDArray, h: NDArray) -> NDArray:
 
 
 def _absolute(a: NDArray) -> NDArray:
-    """|a| as a function with a derivative: np.abs of a complex number is its modulus and would drop the complex step."""
+    """|a| with a derivative: np.abs of a complex number is its modulus and would drop the complex step."""
     return np.where(a.real < 0, -a, a)
 
 

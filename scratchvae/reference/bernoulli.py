@@ -1,4 +1,4 @@
-"""The Bernoulli log-likelihood, from logits. Probabilities never appear: a saturated sigmoid would lose the gradient."""
+"""The Bernoulli log-likelihood, from logits. Probabilities never appear: saturated, they lose the gradient."""
 
 from typing import NamedTuple
 

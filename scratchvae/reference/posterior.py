@@ -27,7 +27,8 @@ class PosteriorCache(NamedTuple):
 def posterior_forward(head: NDArray, eps: NDArray) -> tuple[NDArray, NDArray, PosteriorCache]:
     """Samples of q(z|x) and KL(q(z|x) || p(z)).
 
-    Forward   mu, logvar = head    z_bk = mu_b + exp(logvar_b / 2) eps_bk    kl_b = KL(N(mu_b, exp(logvar_b)) || N(0, I))
+    Forward   mu, logvar = head        z_bk = mu_b + exp(logvar_b / 2) eps_bk
+              kl_b = KL(N(mu_b, exp(logvar_b)) || N(0, I))
     Takes     head (B, 2 Z); eps (B, K, Z)
     Returns   z (B, K, Z), kl (B,), cache
     Source    Kingma, Welling 2013, section 2.4 and appendix B
