@@ -31,7 +31,7 @@ def importance_bound_backward(dbound: NDArray, weights: NDArray) -> NDArray:
 
 
 def effective_sample_size(log_weights: NDArray) -> NDArray:
-    """How many equally weighted samples the K weights are worth: 1 if one sample has all the weight, K if all are equal.
+    """How many equally weighted samples the K weights are worth: 1 if one has all the weight, K if all are equal.
 
     Gives     ESS = (sum_k w_k)^2 / sum_k w_k^2
     Takes     log_weights (B, K)
