@@ -51,7 +51,7 @@ L0, L1, L2, L3, L4, L5, L6, L7, L8 = LOG_COEFFICIENTS
 S0, S1, S2, S3 = SIN_COEFFICIENTS
 C0, C1, C2, C3 = COS_COEFFICIENTS
 
-WORDS, UNIFORMS, NORMALS = 0, 1, 2  # what `_fill` writes
+WORDS, UNIFORMS, NORMALS = 0, 1, 2  # what `_fill_span` writes
 VECTOR = 16  # blocks of a chunk are rounded up to this many, so that no remainder loop runs
 CHUNK = 512  # blocks at a time: 8 KiB of words and 8 KiB of results
 REJECTED = u8(2)  # marks a pixel that must be drawn again
@@ -66,9 +66,10 @@ def _round(c0, c1, c2, c3, k0, k1):
 
 @njit(cache=True, error_model="numpy", forceinline=True)
 def _ten_rounds(c0, c1, c2, c3, k0, k1):
-    """Four words, each in the lower half of 64 bits, whose upper half is arbitrary: so a round is two multiplications
-    of 32 by 32 bits, two shifts and two exclusive ors, and nothing is packed or unpacked. Written out, because a loop
-    over the rounds keeps LLVM from vectorising the loop over the blocks.
+    """Philox4x32-10 on words in the lower halves of uint64, whose upper halves are arbitrary, before and after.
+
+    So a round is two products of 32 by 32 bits, two shifts and two exclusive ors; nothing is packed or unpacked. The
+    rounds are written out because a loop over them keeps LLVM from vectorising the loop over the blocks.
     """
     a, b, c, d = _round(c0, c1, c2, c3, k0, k1)
     a, b, c, d = _round(a, b, c, d, (k0 + u64(1) * WEYL_0) & LOW, (k1 + u64(1) * WEYL_1) & LOW)
