@@ -27,6 +27,7 @@ HEIGHTS, COUNTS, BYTES = SIMD.heights, SIMD.counts, SIMD.bytes
 SPARSE_HEIGHTS, SPARSE_COUNTS = SIMD.sparse_heights, SIMD.sparse_counts
 GROUP = SPARSE_HEIGHTS[0]  # rows that share a list of the places where one of them is not zero
 ROW_BLOCK = 64  # rows whose nonzero places are listed together
+LINE = 64  # bytes of a cache line
 DENSE = 0.8  # share of listed places from which skipping the others does not pay
 
 
@@ -45,6 +46,21 @@ def _plus(context, pointer, elements):
     return pointer(pointer, types.intp), emit
 
 
+@intrinsic
+def _prefetch(context, pointer, distance):
+    """Ask for the cache line that many bytes behind the pointer, to write it."""
+
+    def emit(context, builder, signature, arguments):
+        byte = ir.IntType(8).as_pointer()
+        place = builder.gep(builder.bitcast(arguments[0], byte), [arguments[1]])
+        kind = ir.FunctionType(ir.VoidType(), [byte] + [INT32] * 3)
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [place, INT32(1), INT32(2), INT32(1)])  # to write, second-level cache, data
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.intp), emit
+
+
 @njit(inline="always")
 def _largest(sizes, left):
     """The first of the descending sizes that is at most `left`."""
@@ -56,10 +72,10 @@ def _largest(sizes, left):
 
 def _product(
     item, rows, columns, steps, a, a_row, a_step, b, b_step, start, c, c_row, activation,
-    skip, places, place_row, counts,
+    skip, places, place_row, counts, ahead, ahead_lines,
 ):  # fmt: skip
     """The C function of `kernel`: panels of columns, down each panel the tiles. Strides in elements, `item` in bytes."""
-    lanes, j = BYTES // item, 0
+    lanes, j, fetched = BYTES // item, 0, 0
     while j < columns:
         left = -(-(columns - j) // lanes)
         widest = SPARSE_COUNTS[0] if skip else COUNTS[0]
@@ -75,6 +91,10 @@ def _product(
                 _plus(a, i * a_row), a_row, a_step, _plus(b, j), b_step, _plus(start, j), _plus(c, place), c_row,
             )  # fmt: skip
             i += height
+            # the same share of the lines as of the product is behind us
+            for line in range(fetched, ahead_lines * (j * rows + i * width) // (columns * rows)):
+                _prefetch(ahead, line * LINE)
+                fetched = line + 1
         j += width
     for i in range(rows if activation != 0 else 0):
         activate_row(carray(_plus(c, i * c_row), (columns,)), activation)
@@ -83,7 +103,7 @@ def _product(
 def _signature(number):
     p, size, integers = types.CPointer(number), types.intp, types.CPointer(types.int32)
     return types.void(
-        size, size, size, size, p, size, size, p, size, p, p, size, size, size, integers, size, integers,
+        size, size, size, size, p, size, size, p, size, p, p, size, size, size, integers, size, integers, p, size,
     )  # fmt: skip
 
 
@@ -101,10 +121,10 @@ _compiled: list[Any] = []
 
 
 @intrinsic
-def _run(context, kernel, a, b, start, c, activation, places, counts):
+def _run(context, kernel, a, b, start, c, activation, places, counts, ahead):
     """Call the C function at address `kernel`. With `places` and `counts` a holds elements at those places alone."""
-    names = "kernel", "a", "b", "start", "c", "activation", "places", "counts"
-    arrays = {"a": a, "b": b, "start": start, "c": c, "places": places, "counts": counts}
+    names = "kernel", "a", "b", "start", "c", "activation", "places", "counts", "ahead"
+    arrays = {"a": a, "b": b, "start": start, "c": c, "places": places, "counts": counts, "ahead": ahead}
 
     def emit(context, builder, signature, arguments):
         given = dict(zip(names, arguments, strict=True))
@@ -128,32 +148,35 @@ def _run(context, kernel, a, b, start, c, activation, places, counts):
             INDEX(c.dtype.bitwidth // 8), rows, columns, steps, pointer("a"), a_row, a_step,
             pointer("b"), b_step, pointer("start"), pointer("c"), c_row, given["activation"],
             builder.zext(filled("counts"), INDEX), pointer("places"), place_row, pointer("counts"),
+            pointer("ahead"), builder.sdiv(builder.mul(views["ahead"].nitems, views["ahead"].itemsize), INDEX(LINE)),
         ]  # fmt: skip
         called = ir.FunctionType(ir.VoidType(), [value.type for value in passed]).as_pointer()
         builder.call(builder.inttoptr(given["kernel"], called), passed)
         return context.get_dummy_value()
 
     size = types.intp
-    return types.void(size, a, b, start, c, size, places, counts), emit
+    return types.void(size, a, b, start, c, size, places, counts, ahead), emit
 
 
 @njit(cache=True)
-def product(kernel, a, b, start, c, activation):
+def product(kernel, a, b, start, c, activation, ahead):
     """c_ij = f(start_j + sum_k a_ik b_kj).
 
     Takes     kernel: `kernel(dtype)`; a (M, K) of any strides; b (K, N); start (N,), or empty for zeros; c (M, N);
-              activation: the code of f in `ACTIVATION_CODES`
+              activation: the code of f in `ACTIVATION_CODES`; ahead: what the caller will write next, or empty. Where
+              another core has read it, the first write to a line waits until that core has given it up; asked for
+              while there are products to compute, the lines are there in time
     """
-    _run(kernel, a, b, start, c, activation, np.empty((0, 0), np.int32), np.empty(0, np.int32))
+    _run(kernel, a, b, start, c, activation, np.empty((0, 0), np.int32), np.empty(0, np.int32), ahead)
 
 
 @njit(cache=True, error_model="numpy")
-def sparse_product(kernel, a, b, start, c, activation):
+def sparse_product(kernel, a, b, start, c, activation, ahead):
     """The same as `product` for a that is mostly zero, of contiguous rows: where a group of rows is zero it multiplies
     nothing. It does multiply if that could hide a NaN or an infinity of b, or if there are too few zeros after all."""
     rows, steps = a.shape
     if not _finite(b):
-        product(kernel, a, b, start, c, activation)
+        product(kernel, a, b, start, c, activation, ahead)
         return
     room = steps + BYTES // a.itemsize
     places, counts = np.empty((ROW_BLOCK // GROUP, room), np.int32), np.empty(ROW_BLOCK // GROUP, np.int32)
@@ -162,9 +185,10 @@ def sparse_product(kernel, a, b, start, c, activation):
         high = min(low + ROW_BLOCK, rows)
         listed, of = list_nonzeros(a[low:high], places, kept, counts), -(-(high - low) // GROUP) * steps
         if listed < DENSE * of:
-            _run(kernel, kept, b, start, c[low:high], activation, places, counts)
+            _run(kernel, kept, b, start, c[low:high], activation, places, counts, ahead)
         else:
-            _run(kernel, a[low:high], b, start, c[low:high], activation, places, counts[:0])
+            _run(kernel, a[low:high], b, start, c[low:high], activation, places, counts[:0], ahead)
+        ahead = ahead[:0]
 
 
 @njit(cache=True, error_model="numpy")
@@ -186,14 +210,17 @@ def list_nonzeros(a, places, kept, counts):
 
 
 @intrinsic
-def number_bits(context, number):
-    """The bits of a float as an integer."""
-    integer = {types.float32: types.int32, types.float64: types.int64}[number]
+def _bits_of_row(context, array, i):
+    """Pointer to row i of a matrix of contiguous rows, its elements seen as integers."""
+    integers = types.CPointer({types.float32: types.int32, types.float64: types.int64}[array.dtype])
 
     def emit(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], context.get_value_type(integer))
+        view = context.make_array(array)(context, builder, arguments[0])
+        distance = builder.mul(builder.extract_value(view.strides, 0), arguments[1])
+        place = builder.gep(builder.bitcast(view.data, ir.IntType(8).as_pointer()), [distance])
+        return builder.bitcast(place, context.get_value_type(integers))
 
-    return integer(number), emit
+    return integers(array, types.intp), emit
 
 
 @njit(cache=True)
@@ -201,9 +228,9 @@ def _finite(b):
     """Whether b holds neither NaN nor infinity, by their exponents: all ones."""
     exponent = 0x7F800000 if b.itemsize == 4 else 0x7FF0000000000000
     for i in range(b.shape[0]):
-        found = False
+        row, found = _bits_of_row(b, i), False
         for j in range(b.shape[1]):
-            found |= (number_bits(b[i, j]) & exponent) == exponent
+            found |= (row[j] & exponent) == exponent
         if found:
             return False
     return True
@@ -276,29 +303,3 @@ def matrix(context, flat, offset, rows, columns):
         return view._getvalue()
 
     return result(flat, types.intp, types.intp, types.intp), emit
-
-
-@intrinsic
-def _prefetch(context, array, i):
-    """Ask for the cache line of element i, to be written."""
-
-    def emit(context, builder, signature, arguments):
-        view = context.make_array(array)(context, builder, arguments[0])
-        place = builder.bitcast(builder.gep(view.data, [arguments[1]]), ir.IntType(8).as_pointer())
-        kind = ir.FunctionType(ir.VoidType(), [place.type] + [INT32] * 3)
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(function, [place, INT32(1), INT32(2), INT32(1)])
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp), emit
-
-
-@njit(cache=True)
-def fetch_to_write(array, first, last):
-    """Ask for elements first .. last - 1 of a flat array before they are written.
-
-    Where another core has read them, the first write to a line waits until that core has given it up; asked for
-    beforehand, the lines come while there is other work.
-    """
-    for i in range(first, last, 64 // array.itemsize):
-        _prefetch(array, i)

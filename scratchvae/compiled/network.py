@@ -20,7 +20,7 @@ from numba.extending import intrinsic
 from numpy.typing import DTypeLike, NDArray
 
 from scratchvae.compiled.adam import adam_constants, update
-from scratchvae.compiled.gemm import INDEX, fetch_to_write, kernel, matrix, product, sparse_product, transpose
+from scratchvae.compiled.gemm import INDEX, kernel, matrix, product, sparse_product, transpose
 from scratchvae.compiled.vector_math import activation_backward_row
 from scratchvae.parameters import Network
 
@@ -57,18 +57,18 @@ def _forward(kernel, flat, table, x, hidden, hidden_das, out, dx, first, second,
             place += rows * outputs
         w, b = matrix(flat, weight, inputs, outputs), flat[bias : bias + outputs]
         if layer == 0 and _mostly_zero(x):
-            sparse_product(kernel, h[low:high], w, b, target[low:high], activation)
+            sparse_product(kernel, h[low:high], w, b, target[low:high], activation, flat[:0])
         else:
-            product(kernel, h[low:high], w, b, target[low:high], activation)
+            product(kernel, h[low:high], w, b, target[low:high], activation, flat[:0])
         h = target
 
 
 def network_forward(x: NDArray, network: Network) -> tuple[NDArray, NetworkCache]:
     """See `reference.network.network_forward`."""
-    flat = network.flat
+    flat, layers = network.flat, network.layers
     x = _plain(x, flat.dtype)
-    out = np.empty((len(x), len(network.layers[-1].bias)), flat.dtype)
-    hidden = np.empty(len(x) * sum([len(layer.bias) for layer in network.layers[:-1]]), flat.dtype)
+    out = np.empty((len(x), len(layers[-1].bias)), flat.dtype)
+    hidden = np.empty(len(x) * sum([len(layer.bias) for layer in layers[:-1]]), flat.dtype)
     _run(_forward, network, x, hidden, hidden, out, x, flat, flat, hidden)
     return out, NetworkCache(x, hidden)
 
@@ -95,7 +95,7 @@ def _backward(kernel, flat, table, x, hidden, hidden_das, dout, dx, first, secon
             # dh = da W^T by the tile of all products: dh^T = W da^T
             da_columns, dh_columns = matrix(scratch, 0, outputs, size), matrix(scratch, outputs * BLOCK, inputs, size)
             transpose(da[low : low + size], da_columns)
-            product(kernel, w, da_columns, flat[:0], dh_columns, 0)
+            product(kernel, w, da_columns, flat[:0], dh_columns, 0, flat[:0])
             transpose(dh_columns, below[low : low + size])
             if layer > 0:
                 h = matrix(hidden, place, rows, inputs)
@@ -135,25 +135,25 @@ def _gradient(kernel, flat, table, x, hidden, hidden_das, dout, dx, first, secon
             place += rows * outputs
         sparse = layer == 0 and _mostly_zero(x)
         block = max(1, GRADIENT_BLOCK // outputs // 8) * 8  # whole tiles
-        gradient = np.empty(block * outputs if constants.size else 0, flat.dtype)
+        scratch = np.empty(block * outputs if constants.size else 0, flat.dtype)
         end = inputs * (part + 1) // parts
         for low in range(inputs * part // parts, end, block):
             high = min(low + block, end)
             own, size = weight + low * outputs, (high - low) * outputs
-            w = matrix(gradient, 0, high - low, outputs) if constants.size else matrix(flat, own, high - low, outputs)
+            gradient, ahead = matrix(flat, own, high - low, outputs), flat[:0]
             if constants.size:
-                fetch_to_write(flat, own, own + size)
+                gradient, ahead = matrix(scratch, 0, high - low, outputs), flat[own : own + size]
             if sparse:
                 columns = np.empty((high - low, rows), x.dtype)
                 transpose(x[:, low:high], columns)
-                sparse_product(kernel, columns, da, flat[:0], w, 0)
+                sparse_product(kernel, columns, da, flat[:0], gradient, 0, ahead)
             else:
-                product(kernel, h[:, low:high].T, da, flat[:0], w, 0)
+                product(kernel, h[:, low:high].T, da, flat[:0], gradient, 0, ahead)
             if constants.size:
-                _adam(flat, gradient, first, second, own, size, constants)
+                _adam(flat, scratch, first, second, own, size, constants)
         if layer % parts == part:
             sums = np.empty((1, outputs), flat.dtype)
-            product(kernel, ones, da, flat[:0], sums, 0)
+            product(kernel, ones, da, flat[:0], sums, 0, flat[:0])
             if constants.size:
                 _adam(flat, sums[0], first, second, bias, outputs, constants)
             else:

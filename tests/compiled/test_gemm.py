@@ -40,7 +40,7 @@ def multiply(a: NDArray, b: NDArray, start: NDArray, function=product, activatio
     rows, columns = len(a), b.shape[1]
     frame = np.full((rows + 2, columns), 7.5, b.dtype)
     c = frame[1:-1]
-    function(kernel(b.dtype), a, b, start, c, ACTIVATION_CODES[activation])
+    function(kernel(b.dtype), a, b, start, c, ACTIVATION_CODES[activation], start[:0])
     assert (frame[[0, -1]] == 7.5).all(), "wrote outside of the result"
     return c
 
