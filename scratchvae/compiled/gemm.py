@@ -74,7 +74,7 @@ def _product(
     item, rows, columns, steps, a, a_row, a_step, b, b_step, start, c, c_row, activation,
     skip, places, place_row, counts, ahead, ahead_lines,
 ):  # fmt: skip
-    """The C function of `kernel`: panels of columns, down each panel the tiles. Strides in elements, `item` in bytes."""
+    """The C function of `kernel`: panels of columns, down each panel tiles. Strides in elements, `item` in bytes."""
     lanes, j, fetched = BYTES // item, 0, 0
     while j < columns:
         left = -(-(columns - j) // lanes)
@@ -109,7 +109,7 @@ def _signature(number):
 
 @cache
 def kernel(dtype: DTypeLike) -> int:
-    """Address of the product's C function for float32 or float64; compiled, or read from the cache, at the first call."""
+    """Address of the product's C function for a dtype; compiled, or read from the cache, at the first call."""
     number = {np.dtype("float32"): types.float32, np.dtype("float64"): types.float64}[np.dtype(dtype)]
     with kernel_cache():
         function = cfunc(_signature(number), cache=True, error_model="numpy")(_product)

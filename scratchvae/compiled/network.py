@@ -261,7 +261,7 @@ def _address(task: Any, dtype: DTypeLike) -> int:
 
 @intrinsic
 def _call(context, task, arguments):
-    """Call the kernel at address `task`. By its address, so that the parallel loop is compiled once and not with each."""
+    """Call the kernel at address `task`: by its address, so that the parallel loop is compiled once, not with each."""
 
     def emit(context, builder, signature, values):
         convention, kinds = context.call_conv, arguments.types

@@ -1,8 +1,8 @@
 """One tile of a matrix product in vector registers, written as LLVM code: Numba has no vector types of its own.
 
 A tile of C, a few rows high and a few vectors wide, stays in registers while k runs over the whole sum (Goto, van de
-Geijn 2008; Van Zee, van de Geijn 2015, BLIS). A is read by its strides, one element at a time, so its transpose is free;
-B is read by whole vectors, the last one masked, so no size is special.
+Geijn 2008; Van Zee, van de Geijn 2015, BLIS). A is read by its strides, one element at a time, so its transpose is
+free; B is read by whole vectors, the last one masked, so no size is special.
 
 Every element is one chain of multiply-adds, k ascending, whatever the tile's shape or the vector's width.
 """
@@ -164,7 +164,7 @@ def tile(context, skip, rows, columns, steps, indices, a, a_row, a_step, b, b_st
 def keep_nonzeros(context, a, i, k, rows, columns, places, group, kept, count):
     """Where one of a few rows of `a` is not zero: append these places to a list and the rows' elements to theirs.
 
-    Takes     a: rows i .. i + rows - 1, at most the height of a sparse tile; columns k .. k + columns - 1, at most a vector;
+    Takes     a: rows i .. i + rows - 1, at most a sparse tile's height; columns k .. k + columns - 1, at most a vector;
               row `group` of places and rows i .. of kept, filled up to `count`
     Returns   how many were appended
     """
