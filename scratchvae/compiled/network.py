@@ -26,7 +26,7 @@ from scratchvae.parameters import Network
 
 BLOCK = 96  # rows that go back through the layers together: their transposed deltas stay in the second-level cache
 GRADIENT_BLOCK = 32_768  # elements of a gradient that go to Adam while they are in the second-level cache
-PARALLEL = 250_000  # multiply-adds below which a second thread does not pay for waking it
+PARALLEL = 1_000_000  # multiply-adds below which waking a second thread gains little, and on a busy machine loses much
 
 
 class NetworkCache(NamedTuple):

@@ -10,7 +10,7 @@ from scratchvae.compiled.adam import adam_update
 from scratchvae.compiled.network import network_adam, network_backward, network_forward, network_gradient
 from scratchvae.parameters import ACTIVATION_CODES, Network, Parameters
 
-SIZES = (100, 65, 33, 20)  # with 70 rows more than one thread has work
+SIZES = (100, 65, 33, 20)  # with 130 rows more than one thread has work
 DTYPES = ["float32", "float64"]
 
 
@@ -64,7 +64,7 @@ def close(got: NDArray, want: NDArray, tolerance: float) -> bool:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("activation", ACTIVATION_CODES)
-@pytest.mark.parametrize(("rows", "sizes"), [(1, (5, 3)), (3, (7, 20, 3)), (70, SIZES), (101, (3, 40, 17, 79))])
+@pytest.mark.parametrize(("rows", "sizes"), [(1, (5, 3)), (3, (7, 20, 3)), (130, SIZES), (101, (3, 40, 17, 79))])
 def test_the_compiled_network_is_the_reference_network(rows, sizes, activation, dtype):
     parameters, _ = model(sizes, activation, dtype)
     x, dout = batch(rows, sizes, dtype)
@@ -81,7 +81,7 @@ def test_the_number_of_threads_changes_no_bit(dtype, density):
     if numba.config.NUMBA_NUM_THREADS < 2:
         pytest.skip("one processor")
     parameters, _ = model(dtype=dtype)
-    x, dout = batch(70, dtype=dtype, density=density)
+    x, dout = batch(130, dtype=dtype, density=density)
     before, results = numba.get_num_threads(), []
     try:
         for threads in (1, 2):
@@ -124,7 +124,7 @@ def test_zeros_in_the_input_change_no_bit_of_a_gradient():
 
 def test_adam_joined_to_the_gradient_is_adam_after_the_gradient():
     parameters, _ = model()
-    x, dout = batch(70)
+    x, dout = batch(130)
     got = everything(Compiled, x, dout, parameters, "tanh")
     changed, gradient = parameters.copy(), Parameters(parameters.layout, got["gradient"])
     gradient["stranger"][...] = 0
@@ -141,7 +141,7 @@ def test_adam_joined_to_the_gradient_is_adam_after_the_gradient():
 
 def test_adam_touches_its_network_alone():
     parameters, _ = model()
-    x, dout = batch(70)
+    x, dout = batch(130)
     got = everything(Compiled, x, dout, parameters, "tanh")
     own = np.zeros(parameters.flat.size, bool)
     for entry in parameters.layout:
@@ -153,12 +153,12 @@ def test_adam_touches_its_network_alone():
 
 def test_input_of_any_layout_and_type_is_taken():
     _, network = model()
-    x, dout = batch(70)
+    x, dout = batch(130)
     want, cache = network_forward(x, network)
     want_dx, _ = network_backward(dout, cache, network)
     frozen = x.copy()
     frozen.setflags(write=False)
-    wide = np.zeros((70, 200), np.float32)
+    wide = np.zeros((130, 200), np.float32)
     wide[:, ::2] = x
     for other in (x.astype(float), np.asfortranarray(x), frozen, wide[:, ::2]):
         assert (network_forward(other, network)[0] == want).all()
@@ -181,7 +181,7 @@ def test_no_rows_give_no_rows_and_a_zero_gradient():
 @pytest.mark.parametrize("activation", ACTIVATION_CODES)
 def test_a_nan_in_an_example_stays_in_that_example_and_reaches_every_gradient(activation):
     parameters, network = model(activation=activation)
-    x, dout = batch(70)
+    x, dout = batch(130)
     x[4, 7] = np.nan
     out, cache = network_forward(x, network)
     assert np.isnan(out[4]).all()
@@ -194,7 +194,7 @@ def test_a_nan_in_an_example_stays_in_that_example_and_reaches_every_gradient(ac
 
 def test_a_nan_in_a_weight_is_seen_where_every_input_is_zero():
     parameters, network = model()
-    x, _ = batch(70, density=0.1)
+    x, _ = batch(130, density=0.1)
     x[:, 13] = 0
     parameters["net.0.weight"][13, 2] = np.nan
     out, _ = network_forward(x, network)
