@@ -5,7 +5,6 @@ import io
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -43,13 +42,9 @@ def test_the_reference_engine_trains_without_compiling_anything():
 
 @pytest.mark.slow
 def test_importing_the_package_takes_less_than_half_a_second():
-    bare, full = [], []
-    for _ in range(5):
-        for code, seconds in (("pass", bare), ("import scratchvae", full)):
-            start = time.perf_counter()
-            python(code)
-            seconds.append(time.perf_counter() - start)
-    assert min(full) - min(bare) < 0.5
+    """Of processor time, so that a busy machine does not matter; the interpreter's own start is not counted."""
+    code = "import time; start = time.process_time(); import scratchvae; print(time.process_time() - start)"
+    assert min(float(python(code).stdout) for _ in range(3)) < 0.5
 
 
 def test_the_contents_page_lists_what_is_there():
