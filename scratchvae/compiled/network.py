@@ -152,12 +152,10 @@ def _gradient(kernel, flat, table, x, hidden, hidden_das, dout, dx, first, secon
             if constants.size:
                 _adam(flat, scratch, first, second, own, size, constants)
         if layer % parts == part:
-            sums = np.empty((1, outputs), flat.dtype)
+            sums = matrix(scratch, 0, 1, outputs) if constants.size else matrix(flat, bias, 1, outputs)
             product(kernel, ones, da, flat[:0], sums, 0, flat[:0])
             if constants.size:
-                _adam(flat, sums[0], first, second, bias, outputs, constants)
-            else:
-                flat[bias : bias + outputs] = sums[0]
+                _adam(flat, scratch, first, second, bias, outputs, constants)
         h = following
 
 
