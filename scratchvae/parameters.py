@@ -107,6 +107,10 @@ class Parameters(Mapping[str, NDArray]):
     def __len__(self) -> int:
         return len(self._views)
 
+    def __reduce__(self) -> tuple[type["Parameters"], tuple[tuple[Entry, ...], NDArray]]:
+        """Copies and pickles carry the flat array; the views are made anew on it."""
+        return Parameters, (self.layout, self.flat)
+
     def __repr__(self) -> str:
         lines = [f"  {name}: {array.shape}" for name, array in self.items()]
         return f"Parameters({self.flat.dtype}, {sum(a.size for a in self.values()):,} values)\n" + "\n".join(lines)

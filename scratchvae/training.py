@@ -67,6 +67,8 @@ class History:
     def __getitem__(self, name: str) -> list[float]:
         """A column: "elbo", "reconstruction", "kl", "objective" of the training data, "validation.elbo", ..."""
         part, _, term = name.rpartition(".")
+        if part == "validation" and any(entry[part] is None for entry in self.epochs):
+            raise KeyError(f"{name}: training had no validation data")
         return [entry[part or "train"][term] for entry in self.epochs]
 
 

@@ -253,6 +253,10 @@ class VAE:
         """Let the untrained decoder predict `mean` (D,), the mean of the training data."""
         self.parameters["decoder.head.bias"][...] = self.likelihood.output_bias(mean)
 
+    def __reduce__(self) -> Any:
+        """Copies and pickles carry the configuration and the parameters."""
+        return _rebuild, (self.config, self.engine, self.parameters)
+
     def __repr__(self) -> str:
         sizes = " - ".join(str(size) for size in (self.data_dim, *self.hidden, self.latent_dim))
         return f"VAE({sizes}, {self.activation}, {self.likelihood.name}, {self.dtype.name}, {self.engine})"
@@ -310,6 +314,10 @@ class VAE:
         rows = np.ascontiguousarray(z.reshape(-1, self.latent_dim), self.dtype)
         out, _ = self.ops.network_forward(rows, self._decoder)
         return out.reshape(*z.shape[:-1], self.data_dim)
+
+
+def _rebuild(config: dict[str, Any], engine: str, parameters: Parameters) -> VAE:
+    return VAE(**config, engine=engine).with_parameters(parameters)
 
 
 def _elbo(sampled: Sampled) -> Elbo:

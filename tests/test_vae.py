@@ -1,5 +1,8 @@
 """The model: its names and shapes, its terms, its exact answers, and what it refuses."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -365,3 +368,12 @@ def test_numbers_of_draws_and_seeds_are_checked():
 
 def test_a_model_says_what_it_is():
     assert repr(sv.VAE(784, engine="reference")) == "VAE(784 - 400 - 20, relu, bernoulli, float32, reference)"
+
+
+def test_copies_and_pickles_of_a_model_are_whole_models_of_their_own():
+    vae = sv.VAE(6, 2, (4,), engine="reference", seed=3)
+    for other in (copy.deepcopy(vae), pickle.loads(pickle.dumps(vae))):
+        assert (other.parameters.flat == vae.parameters.flat).all()
+        other.parameters["encoder.0.weight"][...] = 0
+        assert not other.parameters.flat[: other.parameters["encoder.0.weight"].size].any(), "views and flat are one"
+        assert vae.parameters["encoder.0.weight"].all()
