@@ -21,12 +21,15 @@ from numpy.typing import DTypeLike, NDArray
 
 from scratchvae.compiled.adam import adam_constants, update
 from scratchvae.compiled.gemm import INDEX, kernel, matrix, product, sparse_product, transpose
+from scratchvae.compiled.memory import keep_freed_memory
 from scratchvae.compiled.vector_math import activation_backward_row
 from scratchvae.parameters import Network
 
 BLOCK = 96  # rows that go back through the layers together: their transposed deltas stay in the second-level cache
 GRADIENT_BLOCK = 32_768  # elements of a gradient that go to Adam while they are in the second-level cache
 PARALLEL = 1_000_000  # multiply-adds below which waking a second thread gains little, and on a busy machine loses much
+
+keep_freed_memory()
 
 
 class NetworkCache(NamedTuple):
