@@ -51,6 +51,8 @@ def explain(
 
     output, started = Output(as_json), time.perf_counter()
     use_threads(threads)
+    if run:
+        RunDirectory(run).trained_model()
     target = out or (run / PAGE if run else Path(PAGE))
     _check_target(target)
     settings = Settings.quick() if quick else Settings()

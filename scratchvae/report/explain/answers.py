@@ -40,7 +40,23 @@ class Answers:
 
 def answer(subject: Subject, settings: Settings, seed: int, watch: Watch) -> Answers:
     """Everything the page says in numbers."""
-    started = Steps(watch)
+    with one_matrix_thread():
+        return _answer(subject, settings, seed, Steps(watch))
+
+
+@contextmanager
+def one_matrix_thread() -> Iterator[None]:
+    """Matrix products here are so small that a second thread only waits, and burns a processor doing so."""
+    try:
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    except ImportError:
+        yield
+        return
+    with threadpool_limits(1, user_api="blas"):
+        yield
+
+
+def _answer(subject: Subject, settings: Settings, seed: int, started: "Steps") -> Answers:
     with started("the identity", settings.examples) as step:
         one = identity(subject, settings, step)
     with started("the ELBO in four forms", one.examples) as step:

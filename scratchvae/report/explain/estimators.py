@@ -22,7 +22,7 @@ NAMES = ("prior", "importance", "annealed")
 
 @dataclass(frozen=True)
 class Estimators:
-    """Error of each estimator's log p(x) over some examples, against the exact value. M methods, S latent dimensions."""
+    """Error of each estimator of log p(x) over some examples, against the exact value. M methods, S dimensions Z."""
 
     names: tuple[str, ...]
     latent_dims: NDArray  # (S,)

@@ -23,7 +23,6 @@ CENTRES = 60
 RADIUS = 1.6
 SPREAD = 0.16  # standard deviation of each component
 PLANE = 3.0  # half-width of the square that is integrated over
-SPACING = 0.08  # half a standard deviation: the trapezoidal rule is then exact to rounding for a Gaussian
 NEGLIGIBLE = 1e-13  # density below which a node of the plane adds nothing
 Z_BOX, Z_NODES = 8.5, 1001  # the integral over z that gives log p(x)
 HERMITE_NODES, TRAPEZOID_NODES = 64, 89  # two rules under q that share no node
@@ -66,7 +65,7 @@ class Plane:
     log_density: NDArray  # (G,)
 
     @classmethod
-    def of(cls, density: Horseshoe, spacing: float = SPACING) -> "Plane":
+    def of(cls, density: Horseshoe, spacing: float) -> "Plane":
         axis = np.arange(-PLANE, PLANE + spacing / 2, spacing)
         x = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
         log_density = density.log_density(x)
@@ -203,7 +202,7 @@ def train_toy(settings: Settings, seed: int) -> Toy:
 
 def which_density(toy: Toy, settings: Settings, watch=lambda: None) -> WhichDensity:
     """All four numbers at every look, by integrals over the plane."""
-    plane = Plane.of(toy.density)
+    plane = Plane.of(toy.density, settings.toy_spacing)
     rows = []
     for vae in toy.looks.values():
         line, bound, divergence = terms_on(vae, plane)

@@ -348,6 +348,8 @@ def words(subject: Subject, answers: Answers, settings: Settings, command: str) 
         "ceiling": written(-answers.which.entropy, ".4f"),
         "kl_at_the_end": written(answers.which.kl[-1], ".3f"),
         "gap_at_the_end": written(answers.which.gap[-1], ".3f"),
+        "finest_size": str(answers.mixture.sizes[-1]),
+        "finest_error": written(answers.mixture.errors[-1], ".1e"),
         "largest_latent_dim": str(answers.estimators.latent_dims[-1]),
         "centres": str(known_density.CENTRES),
         "prior_miss": written(-prior["bias"][-1], ".1f"),

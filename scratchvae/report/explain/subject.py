@@ -34,6 +34,7 @@ class Settings(NamedTuple):
     toy_epochs: int = 120
     toy_examples: int = 4000
     toy_hidden: tuple[int, ...] = (32, 32)
+    toy_spacing: float = 0.1  # of the plane's grid; below a standard deviation, the trapezoidal rule is exact
     toy_looks: tuple[int, ...] = (0, 1, 2, 4, 8, 16, 32, 64, 120)
     mixture_sizes: tuple[int, ...] = (4, 8, 16, 32, 64, 128, 256, 512)
     latent_dims: tuple[int, ...] = (2, 4, 8, 16, 32, 48)
@@ -60,6 +61,7 @@ class Settings(NamedTuple):
             toy_epochs=24,
             toy_examples=2000,
             toy_hidden=(16,),
+            toy_spacing=0.14,
             toy_looks=(0, 8, 24),
             mixture_sizes=(4, 8, 16, 32, 64),
             latent_dims=(2, 8),

@@ -1,0 +1,68 @@
+"""`scratchvae explain` from the command line."""
+
+import pytest
+
+from scratchvae.report import plots
+from scratchvae.report.explain import Settings
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Less than --quick, and no pictures: what is tested here is the command."""
+    monkeypatch.setattr(plots, "light_and_dark", lambda draw, kind="svg": (b"", b""))
+    least = Settings.quick()._replace(
+        epochs=2, examples=2, form_samples=50, movement_steps=4, movement_looks=2, toy_epochs=2, toy_examples=400,
+        toy_looks=(0, 2), mixture_sizes=(4, 8, 16, 32), latent_dims=(2,), evidence_points=400, bound_samples=(1, 5),
+        bound_draws=50, gradient_samples=20, gradient_examples=1,
+    )  # fmt: skip
+    monkeypatch.setattr(Settings, "quick", classmethod(lambda cls: least))
+
+
+def test_explain_writes_a_page_and_prints_its_numbers(command, tiny, tmp_path):
+    result = command("explain", "--quick", "--json", "--engine", "reference", "--seed", "3", "--out", "page.html")
+    assert result.status == 0
+    record = result.record
+    assert record["identity"]["worst_residual"] <= 1e-10
+    assert record["movement"]["phi"]["largest_change"] <= 1e-10
+    assert record["seed"] == 3
+    assert record["model"]["latent_dim"] == 2
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>")
+    assert "scratchvae explain --quick --seed 3" in page
+    assert "the identity ..." in result.err, "progress goes to standard error"
+
+
+def test_explain_takes_a_run_of_any_likelihood(command, tiny, tmp_path):
+    """One latent dimension, relus, a Gaussian decoder, grey pixels: the other way round from the page's own model."""
+    options = ("--engine", "reference", "--hidden", "6", "--latent-dim", "1", "--epochs", "2")
+    assert command("train", "digits", *options, "--likelihood", "gaussian-learned", "--out", "run").status == 0
+    result = command("explain", "run", "--quick", "--json")
+    assert result.status == 0, result.err
+    assert result.record["identity"]["worst_residual"] <= 1e-9
+    assert result.record["model"]["latent_dim"] == 1
+    page = (tmp_path / "run" / "explain.html").read_text(encoding="utf-8")
+    assert "normal around the decoder" in page
+    assert (tmp_path / "run" / "report.html").exists(), "the run's own report is left alone"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--out", "page.txt"), "ends in .html"),
+        (("--out", "nowhere/page.html"), "folder that exists"),
+        (("missing",), "does not exist"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_one_line(command, arguments, words):
+    result = command("explain", *arguments)
+    assert result.status == 2
+    assert words in result.err
+    assert len(result.err.strip().splitlines()) == 1
+
+
+def test_a_run_with_too_many_latent_dimensions_is_refused(command, tiny):
+    assert command("train", "--engine", "reference", "--hidden", "4", "--latent-dim", "5", "--epochs", "1",
+                   "--out", "run").status == 0  # fmt: skip
+    result = command("explain", "run", "--quick")
+    assert result.status == 2
+    assert "latent_dim is 5" in result.err
