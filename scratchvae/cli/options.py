@@ -32,23 +32,24 @@ Engine = Annotated[str, typer.Option(help=f"Where operations come from: {' or '.
 
 
 def use_threads(threads: int | None) -> None:
-    """Limit the compiled engine and, where threadpoolctl is installed, NumPy's matrix library to `threads`."""
+    """Limit the compiled engine and NumPy's matrix library to `threads`."""
     if threads is None:
         return
+    from threadpoolctl import threadpool_limits
+
     set_threads(threads)
-    try:
-        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-    except ImportError:
-        return
     threadpool_limits(threads)
 
 
 @contextmanager
 def one_thread(wanted: bool) -> Iterator[None]:
     """A single thread while it lasts, if `wanted`."""
+    from threadpoolctl import threadpool_limits  # comes with scikit-learn
+
     before = get_threads()
     set_threads(1 if wanted else before)
     try:
-        yield
+        with threadpool_limits(1 if wanted else None):
+            yield
     finally:
         set_threads(before)

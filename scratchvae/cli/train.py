@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from scratchvae import VAE, DivergedError, History, fit
 from scratchvae.data import METHODS, Dataset
-from scratchvae.engine import get_threads
+from scratchvae.engine import ENGINES, get_threads
 from scratchvae.likelihoods import LIKELIHOODS
 from scratchvae.objectives import OBJECTIVES
 from scratchvae.parameters import ACTIVATION_CODES
 from scratchvae.report.summary import Summary, summarise
 
 from .job import Job, job_to_resume, new_job
-from .options import Engine, Json, Seed, Threads, one_thread, use_threads
+from .options import Json, Seed, Threads, one_thread, use_threads
 from .output import Output
 from .run_directory import RunDirectory, write_whole
 from .status import InterruptionError
@@ -99,7 +99,13 @@ def train(
     as_json: Json = False,
     seed: Seed = 0,
     threads: Threads = None,
-    engine: Engine = "compiled",
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Where operations come from: {' or '.join(ENGINES)}.",
+            show_default="compiled; reference for up to 128 columns, whose training needs no compiler",
+        ),
+    ] = None,
 ) -> None:
     """Train a VAE, then measure it and draw what it learned.
 
