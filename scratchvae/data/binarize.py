@@ -60,5 +60,5 @@ def binarize(
     if method == "fixed":
         stream, step = Stream.FIXED_BINARIZE, 0
     if data.dtype == np.uint8:
-        return engine.bernoulli_bytes(data, rows, seed, stream, step, rows).astype(dtype)
-    return engine.bernoulli_probabilities(data[rows], seed, stream, step, rows).astype(dtype, copy=False)
+        return engine.bernoulli_bytes(data, rows, seed, stream, step, rows, dtype=dtype)
+    return engine.bernoulli_probabilities(data[rows], seed, stream, step, rows, dtype=dtype)

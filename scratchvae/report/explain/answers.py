@@ -48,7 +48,7 @@ def answer(subject: Subject, settings: Settings, seed: int, watch: Watch) -> Ans
 def one_matrix_thread() -> Iterator[None]:
     """Matrix products here are so small that a second thread only waits, and burns a processor doing so."""
     try:
-        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+        from threadpoolctl import threadpool_limits
     except ImportError:
         yield
         return
