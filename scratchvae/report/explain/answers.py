@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from scratchvae.evidence.surgery import Surgery, elbo_surgery
+
 from .estimators import Estimators, estimators
 from .gradient_noise import GradientNoise, gradient_noise
 from .identity import Forms, Identity, forms, identity
@@ -16,6 +18,7 @@ from .posterior_shapes import Shapes, shapes
 from .squared_error import SquaredError, squared_error
 from .subject import Settings, Subject, Watch
 
+SURGERY_EXAMPLES = 1000  # at most: its time grows with the square
 PICTURES_ONLY = 2_000  # arrays of more numbers are what a picture is drawn from, and stay out of the JSON object
 
 
@@ -32,6 +35,7 @@ class Answers:
     estimators: Estimators
     gradients: GradientNoise
     squared: SquaredError
+    surgery: Surgery  # of the average KL to the prior, over all held-out examples
 
     def as_dict(self) -> dict[str, Any]:
         """All numbers by name: fields and what follows from them."""
@@ -77,7 +81,8 @@ def _answer(subject: Subject, settings: Settings, seed: int, started: "Steps") -
         nine = gradient_noise(subject, settings, one, seed)
     with started("squared error", 1) as step:
         ten = squared_error(settings, seed)
-    return Answers(one, two, three, four, six, seven, eight, nine, ten)
+    surgery = elbo_surgery(subject.vae, subject.held_out[subject.rows(SURGERY_EXAMPLES)], seed=seed)
+    return Answers(one, two, three, four, six, seven, eight, nine, ten, surgery)
 
 
 class Steps:
@@ -108,6 +113,8 @@ def numbers(record: Any) -> Any:
             if isinstance(getattr(type(record), name), property):
                 values[name] = getattr(record, name)
         return {name: numbers(value) for name, value in values.items() if not _is_picture(value)}
+    if hasattr(record, "_asdict"):
+        record = record._asdict()
     if isinstance(record, Mapping):
         return {str(key): numbers(value) for key, value in record.items()}
     if isinstance(record, tuple | list):

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 import scratchvae
 from scratchvae import audit as audit_module
-from scratchvae.evidence import annealed, gap, importance, quadrature
+from scratchvae.evidence import annealed, gap, importance, quadrature, surgery
 from scratchvae.objectives import ELBO
 from scratchvae.reference import gaussian, gaussian_likelihood
 from scratchvae.vae import VAE
@@ -21,7 +21,7 @@ from scratchvae.vae import VAE
 from .. import plots
 from ..page import figure as picture
 from . import figures, formulas, gradient_noise, known_density, movement, sources
-from .answers import Answers
+from .answers import SURGERY_EXAMPLES, Answers
 from .subject import Settings, Subject
 
 TITLE = "log p(x), the ELBO and two KLs"
@@ -89,16 +89,16 @@ def drawings(subject: Subject, answers: Answers) -> dict[str, Callable[[], Figur
 
 
 CAPTIONS = {
-    "model": "Left: where the encoder puts images it has not been trained on; the dotted circles are one and two standard "
-    "deviations of the prior. Right: the mean of p(x|z) at z on a grid. Each point of the plane is a picture, and the "
-    "density p(x) is made of all of them.",
+    "model": "Where the encoder puts images it has not been trained on; the dotted circles are one and two standard "
+    "deviations of the prior. Beside it, where z is a point of the plane, the mean of p(x|z) on a grid of z: each point is a "
+    "picture, and the density p(x) is made of all of them.",
     "identity": "Left: the orange bar from each ELBO (dot) up to log p(x) (dash) is as long as the separately computed KL. "
     "Right: by how much the three fail to add up, on a logarithmic scale. The dashed line is the tolerance that was asked for.",
     "forms": "Left: running averages over draws of z for one image. All end on the dashed line, at different speeds. "
     "Right: the standard deviation of a single draw, mean over images.",
     "movement": "The black line is log p(x), the blue one the ELBO, the shaded space between them the gap. Left, only the encoder "
     "is trained: the line is flat and the space closes. Right, only the decoder is trained: the line itself moves.",
-    "shapes": "Small gaps on the left, large ones on the right. Middle row: the true posterior, with ellipses of q at one and two "
+    "shapes": "Small gaps on the left, large ones on the right. Middle row: the true posterior, with q drawn over it, as ellipses at one and two "
     "standard deviations. Bottom row: q, on the same axes and the same scale of colour.",
     "two_divergences": "Left: an image can be far from the prior and well inferred, or the other way round. Right: the two have "
     "different sizes and different jobs.",
@@ -138,6 +138,7 @@ def excerpts() -> dict[str, sources.Excerpt]:
         "kl": take(gaussian.kl_to_prior_forward),
         "elbo_objective": take(ELBO.evaluate),
         "freeze": take(movement.freeze),
+        "surgery": take(surgery._pointwise_information),
         "best": take(gap.elbo_and_gradient),
         "posterior": take(quadrature.posterior_on_grid, "table =", "log_density ="),
         "kl_to_posterior": take(known_density._expected_log_ratio, "z, _ =", "parts.append"),
@@ -348,6 +349,7 @@ def words(subject: Subject, answers: Answers, settings: Settings, command: str) 
         "ceiling": written(-answers.which.entropy, ".4f"),
         "kl_at_the_end": written(answers.which.kl[-1], ".3f"),
         "gap_at_the_end": written(answers.which.gap[-1], ".3f"),
+        "held_out": f"{len(subject.rows(SURGERY_EXAMPLES)):,}",
         "finest_size": str(answers.mixture.sizes[-1]),
         "finest_error": written(answers.mixture.errors[-1], ".1e"),
         "largest_latent_dim": str(answers.estimators.latent_dims[-1]),
