@@ -457,5 +457,7 @@ def test_the_whole_page_with_its_own_settings_keeps_its_bars():
     assert list(answers.estimators.bounds.samples) == [1, 5, 50, 500, 5000]
     x = subject.held_out[answers.identity.rows]
     sampled = log_evidence(subject.vae, x, num_samples=5000)
-    assert (np.abs(sampled.log_evidence - answers.identity.log_evidence) < 6 * sampled.standard_error + 0.05).all()
+    miss = sampled.log_evidence - answers.identity.log_evidence
+    assert (miss < 6 * sampled.standard_error).all(), "sampling is never far above"
+    assert np.median(np.abs(miss)) < 0.05, "below it may be, where q misses a part of the posterior"
     assert "Ten questions" in render(subject, answers, settings, "scratchvae explain")
