@@ -251,7 +251,7 @@ sv.fit(vae, x, epochs=epochs, batch_size=10, checkpoint=path, resume=resume, pro
 @pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(tmp_path):
     """SIGKILL at random moments, each run resumed from what the last one left: at the end the uninterrupted bits."""
-    script, epochs, whole, parts = tmp_path / "run.py", "60", tmp_path / "whole" / "m", tmp_path / "parts" / "m"
+    script, epochs, whole, parts = tmp_path / "run.py", "300", tmp_path / "whole" / "m", tmp_path / "parts" / "m"
     script.write_text(RUN)
     for path in (whole, parts):
         path.parent.mkdir()
@@ -262,7 +262,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(tm
         with subprocess.Popen([sys.executable, script, parts, epochs, start], stdout=subprocess.PIPE) as process:
             assert process.stdout.readline() == b"ready\n"
             try:
-                process.wait(timeout=rng.uniform(0.05, 0.4))
+                process.wait(timeout=rng.uniform(0.05, 0.4) if kills < 10 else None)
             except subprocess.TimeoutExpired:
                 process.kill()
                 kills += 1
