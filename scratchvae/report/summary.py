@@ -8,11 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scratchvae.data.binarize import binarize as draw_batch
-from scratchvae.evidence import log_evidence
+from scratchvae.evidence import active_units, log_evidence
 from scratchvae.reference.random import Stream
 from scratchvae.vae import VAE
 
-ACTIVE_VARIANCE = 0.01  # Burda, Grosse, Salakhutdinov 2015, section 5.2
 ELBO_SAMPLES = 100  # samples of z per example behind E_q log p(x|z)
 BLOCK_ROWS = 100  # examples worked on together; the result does not depend on it
 
@@ -71,11 +70,6 @@ def elbo_terms(vae: VAE, x: NDArray, seed: int, num_samples: int = ELBO_SAMPLES)
         terms.append(vae.elbo(x[rows], eps.reshape(len(rows), num_samples, vae.latent_dim)))
     reconstruction, kl = (np.concatenate([getattr(t, name) for t in terms]) for name in ("reconstruction", "kl"))
     return reconstruction.astype(np.float64), kl.astype(np.float64)
-
-
-def active_units(vae: VAE, x: NDArray) -> int:
-    """How many latent dimensions carry something about x: the variance over data of q's mean is above 0.01."""
-    return int((vae.encode(x).mu.var(axis=0, dtype=np.float64) > ACTIVE_VARIANCE).sum())
 
 
 def summarise(
