@@ -1,7 +1,7 @@
 """scratchvae: a variational autoencoder written from scratch.
 
 VAE, Gaussian, Elbo, Terms          the model                                  vae.py
-ELBO, IWAE                          what training maximises                    objectives.py
+ELBO, IWAE                          what training maximises                    objectives/
 fit, History, DivergedError         training                                   training.py
 check_gradients, GradientTable      proofs of the gradients                    gradcheck.py
 log_evidence, Evidence              estimates of log p(x)                      evidence/

@@ -6,8 +6,13 @@ from hypothesis import given
 
 import scratchvae as sv
 from scratchvae import reference
+from scratchvae.engine import get_engine
 from tests.cases import architectures, build
-from tests.proofs.checks import model_gradient_is_the_derivative_of_the_reported_objective
+from tests.proofs.checks import (
+    complex_derivative,
+    model_gradient_is_the_derivative_of_the_reported_objective,
+    relative_error,
+)
 
 
 @given(arguments=architectures())
@@ -58,6 +63,22 @@ def test_loss_is_minus_the_mean_and_says_so_once():
     assert upstream.dkl.sum() == pytest.approx(1.0)
     assert upstream.dlog_likelihood.sum() == pytest.approx(-1.0)
     assert value.shape == (3,)
+
+
+@pytest.mark.parametrize("objective", [sv.ELBO(4), sv.IWAE(4)])
+def test_what_sees_only_log_weights_is_the_bound_and_its_derivative(engine, objective):
+    ops, rng = get_engine(engine), np.random.default_rng(0)
+    log_weights = 3 * rng.normal(size=(3, 4))
+    value, dlog_weights = objective.of_log_weights(ops, log_weights)
+    want = np.log(np.exp(log_weights).mean(axis=1)) if objective.name == "iwae" else log_weights.mean(axis=1)
+    np.testing.assert_allclose(value, want, rtol=1e-12)
+    numeric = complex_derivative(lambda a: -objective.of_log_weights(reference, a)[0].mean(), log_weights)
+    assert relative_error(dlog_weights, numeric) <= 1e-12
+
+
+def test_log_weights_do_not_tell_the_kl_from_the_rest():
+    with pytest.raises(ValueError, match=r"beta is 0.5; expected 1"):
+        sv.ELBO(beta=0.5).of_log_weights(reference, np.zeros((1, 1)))
 
 
 @pytest.mark.parametrize("objective", [sv.ELBO, sv.IWAE])

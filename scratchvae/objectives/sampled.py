@@ -1,0 +1,57 @@
+"""The record that an objective sees, `Sampled`, and the record that it answers with, `Upstream`.
+
+An objective sees what a forward pass has computed. It answers with its value for every example and with `Upstream`, the
+gradient of loss = -mean(objective) with respect to each entry it used; the model carries these on to the parameters.
+The minus sign and the 1/B enter here and nowhere else.
+"""
+
+from types import ModuleType
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Sampled(NamedTuple):
+    """What one forward pass computed."""
+
+    mu: NDArray  # (B, Z)
+    logvar: NDArray  # (B, Z)
+    z: NDArray  # (B, K, Z)
+    kl: NDArray  # (B,)
+    log_likelihood: NDArray  # (B, K)
+    reconstruction: NDArray  # (B,): its mean over the K samples
+
+
+class Upstream(NamedTuple):
+    """d loss / d each entry of `Sampled`; None where the objective does not use it directly."""
+
+    dlog_likelihood: NDArray  # (B, K)
+    dkl: NDArray  # (B,)
+    dz: NDArray | None = None  # (B, K, Z)
+    dmu: NDArray | None = None  # (B, Z)
+    dlogvar: NDArray | None = None  # (B, Z)
+
+
+class Objective(Protocol):
+    """An objective's name, how many samples per example it wants, its value and the gradient of its loss.
+
+    `of_log_weights` serves models that have their own densities: it sees nothing but the log-weights
+    log w = log p(x, z) - log q(z|x), (B, K), and answers with the value (B,) and d loss / d log w (B, K).
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def num_samples(self) -> int: ...
+
+    def evaluate(self, ops: ModuleType, sampled: Sampled) -> tuple[NDArray, Upstream]: ...
+
+    def of_log_weights(self, ops: ModuleType, log_weights: NDArray) -> tuple[NDArray, NDArray]: ...
+
+
+def check_samples(num_samples: int) -> None:
+    """Raises ValueError for a number of samples that is not a whole number of at least 1."""
+    if not isinstance(num_samples, (int, np.integer)) or isinstance(num_samples, bool) or num_samples < 1:
+        raise ValueError(f"num_samples is {num_samples!r}; expected a whole number of at least 1")
