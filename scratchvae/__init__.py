@@ -3,6 +3,7 @@
 VAE, Gaussian, Elbo, Terms          the model                                  vae.py
 ELBO, IWAE                          what training maximises                    objectives/
 fit, History, DivergedError         training                                   training.py
+Stages                              a learning rate that changes               schedules.py
 check_gradients, GradientTable      proofs of the gradients                    gradcheck.py
 log_evidence, Evidence              estimates of log p(x)                      evidence/
 reference/                          the operations in NumPy, to be read
@@ -13,6 +14,7 @@ from scratchvae.evidence import Evidence, log_evidence
 from scratchvae.gradcheck import GradientRow, GradientTable, check_gradients
 from scratchvae.objectives import ELBO, IWAE
 from scratchvae.parameters import Parameters
+from scratchvae.schedules import Stages
 from scratchvae.training import DivergedError, History, fit
 from scratchvae.vae import VAE, Elbo, Gaussian, Terms
 
@@ -30,6 +32,7 @@ __all__ = [
     "GradientTable",
     "History",
     "Parameters",
+    "Stages",
     "Terms",
     "check_gradients",
     "fit",

@@ -23,6 +23,7 @@ from scratchvae.objectives import ELBO, Objective, check_objective
 from scratchvae.parameters import Parameters
 from scratchvae.progress import Progress, progress_bar
 from scratchvae.reference.random import Stream
+from scratchvae.schedules import LearningRate, check_learning_rate, rate_at
 from scratchvae.vae import VAE, Terms, _positive, _seed
 
 VALIDATION_ROWS = 500  # examples handled together; the result does not depend on it
@@ -79,14 +80,16 @@ class Trainer:
         self,
         vae: VAE,
         x: NDArray,
-        learning_rate: float = 1e-3,
+        learning_rate: LearningRate = 1e-3,
         objective: Objective | None = None,
         binarize: str = "dynamic",
         seed: int = 0,
+        adam_epsilon: float = 1e-8,
     ) -> None:
         self.vae = vae
         self.x = x
         self.learning_rate = learning_rate
+        self.adam_epsilon = adam_epsilon
         self.objective = objective or ELBO()
         self.binarize = binarize
         self.seed = seed
@@ -131,12 +134,13 @@ class Trainer:
 
     def _adam(self, deltas: Any) -> None:
         ops, vae = self.vae.ops, self.vae
-        state = self.first.flat, self.second.flat, self.updates, self.learning_rate
-        ops.network_adam(deltas.encoder, vae._encoder, *state)
-        ops.network_adam(deltas.decoder, vae._decoder, *state)
+        settings = {"learning_rate": rate_at(self.learning_rate, self.updates), "epsilon": self.adam_epsilon}
+        state = self.first.flat, self.second.flat, self.updates
+        ops.network_adam(deltas.encoder, vae._encoder, *state, **settings)
+        ops.network_adam(deltas.decoder, vae._decoder, *state, **settings)
         for name, gradient in deltas.likelihood.items():
             place = vae.parameters[name], gradient.astype(vae.dtype), self.first[name], self.second[name]
-            ops.adam_update(*place, self.updates, self.learning_rate)
+            ops.adam_update(*place, self.updates, **settings)
 
 
 def fit(
@@ -144,32 +148,38 @@ def fit(
     x: NDArray,
     epochs: int = 10,
     batch_size: int = 100,
-    learning_rate: float = 1e-3,
+    learning_rate: LearningRate = 1e-3,
     objective: Objective | None = None,
     binarize: str | None = None,
     validation: NDArray | None = None,
     seed: int = 0,
     patience: int | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_seconds: float = 0.0,
     resume: bool | str | os.PathLike[str] = False,
     progress: bool = True,
     allow_grey: bool = False,
     on_epoch: Any = None,
+    adam_epsilon: float = 1e-8,
 ) -> History:
     """Train `vae` in place by Adam on loss = -mean(objective).
 
     Takes     x (N, D): uint8 (scaled by 1/255) or float
               epochs: in all, those before `resume` included
+              learning_rate: a number, or a schedule such as `Stages`: any function from an update's number, counted
+              from 1, to its rate. To be resumed it needs a repr that says what it is, as a frozen dataclass has
               objective: `ELBO()` by default
               binarize: "none", "dynamic" (fresh Bernoulli draws at every use), "fixed" (one draw for good) or
               "threshold"; by default "dynamic" under a Bernoulli, else "none"
               validation (M, D): held-out data, evaluated after every epoch
               patience: stop after so many epochs without a better validation ELBO, and keep the best parameters
-              checkpoint: a .safetensors file, written after every epoch
+              checkpoint: a .safetensors file, written after every epoch, but where epochs are short not before
+              checkpoint_seconds have passed since it was last written; always when training ends
               resume: True to go on from `checkpoint`, or the checkpoint to go on from
               progress: a bar on standard error, where that is a terminal
               allow_grey: accept values between 0 and 1 under a Bernoulli with binarize="none"
               on_epoch: called with each entry of the history
+              adam_epsilon: what Adam adds to the root of the second moment
     Returns   History. An untrained model's output bias is first set to fit the training mean
     Raises    ValueError for bad input, before anything is written; DivergedError when the loss is no longer finite,
               with the last checkpoint kept
@@ -179,11 +189,14 @@ def fit(
     plan = _check(vae, x, validation, learning_rate, objective, binarize, patience, allow_grey)
     if checkpoint is not None and not Path(checkpoint).parent.is_dir():
         raise ValueError(f"{checkpoint}: cannot be written; expected a folder {Path(checkpoint).parent}")
-    trainer = Trainer(vae, plan.x, float(learning_rate), plan.objective, plan.binarize, _seed(seed))
+    _check_non_negative("checkpoint_seconds", checkpoint_seconds)
+    _check_non_negative("adam_epsilon", adam_epsilon)
+    rate = learning_rate if callable(learning_rate) else float(learning_rate)
+    trainer = Trainer(vae, plan.x, rate, plan.objective, plan.binarize, _seed(seed), float(adam_epsilon))
     source = (checkpoint if resume is True else resume) or None
     if resume is True and checkpoint is None:
         raise ValueError("resume is True but checkpoint is None; expected the checkpoint to go on from")
-    run = _Run(trainer, plan, epochs, batch_size, patience, checkpoint)
+    run = _Run(trainer, plan, epochs, batch_size, patience, checkpoint, checkpoint_seconds)
     if source is not None:
         run.restore(source)
     elif not vae.parameters["decoder.head.bias"].any():
@@ -201,13 +214,16 @@ class _Plan(NamedTuple):
 class _Run:
     """The state of one call of `fit` beyond the trainer's: history, the best epoch, files."""
 
-    def __init__(self, trainer, plan: _Plan, epochs, batch_size, patience, checkpoint) -> None:
+    def __init__(self, trainer, plan: _Plan, epochs, batch_size, patience, checkpoint, checkpoint_seconds) -> None:
         self.trainer = trainer
         self.plan = plan
         self.epochs = epochs
         self.batch_size = batch_size
         self.patience = patience
         self.checkpoint = checkpoint
+        self.checkpoint_seconds = checkpoint_seconds
+        self.written: float | None = None  # when the checkpoint was, on the monotonic clock
+        self.started = time.monotonic()
         self.history = History()
         self.best: Parameters | None = None
         self.best_elbo = -np.inf
@@ -218,10 +234,11 @@ class _Run:
         # a diverging update overflows: `_check_finite` says so, once and in words
         quiet = np.errstate(over="ignore", invalid="ignore")
         with quiet, progress_bar(self.epochs, updates, enabled=progress) as bar:
-            while len(self.history) < self.epochs and not self._patience_is_over():
+            while not self._is_over():
                 entry = self._epoch(bar)
-                if self.checkpoint is not None:
+                if self.checkpoint is not None and self._is_due():
                     save_model(self.trainer.vae, self.checkpoint, self._state())
+                    self.written = time.monotonic()
                 if on_epoch is not None:
                     on_epoch(entry)
         if self._patience_is_over():
@@ -242,6 +259,8 @@ class _Run:
         trainer.first, trainer.second = state.first, state.second
         trainer.updates = state.progress["updates"]
         self.history.epochs = state.progress["history"]
+        if self.checkpoint is not None and Path(path).resolve() == Path(self.checkpoint).resolve():
+            self.written = self.started
         self.best, self.best_epoch = state.best, state.progress["best_epoch"]
         if self.best is not None:
             self.best_elbo = self.history.epochs[self.best_epoch - 1]["validation"]["elbo"]
@@ -272,6 +291,13 @@ class _Run:
         if self.patience is not None and elbo > self.best_elbo:
             self.best, self.best_elbo, self.best_epoch = self.trainer.vae.parameters.copy(), elbo, epoch
 
+    def _is_over(self) -> bool:
+        return len(self.history) >= self.epochs or self._patience_is_over()
+
+    def _is_due(self) -> bool:
+        since = self.started if self.written is None else self.written
+        return self._is_over() or time.monotonic() - since >= self.checkpoint_seconds
+
     def _patience_is_over(self) -> bool:
         return self.patience is not None and len(self.history) - self.best_epoch >= self.patience
 
@@ -286,14 +312,14 @@ class _Run:
                 raise DivergedError(f"update {update}: the loss is {value}; expected a finite number{self._kept()}")
 
     def _kept(self) -> str:
-        saved = self.checkpoint is not None and len(self.history) > 0
-        return f"; the last good checkpoint is {self.checkpoint}" if saved else ""
+        return f"; the last good checkpoint is {self.checkpoint}" if self.written is not None else ""
 
     def _settings(self) -> dict[str, Any]:
         trainer = self.trainer
         return {
             "batch_size": self.batch_size,
-            "learning_rate": trainer.learning_rate,
+            "learning_rate": repr(trainer.learning_rate) if callable(trainer.learning_rate) else trainer.learning_rate,
+            "adam_epsilon": trainer.adam_epsilon,
             "objective": repr(trainer.objective),
             "binarize": trainer.binarize,
             "seed": trainer.seed,
@@ -317,8 +343,7 @@ def _check(vae, x, validation, learning_rate, objective, binarize, patience, all
         raise ValueError("patience needs validation data to watch; got validation=None")
     if objective is not None:
         check_objective(objective)
-    if not (isinstance(learning_rate, (int, float, np.floating)) and 0 < learning_rate < np.inf):
-        raise ValueError(f"learning_rate is {learning_rate!r}; expected a positive number")
+    check_learning_rate(learning_rate)
     unit_interval = vae.likelihood.unit_interval
     method = binarize if binarize is not None else ("dynamic" if unit_interval else "none")
     x = as_data(x, vae.data_dim, unit_interval)
@@ -333,6 +358,11 @@ def _check(vae, x, validation, learning_rate, objective, binarize, patience, all
             check_pixels(validation, "validation")
         check_method(method, validation if unit_interval else None, allow_grey)
     return _Plan(x, validation, objective or ELBO(), method)
+
+
+def _check_non_negative(name: str, value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value < np.inf:
+        raise ValueError(f"{name} is {value!r}; expected a number of at least 0")
 
 
 def _training_mean(x: NDArray) -> NDArray:

@@ -231,8 +231,8 @@ def test_an_epoch_whose_last_update_gives_nan_is_not_written(tmp_path, plant):
     path, kept = tmp_path / "run.safetensors", {}
     true = vae.ops.network_adam
 
-    def adam(deltas, network, first, second, step, *rest):
-        true(deltas, network, first, second, step, *rest)
+    def adam(deltas, network, first, second, step, **rest):
+        true(deltas, network, first, second, step, **rest)
         if step == 6:  # the last of the second epoch: its loss is fine, what it leaves is not
             network.flat[:] = np.nan
 
@@ -247,8 +247,8 @@ def test_the_first_bad_update_is_named_though_the_loss_is_looked_at_in_bunches(p
     vae, x = small(rows=200)
     true = vae.ops.network_adam
 
-    def adam(deltas, network, first, second, step, *rest):
-        true(deltas, network, first, second, step, *rest)
+    def adam(deltas, network, first, second, step, **rest):
+        true(deltas, network, first, second, step, **rest)
         if step == 70:
             network.flat[:] = np.nan
 

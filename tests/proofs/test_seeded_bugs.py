@@ -188,8 +188,8 @@ def test_bug_9_a_number_of_samples_rounded_down_to_whole_blocks_is_caught_by_mea
 def test_bug_10_adam_corrected_by_the_epoch_is_caught_by_the_independent_loop(plant):
     true = reference.network_adam
 
-    def network_adam(deltas, network, first, second, step, *rest):
-        true(deltas, network, first, second, 1 + (step - 1) // 3, *rest)  # three updates an epoch
+    def network_adam(deltas, network, first, second, step, **rest):
+        true(deltas, network, first, second, 1 + (step - 1) // 3, **rest)  # three updates an epoch
 
     checks.training_is_the_textbook_loop()
     plant("network_adam", network_adam)

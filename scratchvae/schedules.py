@@ -1,0 +1,56 @@
+"""Learning rates: a number, or a schedule, which is a function from an update's number (from 1) to its rate."""
+
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+
+Schedule = Callable[[int], float]
+LearningRate = float | Schedule
+
+
+@dataclass(frozen=True)
+class Stages:
+    """A rate that is constant in stages.
+
+    Takes     rates, each a positive number; updates: how many updates each lasts. The last rate goes on for ever
+    Raises    ValueError for stages that are empty, or rates and updates that do not pair
+    """
+
+    rates: tuple[float, ...]
+    updates: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.rates) != len(self.updates) or not self.rates:
+            raise ValueError(f"{len(self.rates)} rates and {len(self.updates)} updates; expected as many, at least one")
+        for rate in self.rates:
+            check_learning_rate(rate)
+        if min(self.updates) < 0:
+            raise ValueError(f"updates is {self.updates}; expected whole numbers that are not negative")
+
+    def __call__(self, update: int) -> float:
+        """The rate of an update, counted from 1."""
+        stage = bisect_left(tuple(accumulate(self.updates)), update)
+        return self.rates[min(stage, len(self.rates) - 1)]
+
+
+def check_learning_rate(learning_rate: LearningRate) -> None:
+    """Raises ValueError for what is neither a positive number nor a schedule whose first rate is a number."""
+    if callable(learning_rate):
+        rate_at(learning_rate, 1)
+        return
+    number = isinstance(learning_rate, (int, float, np.floating)) and not isinstance(learning_rate, bool)
+    if not (number and 0 < learning_rate < np.inf):
+        raise ValueError(f"learning_rate is {learning_rate!r}; expected a positive number, or a schedule")
+
+
+def rate_at(learning_rate: LearningRate, update: int) -> float:
+    """The rate of an update, counted from 1. Raises ValueError where a schedule gives no number of at least 0."""
+    if not callable(learning_rate):
+        return learning_rate
+    rate = learning_rate(update)
+    if not (isinstance(rate, (int, float, np.number)) and 0 <= rate < np.inf):
+        raise ValueError(f"learning_rate({update}) is {rate!r}; expected a number of at least 0")
+    return float(rate)

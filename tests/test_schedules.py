@@ -1,0 +1,99 @@
+"""Learning rates that change: what a schedule says is what Adam uses, and a resumed run goes on with it."""
+
+import numpy as np
+import pytest
+
+import scratchvae as sv
+from scratchvae.schedules import Stages, check_learning_rate, rate_at
+from scratchvae.training import Trainer
+from tests.cases import build
+
+
+def test_stages_hold_each_rate_for_its_updates_and_the_last_for_ever():
+    stages = Stages((0.3, 0.2, 0.1), (1, 0, 3))
+    assert [stages(update) for update in range(1, 8)] == [0.3, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]
+    assert [Stages((3.0, 2.0), (2, 2))(update) for update in range(1, 6)] == [3, 3, 2, 2, 2]
+
+
+def test_every_update_is_made_at_the_rate_of_its_number(engine, monkeypatch):
+    vae, x, _ = build(engine=engine)
+    used, true = [], vae.ops.network_adam
+
+    def adam(*place, learning_rate, epsilon):
+        used.append((place[-1], learning_rate, epsilon))
+        true(*place, learning_rate=learning_rate, epsilon=epsilon)
+
+    monkeypatch.setattr(vae.ops, "network_adam", adam)
+    fitted = {"epochs": 2, "batch_size": 2, "progress": False, "adam_epsilon": 1e-4}
+    sv.fit(vae, x, learning_rate=lambda update: 0.1 / update, **fitted)
+    networks = 2
+    assert used[::networks] == [(update, 0.1 / update, 1e-4) for update in (1, 2, 3, 4)]
+    assert used[1::networks] == used[::networks]
+
+
+def test_one_stage_is_a_number_and_a_second_one_changes_the_bits(engine):
+    bits = []
+    for rate in (0.05, Stages((0.05,), (1,)), Stages((0.05, 0.01), (2, 1))):
+        vae, x, _ = build(engine=engine, likelihood="gaussian-learned")
+        sv.fit(vae, x, epochs=3, batch_size=2, learning_rate=rate, progress=False)
+        bits.append(vae.parameters.flat.copy())
+    np.testing.assert_array_equal(bits[0], bits[1])
+    assert (bits[0] != bits[2]).any()
+
+
+def test_adams_epsilon_is_the_one_given(engine):
+    """With an epsilon far above the gradient's root mean square a first step is rate * gradient / epsilon."""
+    vae, x, _ = build(engine=engine, likelihood="gaussian-learned")
+    before = vae.parameters.copy()
+    trainer = Trainer(vae, x, 0.5, binarize="none", adam_epsilon=1e6)
+    eps = trainer._noise(np.arange(len(x)), 3, 1)
+    _, gradients = vae.value_and_grad(x, eps)
+    trainer.step(np.arange(len(x)))
+    for name, gradient in gradients.items():
+        np.testing.assert_allclose((before[name] - vae.parameters[name]) * 1e6 / 0.5, gradient, rtol=1e-3, atol=1e-6)
+
+
+def test_a_resumed_run_goes_on_with_its_schedule_and_refuses_another(tmp_path):
+    path = tmp_path / "run.safetensors"
+    settings = {"batch_size": 2, "progress": False, "learning_rate": Stages((0.05, 0.01), (3, 1))}
+    whole, x, _ = build()
+    sv.fit(whole, x, epochs=4, **settings)
+    halves, _, _ = build()
+    sv.fit(halves, x, epochs=2, checkpoint=path, **settings)
+    sv.fit(halves, x, epochs=4, resume=path, **settings)
+    np.testing.assert_array_equal(halves.parameters.flat, whole.parameters.flat)
+    with pytest.raises(ValueError, match=r"was trained with learning_rate 'Stages\(rates=\(0.05, 0.01\)"):
+        sv.fit(halves, x, epochs=5, resume=path, **(settings | {"learning_rate": 0.05}))
+
+
+def test_a_checkpoint_is_written_as_often_as_asked_and_at_the_end(tmp_path, monkeypatch):
+    from scratchvae import training
+
+    written = []
+    monkeypatch.setattr(training, "save_model", lambda vae, path, state: written.append(state.progress["updates"]))
+    for seconds, expected in ((0.0, [1, 2, 3]), (3600.0, [3])):
+        written.clear()
+        vae, x, _ = build()
+        path = tmp_path / "run.safetensors"
+        sv.fit(vae, x, epochs=3, progress=False, checkpoint=path, checkpoint_seconds=seconds)
+        assert written == expected
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Stages((), ()), "0 rates and 0 updates"),
+        (lambda: Stages((0.1,), (1, 2)), "1 rates and 2 updates"),
+        (lambda: Stages((0.1, -0.1), (1, 2)), "learning_rate is -0.1"),
+        (lambda: Stages((0.1, 0.1), (1, -2)), r"updates is \(1, -2\)"),
+        (lambda: check_learning_rate(True), "learning_rate is True"),
+        (lambda: check_learning_rate(lambda update: "fast"), r"learning_rate\(1\) is 'fast'"),
+        (lambda: rate_at(lambda update: -update, 7), r"learning_rate\(7\) is -7"),
+        (lambda: sv.fit(*build()[:2], adam_epsilon=-1.0, progress=False), "adam_epsilon is -1.0"),
+        (lambda: sv.fit(*build()[:2], checkpoint_seconds="60", progress=False), "checkpoint_seconds is '60'"),
+    ],
+)
+def test_what_is_no_rate_is_refused_in_one_line(make, message):
+    with pytest.raises(ValueError, match=message) as refusal:
+        make()
+    assert "\n" not in str(refusal.value)
