@@ -1,7 +1,9 @@
 """The user's own arrays: .npy and .npz (without pickle), and .csv with or without a header line."""
 
 import csv
+import math
 import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -12,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scratchvae.data.checks import DataError, one_line
+from scratchvae.data.idx import DEFLATE_LIMIT
 
 NPY_MAGIC = b"\x93NUMPY"
 TRAIN_KEYS = ("train", "x_train", "train_images", "x", "data", "images")
@@ -26,7 +29,8 @@ DAMAGE = (
     OverflowError,
     SyntaxError,
     TypeError,
-    NotImplementedError,
+    KeyError,
+    RuntimeError,
     tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
@@ -48,7 +52,9 @@ def read_npy(path: Path) -> NDArray:
     """
     _check_start(path, NPY_MAGIC, "NumPy's .npy format")
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a header that Python 2 wrote, or that is odd but readable
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
     except DAMAGE as error:
         raise DataError(
             f"{path}: cannot be read ({one_line(error)}); expected a complete .npy file of numbers"
@@ -67,9 +73,12 @@ def read_npz(path: Path) -> Arrays:
     """
     _check_start(path, b"PK", "NumPy's .npz format, a zip archive")
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            train, held_out = _choose(path, archive.files)
-            arrays = [archive[key] for key in (train, held_out) if key is not None]
+        with zipfile.ZipFile(path) as archive, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as in `read_npy`
+            train, held_out = _choose(
+                path, [name[:-4] for name in dict.fromkeys(archive.namelist()) if _is_array(name)]
+            )
+            arrays = [_read_member(path, archive, f"{key}.npy") for key in (train, held_out) if key is not None]
     except DataError:
         raise
     except DAMAGE as error:
@@ -79,6 +88,33 @@ def read_npz(path: Path) -> Arrays:
     if held_out is None:
         return Arrays(arrays[0], None, f"array '{train}'")
     return Arrays(arrays[0], arrays[1], f"array '{train}', held out '{held_out}'")
+
+
+def _is_array(name: str) -> bool:
+    return name.endswith(".npy")
+
+
+def _read_member(path: Path, archive: zipfile.ZipFile, name: str) -> NDArray:
+    """One array, once the size that its header promises is what the archive has: a few bytes may promise anything.
+
+    Nothing is extracted: a member's name is looked up and never becomes a path.
+    """
+    info = archive.getinfo(name)
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise DataError(f"{path}: {name!r} is compressed by method {info.compress_type}; expected none, or deflate")
+    with archive.open(info) as member:
+        version = np.lib.format.read_magic(member)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(member)
+        if dtype.hasobject:
+            raise ValueError(f"{name!r} holds Python objects, which are never loaded")
+        promised, there = math.prod(shape) * dtype.itemsize, info.file_size - member.tell()
+    if promised != there or info.file_size > DEFLATE_LIMIT * path.stat().st_size:
+        raise DataError(
+            f"{path}: {name!r} has {there} bytes of values; its header, {shape} of {dtype}, expects {promised}"
+        )
+    with archive.open(info) as member:
+        return np.lib.format.read_array(member, allow_pickle=False)
 
 
 def _choose(path: Path, keys: list[str]) -> tuple[str, str | None]:

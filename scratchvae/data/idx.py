@@ -88,7 +88,10 @@ def _read_values(file: BinaryIO, path: Path, head: int, dtype: np.dtype, shape: 
     room = _room(path) - head
     if expected > room:  # asked before the memory is: a damaged size may promise anything
         raise DataError(f"{path}: no more than {max(0, room)} bytes of values; {promise}")
-    values = np.empty(shape, dtype)
+    try:
+        values = np.empty(shape, dtype)
+    except ValueError as error:  # too many sizes; or sizes too large beside one of zero
+        raise DataError(f"{path}: {one_line(error)}; expected a shape that an array can have") from None
     content = values.reshape(-1).view(np.uint8).data
     filled = 0
     while filled < expected and (count := file.readinto(content[filled : filled + STEP])):  # type: ignore[attr-defined]
