@@ -61,8 +61,9 @@ class RichBar:
 
 
 @contextmanager
-def progress_bar(epochs: int, updates: int, enabled: bool = True) -> Iterator[Progress]:
-    """A bar over epochs * updates, or silence where it is not enabled or standard error is no terminal."""
+def progress_bar(epochs: int, updates: int, enabled: bool = True, done: int = 0) -> Iterator[Progress]:
+    """A bar over epochs * updates, of which `done` epochs are behind a resumed run; or silence where it is not enabled
+    or standard error is no terminal."""
     if not enabled or not sys.stderr.isatty():
         yield Quiet()
         return
@@ -72,4 +73,4 @@ def progress_bar(epochs: int, updates: int, enabled: bool = True) -> Iterator[Pr
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with RichProgress(*columns, console=Console(stderr=True)) as bar:
-        yield RichBar(bar, bar.add_task("training", total=epochs * updates), epochs)
+        yield RichBar(bar, bar.add_task("training", total=epochs * updates, completed=done * updates), epochs)

@@ -233,7 +233,7 @@ class _Run:
         updates = -(-len(self.plan.x) // self.batch_size)
         # a diverging update overflows: `_check_finite` says so, once and in words
         quiet = np.errstate(over="ignore", invalid="ignore")
-        with quiet, progress_bar(self.epochs, updates, enabled=progress) as bar:
+        with quiet, progress_bar(self.epochs, updates, enabled=progress, done=len(self.history)) as bar:
             while not self._is_over():
                 entry = self._epoch(bar)
                 if self.checkpoint is not None and self._is_due():

@@ -1,0 +1,151 @@
+"""The table's set-up is the paper's, a shortened schedule learns, and a stopped run ends with the same bits."""
+
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+import scratchvae as sv
+from benchmarks import paper_table
+from benchmarks.paper_table import PUBLISHED, Cell, main, schedule
+from scratchvae.engine import get_threads, set_threads
+
+SHORT = ["--passes", "0.002", "--train-images", "500", "--test-images", "20", "--samples", "100"]
+PASSES = 7  # 0.002 of 3,280
+
+
+def run(folder, mnist_files, *more: str) -> int:
+    return main(["--out", str(folder), "--data-dir", str(mnist_files), *SHORT, *more])
+
+
+def only(folder, ending: str):
+    (found,) = folder.glob(f"*.{ending}")
+    return found
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Updates this small gain nothing from a second thread, and on a busy machine lose much."""
+    before = get_threads()
+    set_threads(1)
+    yield
+    set_threads(before)
+
+
+# --- the set-up -----------------------------------------------------------------------------------------------------
+
+
+def test_the_full_schedule_is_the_papers():
+    epochs, stages = schedule(1.0, 59_600)
+    assert (epochs, sum(stages.updates)) == (3280, 9_774_400)
+    assert stages.updates == tuple(2980 * 3**stage for stage in range(8))
+    assert stages.rates == pytest.approx([1e-3, 7.2e-4, 5.2e-4, 3.7e-4, 2.7e-4, 1.9e-4, 1.4e-4, 1e-4])
+
+
+@pytest.mark.parametrize("fraction", [0.0003, 0.01, 0.1, 0.5])
+def test_a_fraction_shortens_every_stage_alike(fraction):
+    epochs, stages = schedule(fraction, 59_600)
+    assert fraction * 3280 <= epochs < fraction * 3280 + 1
+    assert sum(stages.updates) == epochs * 2980
+    full = np.array(schedule(1.0, 59_600).stages.updates)
+    np.testing.assert_allclose(stages.updates, full * epochs / 3280, atol=1)
+
+
+def test_the_one_layer_model_is_the_papers():
+    vae = Cell("vae", 1, 1, 1.0, 0).untrained()
+    assert sum(array.size for array in vae.parameters.values()) == 425_284
+    assert vae.activation == "tanh"
+
+
+def test_every_cell_has_its_objective_and_a_name_of_its_own():
+    cells = [Cell(model, k, layers, 1.0, 0) for layers, model, k in PUBLISHED]
+    assert len({cell.name for cell in cells}) == len(cells)
+    assert Cell("vae", 5, 1, 1.0, 0).objective() == sv.ELBO(num_samples=5)
+    assert Cell("iwae", 50, 1, 1.0, 0).objective() == sv.IWAE(num_samples=50)
+
+
+# --- a shortened run ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["vae", "iwae"])
+def test_a_shortened_schedule_learns_and_is_set_beside_the_published_cell(tmp_path, mnist_files, model, capsys):
+    assert run(tmp_path, mnist_files, "--model", model, "--k", "5", "--json") == 0
+    shown = capsys.readouterr()
+    document = json.loads(only(tmp_path, "json").read_text())
+    assert json.loads(shown.out) == document
+    assert document["training"]["updates"] == PASSES * 25
+    assert document["training"]["passes"] == PASSES
+    assert document["schedule"] == "shortened"
+    assert document["published"] == {"nll": PUBLISHED[1, model, 5].nll, "active_units": [document_units(model)]}
+    assert document["difference"] == pytest.approx(document["nll"] - document["published"]["nll"], abs=0.001)
+    assert document["command"].startswith(f"python -m benchmarks.paper_table --model {model} --k 5 --layers 1")
+    assert {"seed", "date", "machine", "standard_error", "active_units"} <= document.keys()
+    untrained = 206  # nats: each pixel on its own, at its mean
+    assert 100 < document["nll"] < untrained - 5
+    assert "published" in shown.err
+    assert "ours" in shown.err
+
+
+def document_units(model: str) -> int:
+    return {"vae": 20, "iwae": 22}[model]
+
+
+def test_a_stopped_run_goes_on_by_the_same_command_and_ends_with_the_same_bits(tmp_path, mnist_files, monkeypatch):
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    assert run(whole, mnist_files) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(paper_table, "CHECKPOINT_SECONDS", 0.0)
+        patch.setattr(paper_table, "reporter", lambda epochs: stop_after_three)
+        assert run(halves, mnist_files) == 130
+    assert not list(halves.glob("*.json"))
+    assert run(halves, mnist_files) == 0
+    models = [sv.VAE.load(only(folder, "safetensors"), engine="reference") for folder in (whole, halves)]
+    np.testing.assert_array_equal(models[0].parameters.flat, models[1].parameters.flat)
+    kept = [json.loads(only(folder, "json").read_text()) for folder in (whole, halves)]
+    for name in ("nll", "standard_error", "elbo", "active_units", "command"):
+        assert kept[0][name] == kept[1][name]
+
+
+def stop_after_three(entry: dict) -> None:
+    if entry["epoch"] == 3:
+        raise KeyboardInterrupt
+
+
+# --- progress and refusals ------------------------------------------------------------------------------------------
+
+
+def test_progress_says_how_much_time_is_left(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(paper_table.time, "monotonic", lambda: now[0])
+    report = paper_table.reporter(epochs=110)
+    for epoch in range(11, 31):  # resumed after 10 passes: the speed is that of the passes made since
+        now[0] += 40.0
+        report({"epoch": epoch, "train": {"elbo": -100.0}})
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 20
+    assert lines[-1] == "pass 30 of 110 (27.3%)  ELBO -100.00  53 min left"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0, "0 s"), (89, "89 s"), (600, "10 min"), (5399, "90 min"), (9000, "2.5 h")]
+)
+def test_durations_are_in_the_unit_a_person_would_use(seconds, words):
+    assert paper_table.spoken(seconds) == words
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        ["--passes", "2"], ["--passes", "0"], ["--passes", "some"], ["--k", "7"], ["--test-images", "0"],
+        ["--train-images", "60000"], ["--seed", "-1"], ["--data-dir", "/nowhere"],
+    ],
+)  # fmt: skip
+def test_bad_input_is_refused_with_status_2_and_nothing_written(tmp_path, mnist_files, bad, capsys):
+    try:
+        status = run(tmp_path / "new", mnist_files, *bad)
+    except SystemExit as refusal:
+        status = refusal.code
+    assert status == 2
+    assert "Traceback" not in capsys.readouterr().err
+    assert not list(tmp_path.glob("new/*"))
