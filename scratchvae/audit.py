@@ -177,7 +177,8 @@ def audit(recipe: Recipe) -> Audit:
     """
     c = recipe.reconstruction_weight / (recipe.data_dim if recipe.pixels == "mean" else 1)
     w = recipe.kl_weight / (recipe.latent_dim if recipe.latents == "mean" else 1)
-    error_factor, kl_factor = (recipe.batch_size if how == "sum" else 1 for how in (recipe.batch, recipe.kl_batch))
+    error_factor = recipe.batch_size if recipe.batch == "sum" else 1
+    kl_factor = recipe.batch_size if recipe.kl_batch == "sum" else 1
     return Audit(recipe, c, w * kl_factor / error_factor, error_factor)
 
 
@@ -218,7 +219,8 @@ def _cross_entropy_verdict(found: Audit) -> str:
     if found.recipe.grey:
         return (
             "No: on grey pixels exp(-cross-entropy) is not a normalised density (it integrates to at most 1/2 a "
-            f"pixel), so {nats} bounds no log-likelihood of these data. Binarize them, or use a continuous Bernoulli."
+            f"pixel), so {nats} is the ELBO of no model of these data: a normaliser is missing, of at least D log 2 = "
+            f"{found.recipe.data_dim * math.log(2):.4g} nats. Binarize them, or use a continuous Bernoulli."
         )
     if abs(found.beta - 1) < CLOSE:
         return f"Yes: {nats} is the ELBO, in nats per example."

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scratchvae.data import load
-from scratchvae.evidence.annealed import annealed_importance
+from scratchvae.evidence.annealed import PILOT_TEMPERATURES, PILOT_WARM_UP, annealed_importance
 from scratchvae.evidence.exact import LinearGaussian, principal_components
 from scratchvae.evidence.importance import Evidence, importance_evidence, importance_log_weights, prior_evidence
 from scratchvae.reference.importance import importance_bound_forward
@@ -16,7 +16,7 @@ from scratchvae.vae import VAE
 from .identity import Identity
 from .subject import Settings, Subject
 
-CHAINS, LEAPFROG = 16, 5
+CHAINS, LEAPFROG = 8, 5
 NAMES = ("prior", "importance", "annealed")
 
 
@@ -118,8 +118,13 @@ def estimate(name: str, vae: VAE, x: NDArray, points: int, seed: int) -> Evidenc
         return prior_evidence(vae, x, points, seed)
     if name == "importance":
         return importance_evidence(vae, x, points, seed)
-    temperatures = max(2, points // (CHAINS * LEAPFROG))
-    return annealed_importance(vae, x, CHAINS, temperatures, LEAPFROG, seed=seed)
+    return annealed_importance(vae, x, CHAINS, affordable_temperatures(points), LEAPFROG, seed=seed)
+
+
+def affordable_temperatures(points: int) -> int:
+    """The most temperatures T whose T - 2 transitions and pilot run need at most `points` decoder evaluations."""
+    transitions = points // (CHAINS * LEAPFROG) + 2 - PILOT_WARM_UP
+    return max(2, transitions // 2, transitions - PILOT_TEMPERATURES)
 
 
 def _summary(found: Evidence, exact: NDArray) -> tuple[float, ...]:

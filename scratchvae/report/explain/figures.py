@@ -105,7 +105,7 @@ def _latent_means(axes: Axes, subject: Subject) -> None:
 
 def _manifold(axes: Axes, subject: Subject) -> None:
     """Decoder means at the corners of equal shares of the prior's mass."""
-    edges = -_normal_quantiles(MANIFOLD).round(12)
+    edges = -_normal_quantiles(MANIFOLD).round(2)
     z = np.stack(np.meshgrid(-edges, edges), axis=-1).reshape(-1, 2)
     images = subject.vae.decode(z).reshape(-1, *(subject.image_shape or ()))
     show_grid(axes, images, MANIFOLD)
@@ -352,8 +352,8 @@ def which_density(found: WhichDensity) -> Figure:
                       label="KL(data ‖ model)")  # fmt: skip
     axes.fill_between(x, found.elbo, found.log_evidence, color=colour("gap"), alpha=0.3, linewidth=0,
                       label="mean posterior gap")  # fmt: skip
-    axes.plot(x, ceiling, color=colour("other"), linewidth=1.6, label="−entropy of the data: E log p_data(x)")
-    axes.plot(x, found.log_evidence, color=colour("evidence"), marker="s", markersize=3.5, label="E log p_θ(x)")
+    axes.plot(x, ceiling, color=colour("other"), linewidth=1.6, label="−entropy of the data: E log $p_{data}$(x)")
+    axes.plot(x, found.log_evidence, color=colour("evidence"), marker="s", markersize=3.5, label="E log $p_θ$(x)")
     axes.plot(x, found.elbo, color=colour("elbo"), marker="o", markersize=3.5, label="mean ELBO")
     axes.set_xticks(x, [str(epoch) for epoch in found.epochs])
     axes.set_xlabel("epochs of training (not to scale)")
@@ -361,7 +361,8 @@ def which_density(found: WhichDensity) -> Figure:
     axes.set_title("What separates the ELBO from the data")
     axes.legend(loc="lower right")
     panels = lower.subplots(1, 3, sharey=True)
-    names = "p_data(x)", f"p_θ(x) after {found.early_epoch} epochs", f"p_θ(x) after {found.epochs[-1]} epochs"
+    early, late = (f"$p_θ$(x) after {epoch} epochs" for epoch in (found.early_epoch, found.epochs[-1]))
+    names = "$p_{data}$(x)", early, late
     limit = float(found.data_density.max())
     for panel, name, density in zip(
         panels, names, (found.data_density, found.early_density, found.late_density), strict=True
@@ -396,14 +397,14 @@ def estimators(found: Estimators) -> Figure:
     left.legend(loc="lower left")
     bounds = found.bounds
     right.errorbar(bounds.samples, bounds.values, 2 * bounds.errors, color=colour("elbo"), marker="o", markersize=4,
-                   capsize=2.5, linewidth=1.3, label="L_K, K draws of z")  # fmt: skip
+                   capsize=2.5, linewidth=1.3, label="$L_K$, K draws of z")  # fmt: skip
     right.axhline(bounds.log_evidence, color=colour("evidence"), linewidth=1.4, label="log p(x), exact")
     right.set_xscale("log")
     right.xaxis.set_major_locator(LogLocator(10, numticks=6))
     bare_log_axis(right.xaxis)
     right.set_xlabel("draws K")
     right.set_ylabel("nats, mean")
-    right.set_title("On the digits: L_1 = ELBO ≤ L_K ≤ log p(x)")
+    right.set_title("On the digits: $L_1$ = ELBO ≤ $L_K$ ≤ log p(x)")
     right.legend(loc="lower right")
     return figure
 

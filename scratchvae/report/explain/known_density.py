@@ -205,8 +205,9 @@ def which_density(toy: Toy, settings: Settings, watch=lambda: None) -> WhichDens
     plane = Plane.of(toy.density, settings.toy_spacing)
     rows = []
     for vae in toy.looks.values():
-        line, bound, divergence = terms_on(vae, plane)
-        rows.append([plane.mean(values) for values in (plane.log_density - line, divergence, bound, line)])
+        log_evidence, elbo, gap = terms_on(vae, plane)
+        kl = plane.log_density - log_evidence  # in expectation
+        rows.append([plane.mean(values) for values in (kl, gap, elbo, log_evidence)])
         watch()
     axis = np.linspace(-PLANE, PLANE, PICTURE_GRID)
     x = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)

@@ -1,6 +1,7 @@
 # ruff: noqa: RUF001, E501
 """How the answers are shown: page.html with its numbers, tables, formulas, pictures and code filled in. One file."""
 
+import inspect
 import platform
 import string
 from collections.abc import Callable, Mapping, Sequence
@@ -16,11 +17,12 @@ from scratchvae import audit as audit_module
 from scratchvae.evidence import annealed, gap, importance, quadrature, surgery
 from scratchvae.objectives import ELBO
 from scratchvae.reference import gaussian, gaussian_likelihood
+from scratchvae.reference.importance import importance_bound_forward
 from scratchvae.vae import VAE
 
 from .. import plots
 from ..page import figure as picture
-from . import figures, formulas, gradient_noise, known_density, movement, sources
+from . import figures, formulas, gradient_noise, identity, known_density, movement, sources
 from .answers import SURGERY_EXAMPLES, Answers
 from .subject import Settings, Subject
 
@@ -132,33 +134,48 @@ def excerpts() -> dict[str, sources.Excerpt]:
     """The lines of code that stand beside the formulas."""
     take = sources.excerpt
     return {
+        "residual": take(property_code(quadrature.Quadrature, "residual"), "return"),
         "forward": take(VAE.forward, "head, encoder", "reconstruction ="),
-        "log_integral": take(quadrature._log_joint, "out, _", "table["),
+        "log_joint": take(quadrature._log_joint, "out, _", "table["),
+        "log_integral": take(quadrature._log_sum, "terms =", "return"),
         "elbo_integral": take(quadrature._elbo_integral, "log_q =", "value ="),
-        "kl": take(gaussian.kl_to_prior_forward),
-        "elbo_objective": take(ELBO.evaluate),
-        "freeze": take(movement.freeze),
-        "surgery": take(surgery._pointwise_information),
-        "best": take(gap.elbo_and_gradient),
+        "forms": take(identity.forms, "exact = (", ")"),
+        "kl": take(gaussian.kl_to_prior_forward, "variance =", "kl ="),
+        "elbo_objective": take(ELBO.evaluate, "value ="),
+        "freeze": take(movement.freeze, "for name", "array[...]"),
         "posterior": take(quadrature.posterior_on_grid, "table =", "log_density ="),
-        "kl_to_posterior": take(known_density._expected_log_ratio, "z, _ =", "parts.append"),
-        "mixture": take(known_density.Mixture.log_density),
-        "known_terms": take(known_density.terms_on),
-        "importance": take(importance.importance_log_weights),
-        "prior": take(importance.prior_log_weights),
-        "annealing": take(annealed.Annealing.walk),
-        "score": take(gradient_noise.score_function_draws),
-        "reparameterize": take(gaussian.reparameterize_forward),
-        "audit": take(audit_module.audit),
-        "gaussian": take(gaussian_likelihood.gaussian_log_likelihood_forward),
+        "best": take(gap.elbo_and_gradient, "z, kl, posterior", "return"),
+        "kl_to_posterior": take(known_density._expected_log_ratio, "log_q, _", "parts.append"),
+        "kl_normalised": take(known_density.terms_on, "gap ="),
+        "surgery": take(surgery._pointwise_information, "of_its_own =", "information[own]"),
+        "mixture_weights": take(known_density.Mixture.over_grid, "weight =", "return"),
+        "mixture": take(known_density.Mixture.log_density, "return log_sum"),
+        "known_means": take(known_density.which_density, "log_evidence, elbo, gap = terms", "rows.append"),
+        "known_terms": take(known_density.terms_on, "log_evidence =", "gap ="),
+        "importance": take(importance.importance_log_weights, "log_prior", "return"),
+        "bound": take(importance_bound_forward, "total, weights", "return"),
+        "prior": take(importance.prior_log_weights, "return"),
+        "annealing": take(annealed.Annealing.walk, "log_weights +="),
+        "score": take(gradient_noise.score_function_draws, "reward = prior", "return"),
+        "reparameterize": take(gaussian.reparameterize_forward, "std =", "z ="),
+        "gaussian": take(gaussian_likelihood.gaussian_log_likelihood_forward, "deviation =", "log_likelihood ="),
+        "audit": take(audit_module.audit, "c =", "return"),
+        "variance": take(property_code(audit_module.Audit, "variance"), "return"),
     }
+
+
+def property_code(owner: type, name: str) -> Callable[..., Any]:
+    """The function behind a property."""
+    getter = inspect.getattr_static(owner, name).fget
+    assert getter is not None
+    return getter  # type: ignore[no-any-return]
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
-def table(titles: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
-    """Titles may have a unit after a newline; cells are HTML."""
+def table(titles: Sequence[str], rows: Sequence[Sequence[str]], caption: str, kind: str = "table") -> str:
+    """Titles may have a unit after a newline; cells are HTML; kind: its classes in page.css."""
     heads = "".join(
         f"<th scope=col>{title.partition(chr(10))[0]}"
         + (f"<small>{title.partition(chr(10))[2]}</small>" if "\n" in title else "")
@@ -167,7 +184,7 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]], caption: str) ->
     )
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     return (
-        f'<figure class="table"><div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
+        f'<figure class="{kind}"><div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
         f"<figcaption>{caption}</figcaption></figure>"
     )
 
@@ -227,7 +244,7 @@ def _movement_table(answers: Answers) -> str:
     rows = []
     for letter, frozen, phase in (("φ", "θ", answers.movement.phi), ("θ", "φ", answers.movement.theta)):
         for look in sorted({0, 1, len(phase.steps) // 2, len(phase.steps) - 1}):
-            values = [written(value, ".6f") for value in phase.means(look)]
+            values = [written(value, ".10f") for value in phase.means(look)]
             rows.append([f"{letter} moves, {frozen} frozen", f"{phase.steps[look]:,}", *values])
         change = written(phase.largest_change, ".1e" if phase.largest_change < 1e-3 else ".3f")
         rows.append([f"<b>largest change, {letter} moving</b>", "", f"<b>{change}</b>", "", ""])
@@ -252,13 +269,16 @@ def _which_table(answers: Answers) -> str:
     rows = [
         [
             str(epoch),
-            *(written(v, ".5f") for v in (-found.entropy, found.kl[i], found.gap[i], found.elbo[i])),
+            *(
+                written(v, ".5f")
+                for v in (-found.entropy, found.kl[i], found.log_evidence[i], found.gap[i], found.elbo[i])
+            ),
             written(found.residual[i], ".0e"),
         ]
         for i, epoch in enumerate(found.epochs)
     ]
-    titles = ["epoch", "−entropy", "KL(data ‖ model)", "mean gap", "mean ELBO", "residual"]
-    return table(titles, rows, "In nats. residual = ELBO − (−entropy − KL − gap).")
+    titles = ["epoch", "−entropy", "KL(data ‖ model)", "mean log p(x)", "mean gap", "mean ELBO", "residual"]
+    return table(titles, rows, "In nats. residual = mean ELBO − (−entropy − KL − mean gap).")
 
 
 def _estimators_table(answers: Answers) -> str:
@@ -279,7 +299,7 @@ def _estimators_table(answers: Answers) -> str:
         f"In nats, means over {found.examples} images, ± standard error over images. “Claimed” is the standard error that the "
         "method reports from its own samples."
     )
-    return table(titles, rows, caption)
+    return table(titles, rows, caption, "table narrow")
 
 
 def _bounds_table(answers: Answers) -> str:
@@ -290,7 +310,7 @@ def _bounds_table(answers: Answers) -> str:
         for k, value, error in zip(found.samples, found.values, found.errors, strict=True)
     ]
     rows.append(["log p(x), exact", written(found.log_evidence, ".5f"), ""])
-    return table(["bound", "nats, mean", "standard error"], rows, "Each is at most the next, on the digits.")
+    return table(["bound", "nats, mean", "standard error"], rows, "Each is at most the next, within their standard errors. On the digits.")
 
 
 def _squared_table(answers: Answers) -> str:
@@ -331,6 +351,32 @@ LIKELIHOODS = {
 }
 
 
+def density_in_words(subject: Subject, answers: Answers) -> str:
+    """What a density over these images is, and how large."""
+    if not subject.vae.likelihood.unit_interval:
+        return "A density over images is a probability per unit of volume, in as many dimensions as there are pixels."
+    mean = answers.identity.mean_log_evidence
+    return (
+        "A density over images is a probability per unit of volume; for black and white images it is simply the probability "
+        f"of that one image among all 2<sup>{subject.vae.data_dim}</sup> of them. Here log p(x) is {written(mean, '.2f')} on "
+        f"average, a probability of about one in {written(float(np.exp(-mean)), '.1e')}; drawing pixels by coin tosses would give "
+        f"{written(-subject.vae.data_dim * np.log(2), '.2f')}."
+    )
+
+
+def doubt(answers: Answers) -> str:
+    """A warning where the integrals are less exact than the page says, else nothing."""
+    found = answers.identity
+    if found.converged.all():
+        return ""
+    return (
+        f'<p class="note"><b>Less exact than it could be.</b> For {int((~found.converged).sum())} of the {found.examples} '
+        f"images the integrals have not settled to 1e-10 nats; the largest error they report is {written(found.error.max(), '.0e')} "
+        "nats. Decoders made of relus are smooth only between their kinks, and a wide one has very many. With a smooth activation "
+        "(<code>--activation tanh</code>) they settle.</p>"
+    )
+
+
 def words(subject: Subject, answers: Answers, settings: Settings, command: str) -> Mapping[str, str]:
     """Pieces of sentences."""
     vae, prior = subject.vae, answers.estimators.row("prior")
@@ -339,7 +385,8 @@ def words(subject: Subject, answers: Answers, settings: Settings, command: str) 
     converged = int(answers.identity.converged.sum())
     return {
         "likelihood": LIKELIHOODS.get(vae.likelihood.name, f"{vae.likelihood.name} around the decoder's output"),
-        "images": f"2<sup>{vae.data_dim}</sup>" if vae.likelihood.unit_interval else "infinitely many",
+        "density": density_in_words(subject, answers),
+        "doubt": doubt(answers),
         "model": (
             f"a network {sizes} with {vae.activation} units and its mirror image, trained for {subject.epochs} epochs on "
             f"{len(subject.train):,} examples of “{escape(subject.name)}”"
