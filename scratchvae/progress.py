@@ -1,12 +1,44 @@
-"""The progress bar of training: rich's, with the terms of the ELBO live; silent where standard error is no terminal."""
+"""Progress bars: rich's, silent where standard error is no terminal. Training's shows the terms of the ELBO live."""
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 REFRESH = 0.1  # seconds between updates of the numbers, so that watching costs nothing
+
+Watch = Callable[[int, int], None]  # called with the number of steps done and to do
+Advance = Callable[[], None]  # one more step is done
+
+
+def counted(watch: Watch | None, total: int) -> Advance:
+    """Counts steps and tells `watch`."""
+    done = 0
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        if watch is not None:
+            watch(done, total)
+
+    return advance
+
+
+@contextmanager
+def counting_bar(words: str) -> Iterator[Watch | None]:
+    """A bar that counts steps; None where standard error is no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    with RichProgress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(words, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 class Progress(Protocol):

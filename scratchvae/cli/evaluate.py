@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scratchvae import VAE
 from scratchvae.data import as_data, check_method, load
 from scratchvae.evidence import METHODS
+from scratchvae.progress import counting_bar
 from scratchvae.report.summary import summarise
 
 from .options import Engine, Json, Seed, Threads, use_threads
@@ -56,9 +57,9 @@ def evaluate(
     parts = _parts(vae, config, data, data_dir)
     summaries = {}
     for name, array in parts.items():
-        with output.working(f"{name}: {samples:,} samples of z for each example"):
+        with counting_bar(f"{name}: {method}, {samples:,} samples") as watch:
             summaries[name] = summarise(
-                vae, array, name.replace(" ", "-"), training["binarize"], samples, limit, method, seed
+                vae, array, name.replace(" ", "-"), training["binarize"], samples, limit, method, seed, watch
             )
     output.result(summary_table(summaries, sampling=True))
     output.note(caption(summaries.values()))

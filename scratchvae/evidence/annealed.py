@@ -15,7 +15,6 @@ Sources: Neal 2001 (annealing); Neal 2011 (Hamiltonian Monte Carlo); Grosse, Gha
 Wu, Burda, Salakhutdinov, Grosse 2016 (for decoders, and the schedule).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, NamedTuple
@@ -25,10 +24,12 @@ from numpy.typing import NDArray
 
 from scratchvae.evidence.importance import Evidence, RunningWeights
 from scratchvae.likelihoods import Draws
+from scratchvae.progress import Advance, Watch, counted
 from scratchvae.reference.random import Stream
 from scratchvae.vae import VAE, Gaussian, _one_of, _positive, _seed
 
 STARTS = ("prior", "encoder")
+CHAINS = 16  # of an example, where nothing else is asked for
 TARGET_ACCEPTANCE = 0.65  # where a trajectory of fixed length is worth most (Neal 2011, section 4.4)
 SCHEDULE_RANGE = 4.0  # the sigmoid schedule runs over [-4, 4]
 FIRST_STEP_SIZE = 0.5  # of the pilot run; the start has scales of about 1
@@ -38,9 +39,6 @@ PILOT_WARM_UP = 30  # pilot transitions at the first temperature, to come from F
 JITTER = 0.5  # step sizes vary by half either way, so that no trajectory length is a period of the target
 BLOCK_NUMBERS = 2**19  # decoder outputs worked on together; results do not depend on it
 RUN_SHIFT = 24  # a step of an address is run * 2^24 + number of the transition
-
-Watch = Callable[[int, int], None]  # called with the number of transitions done and to do
-Advance = Callable[[], None]  # one more transition is done
 
 
 class Run(IntEnum):
@@ -334,7 +332,7 @@ def _evidence(walk: Walk) -> Evidence:
 def annealed_importance(
     vae: VAE,
     x: NDArray,
-    num_chains: int = 16,
+    num_chains: int = CHAINS,
     num_temperatures: int = 1000,
     num_leapfrog: int = 10,
     start: str = "prior",
@@ -355,7 +353,7 @@ def annealed_importance(
     settings = _settings(num_chains, num_temperatures, num_leapfrog, start)
     x, seed = vae._batch(x), _seed(seed)
     blocks = row_blocks(vae, len(x), num_chains)
-    advance = _counted(watch, len(blocks) * _transitions(settings, walks=1))
+    advance = counted(watch, len(blocks) * _transitions(settings, walks=1))
     parts = []
     for rows in blocks:
         annealing = _annealing(vae, x[rows], rows, settings, seed, advance)
@@ -363,7 +361,9 @@ def annealed_importance(
     return Evidence(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def ais_evidence(vae: VAE, x: NDArray, num_samples: int, seed: int, num_chains: int = 16, **options: Any) -> Evidence:
+def ais_evidence(
+    vae: VAE, x: NDArray, num_samples: int, seed: int, num_chains: int = CHAINS, **options: Any
+) -> Evidence:
     """`annealed_importance` with num_samples = chains * temperatures, the number of points whose ratios are weighed.
 
     So, as for every other method, the cost is in proportion to num_samples, and more of them give a tighter bound: 5000
@@ -409,7 +409,7 @@ def _mean_and_error(values: NDArray) -> tuple[float, float]:
 def bidirectional(
     vae: VAE,
     n: int = 16,
-    num_chains: int = 16,
+    num_chains: int = CHAINS,
     num_temperatures: int = 1000,
     num_leapfrog: int = 10,
     start: str = "prior",
@@ -428,7 +428,7 @@ def bidirectional(
     settings = _settings(num_chains, num_temperatures, num_leapfrog, start)
     x, z = draw_joint(vae, _positive("n", n), _seed(seed))
     blocks = row_blocks(vae, n, num_chains)
-    advance = _counted(watch, len(blocks) * _transitions(settings, walks=2))
+    advance = counted(watch, len(blocks) * _transitions(settings, walks=2))
     parts = [_bracket(_annealing(vae, x[rows], rows, settings, seed, advance), z[rows]) for rows in blocks]
     return Bounds(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
@@ -480,16 +480,3 @@ def _transitions(settings: Settings, walks: int) -> int:
         return 0
     pilot = PILOT_WARM_UP + min(settings.num_temperatures, PILOT_TEMPERATURES)
     return pilot + walks * (settings.num_temperatures - 2)
-
-
-def _counted(watch: Watch | None, total: int) -> Advance:
-    """Counts transitions and tells `watch`."""
-    done = 0
-
-    def advance() -> None:
-        nonlocal done
-        done += 1
-        if watch is not None:
-            watch(done, total)
-
-    return advance

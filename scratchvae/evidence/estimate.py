@@ -12,36 +12,44 @@ from scratchvae.evidence.annealed import ais_evidence
 from scratchvae.evidence.exact import LinearGaussian
 from scratchvae.evidence.importance import Evidence
 from scratchvae.evidence.quadrature import integrate
+from scratchvae.progress import Watch
 from scratchvae.vae import VAE, _positive, _seed
 
-Method = Callable[..., Evidence]  # vae, x (B, D), num_samples, seed, and options of the method's own
+Method = Callable[..., Evidence]  # vae, x (B, D), num_samples, seed, watch, and options of the method's own
 
 
 def log_evidence(
-    vae: VAE, x: NDArray, method: str = "importance", num_samples: int = 5000, seed: int = 0, **options: Any
+    vae: VAE,
+    x: NDArray,
+    method: str = "importance",
+    num_samples: int = 5000,
+    seed: int = 0,
+    watch: Watch | None = None,
+    **options: Any,
 ) -> Evidence:
     """log p(x) of every example.
 
     Takes     x (B, D); method: a name in METHODS; num_samples and seed: for the methods that draw samples (of "ais",
-              num_samples is chains times temperatures); options of `ais_evidence`: num_chains, num_temperatures,
-              num_leapfrog, start, watch. The other methods have none
+              num_samples is chains times temperatures); watch: called with the number of steps done and to do, for a
+              progress bar; options of `ais_evidence`: num_chains, num_temperatures, num_leapfrog, start. The other
+              methods have none
     Returns   Evidence(log_evidence, standard_error, effective_sample_size), each (B,), in nats
     Raises    ValueError for an unknown method, bad input, or a model the method cannot take
     """
     if method not in METHODS:
         raise ValueError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
-    return METHODS[method](vae, x, _positive("num_samples", num_samples), _seed(seed), **options)
+    return METHODS[method](vae, x, _positive("num_samples", num_samples), _seed(seed), watch=watch, **options)
 
 
-def exact_evidence(vae: VAE, x: NDArray, num_samples: int, seed: int) -> Evidence:
+def exact_evidence(vae: VAE, x: NDArray, num_samples: int, seed: int, watch: Watch | None = None) -> Evidence:
     """The closed form, for a linear decoder with Gaussian noise: no samples, no error."""
     values = LinearGaussian.from_vae(vae).log_evidence(x)
     return Evidence(values, np.zeros(len(values)), np.full(len(values), np.inf))
 
 
-def quadrature_evidence(vae: VAE, x: NDArray, num_samples: int, seed: int) -> Evidence:
+def quadrature_evidence(vae: VAE, x: NDArray, num_samples: int, seed: int, watch: Watch | None = None) -> Evidence:
     """Integration over z, for at most three latent dimensions. The standard error is the estimate of its error."""
-    found = integrate(vae, x)
+    found = integrate(vae, x, watch=watch)
     return Evidence(found.log_evidence, found.error, np.full(len(found.error), np.inf))
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from scratchvae.progress import Advance, Watch, counted
 from scratchvae.reference.random import Stream
 from scratchvae.vae import VAE
 
@@ -28,21 +29,22 @@ class Evidence(NamedTuple):
     effective_sample_size: NDArray  # (B,): of the K weights; 1 means that one sample has all the weight
 
 
-def importance_evidence(vae: VAE, x: NDArray, num_samples: int, seed: int) -> Evidence:
+def importance_evidence(vae: VAE, x: NDArray, num_samples: int, seed: int, watch: Watch | None = None) -> Evidence:
     """log p(x) from samples of the encoder's posterior: the importance-weighted bound.
 
     Formula   log p(x) ~ log 1/K sum_k w_k, w = p(x|z) p(z) / q(z|x), z ~ q(z|x): in expectation a lower bound that
               rises with K; standard error sqrt((K / ESS - 1) / (K - 1)), ESS = (sum w)^2 / sum w^2
-    Takes     x (B, D); num_samples K; seed. The estimate of a row depends on the row's number, not on its neighbours
+    Takes     x (B, D); num_samples K; seed; watch: told how many blocks are done. The estimate of a row depends on the
+              row's number, not on its neighbours
     Returns   Evidence, each (B,), in nats
     Source    Burda, Grosse, Salakhutdinov 2015, equation 8
     """
-    return _in_blocks(vae, x, importance_log_weights, num_samples, seed)
+    return _in_blocks(vae, x, importance_log_weights, num_samples, seed, watch)
 
 
-def prior_evidence(vae: VAE, x: NDArray, num_samples: int, seed: int) -> Evidence:
+def prior_evidence(vae: VAE, x: NDArray, num_samples: int, seed: int, watch: Watch | None = None) -> Evidence:
     """log p(x) from samples of the prior, w = p(x|z), z ~ p(z); the rest as `importance_evidence`."""
-    return _in_blocks(vae, x, prior_log_weights, num_samples, seed)
+    return _in_blocks(vae, x, prior_log_weights, num_samples, seed, watch)
 
 
 METHODS = MappingProxyType({"importance": importance_evidence, "prior": prior_evidence})
@@ -102,16 +104,21 @@ class RunningWeights:
         return Evidence(log_evidence, np.where(seen, error, np.inf), size)
 
 
-def _in_blocks(vae: VAE, x: NDArray, log_weights: LogWeights, num_samples: int, seed: int) -> Evidence:
+def _in_blocks(
+    vae: VAE, x: NDArray, log_weights: LogWeights, num_samples: int, seed: int, watch: Watch | None
+) -> Evidence:
     x = vae._batch(x)
     parts = []
+    advance = counted(watch, math.ceil(len(x) / BLOCK_ROWS) * math.ceil(num_samples / BLOCK_SAMPLES))
     for start in range(0, len(x), BLOCK_ROWS):
         rows = np.arange(start, min(start + BLOCK_ROWS, len(x)))
-        parts.append(_estimate(vae, x[rows], rows, log_weights, num_samples, seed))
+        parts.append(_estimate(vae, x[rows], rows, log_weights, num_samples, seed, advance))
     return Evidence(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def _estimate(vae: VAE, x: NDArray, rows: NDArray, log_weights: LogWeights, num_samples: int, seed: int) -> Evidence:
+def _estimate(
+    vae: VAE, x: NDArray, rows: NDArray, log_weights: LogWeights, num_samples: int, seed: int, advance: Advance
+) -> Evidence:
     head, _ = vae.ops.network_forward(x, vae._encoder)
     running = RunningWeights.empty(len(rows))
     for block, start in enumerate(range(0, num_samples, BLOCK_SAMPLES)):
@@ -119,4 +126,5 @@ def _estimate(vae: VAE, x: NDArray, rows: NDArray, log_weights: LogWeights, num_
         eps = vae.ops.normals(seed, Stream.EVIDENCE, block, rows, samples * vae.latent_dim)
         eps = eps.reshape(len(rows), samples, vae.latent_dim).astype(vae.dtype, copy=False)
         running.add(log_weights(vae, x, head, eps))
+        advance()
     return running.evidence(num_samples)

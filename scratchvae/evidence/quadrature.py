@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from scratchvae.likelihoods import Bernoulli
+from scratchvae.progress import Watch, counted
 from scratchvae.reference.gaussian import LOG_2_PI
 from scratchvae.vae import VAE, Gaussian, _positive
 
@@ -80,10 +81,13 @@ class PosteriorGrid(NamedTuple):
     log_evidence: NDArray  # (B,)
 
 
-def integrate(vae: VAE, x: ArrayLike, tolerance: float = 1e-10, max_points: int = 1 << 21) -> Quadrature:
+def integrate(
+    vae: VAE, x: ArrayLike, tolerance: float = 1e-10, max_points: int = 1 << 21, watch: Watch | None = None
+) -> Quadrature:
     """log p(x), the ELBO and KL(q(z|x) || p(z|x)) of every example by integration over z.
 
-    Takes     x (B, D); tolerance: nats; max_points: of each of an example's two integrals (under q, and of p(x, z))
+    Takes     x (B, D); tolerance: nats; max_points: of each of an example's two integrals (under q, and of p(x, z));
+              watch: told how many examples are done
     Returns   Quadrature. Where the tolerance was out of reach, `converged` is False and `error` says by how much;
               where there is no telling (a posterior too sharp or too wide for max_points), `error` is infinite
     Raises    ValueError for more than three latent dimensions, or bad input
@@ -94,12 +98,14 @@ def integrate(vae: VAE, x: ArrayLike, tolerance: float = 1e-10, max_points: int 
         raise ValueError(f"tolerance is {tolerance}; expected a positive number")
     x = vae._batch(np.asarray(x))
     q = vae.encode(x)
+    advance = counted(watch, len(x))
     rows: list[tuple] = []
     for start in range(0, len(x), BLOCK_ROWS):
         block = slice(start, start + BLOCK_ROWS)
         for row, frame in zip(x[block], _first_frames(vae, x[block]), strict=True):
             here = Gaussian(q.mu[len(rows)], q.logvar[len(rows)])
             rows.append(_integrate_one(vae, row, here, frame, tolerance, max_points))
+            advance()
     return Quadrature(*(np.array(column) for column in zip(*rows, strict=True)))
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from scratchvae.data.binarize import binarize as draw_batch
 from scratchvae.evidence import active_units, log_evidence
+from scratchvae.progress import Watch
 from scratchvae.reference.random import Stream
 from scratchvae.vae import VAE
 
@@ -81,18 +82,20 @@ def summarise(
     limit: int = 0,
     method: str = "importance",
     seed: int = 0,
+    watch: Watch | None = None,
 ) -> Summary:
     """Measure a model on at most `limit` rows of the data (N, D), evenly spread (0: on all).
 
     Formula   gap = log p(x) - elbo >= 0;  bits per dimension = -log p(x) / (D log 2)
-    Takes     binarize, seed: how grey data are drawn; num_samples, method: of the estimate of log p(x)
+    Takes     binarize, seed: how grey data are drawn; num_samples, method, watch: of the estimate of log p(x), as
+              `log_evidence`
     Returns   Summary
     Raises    ValueError for data that do not fit the model
     """
     rows = spread_rows(len(data), limit)
     x = as_seen(vae, data, rows, binarize, seed)
     reconstruction, kl = (float(term.mean()) for term in elbo_terms(vae, x, seed, min(num_samples, ELBO_SAMPLES)))
-    evidence = log_evidence(vae, x, method=method, num_samples=num_samples, seed=seed)
+    evidence = log_evidence(vae, x, method=method, num_samples=num_samples, seed=seed, watch=watch)
     values, errors = evidence.log_evidence, evidence.standard_error
     mean, elbo = float(values.mean()), reconstruction - kl
     nats_per_bit = vae.data_dim * log(2.0)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.table import Table
 
+from scratchvae.evidence.annealed import CHAINS
+
 if TYPE_CHECKING:
     from .summary import Summary
 
@@ -22,13 +24,23 @@ ROWS = (
 )
 SAMPLING_ROWS = (
     ("sampling error", "nats per example", lambda s: f"{s.sampling_error:.4f}"),
-    ("effective samples", "median of examples", lambda s: f"{s.effective_sample_size:,.1f} of {s.num_samples:,}"),
+    ("effective samples", "median of examples", lambda s: _effective(s)),
 )
 ESTIMATORS = {
     "importance": "importance-weighted lower bound with {:,} samples",
     "prior": "lower bound by {:,} samples of the prior",
+    "ais": "lower bound by annealing, {:,} points on the way of all chains together",
+    "quadrature": "by integration over z",
     "exact": "in closed form",
 }
+
+
+def _effective(summary: "Summary") -> str:
+    """How many of the weighted samples count: chains for annealing, nothing where nothing is sampled."""
+    if summary.method in ("quadrature", "exact"):
+        return "-"
+    weighted = f"{CHAINS} chains" if summary.method == "ais" else f"{summary.num_samples:,}"
+    return f"{summary.effective_sample_size:,.1f} of {weighted}"
 
 
 def cells(summaries: Mapping[str, "Summary"], sampling: bool = False) -> tuple[list[str], list[list[str]]]:

@@ -1,10 +1,13 @@
 """Estimates of log p(x): exact where they can be, honest about their error where they cannot."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy.special import logsumexp
 
 import scratchvae as sv
+from scratchvae.engine import get_threads, processors, set_threads
 from scratchvae.evidence import importance
 from tests.cases import build, linear_gaussian
 from tests.proofs.checks import evidence_is_exact_where_q_is_the_posterior, evidence_uses_every_sample
@@ -91,6 +94,45 @@ def test_probabilities_of_all_binary_vectors_sum_to_one():
     error = np.sqrt(np.square(probability * got.standard_error).sum())
     assert abs(probability.sum() - 1) < 5 * error
     assert error < 0.02
+
+
+@pytest.mark.parametrize("method", ["importance", "prior", "ais", "quadrature"])
+def test_progress_is_told_step_by_step_to_its_end_and_changes_nothing(method):
+    vae, x, _ = build(rows=25, latent_dim=1)
+    seen: list[tuple[int, int]] = []
+    got = sv.log_evidence(vae, x, method, num_samples=120, watch=lambda done, total: seen.append((done, total)))
+    steps = {"importance": 2 * 3, "prior": 2 * 3, "quadrature": 25}.get(
+        method, seen[-1][1]
+    )  # blocks of 20 rows, 50 draws
+    assert seen == [(done, steps) for done in range(1, steps + 1)]
+    for value, quiet in zip(got, sv.log_evidence(vae, x, method, num_samples=120), strict=True):
+        np.testing.assert_array_equal(value, quiet)
+
+
+@pytest.mark.skipif(processors() < 2, reason="one processor")
+@pytest.mark.parametrize("method", ["importance", "prior"])
+def test_the_number_of_threads_changes_no_bit(method):
+    vae, x, _ = build(rows=30, engine="compiled", dtype="float32", data_dim=100, hidden=(64,), latent_dim=3)
+    kept, answers = get_threads(), []
+    try:
+        for threads in (1, 2):
+            set_threads(threads)
+            answers.append(sv.log_evidence(vae, x, method, num_samples=200))
+    finally:
+        set_threads(kept)
+    for one, two in zip(*answers, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_memory_does_not_grow_with_the_number_of_samples():
+    vae, x, _ = build(rows=5, data_dim=60)
+    peaks = []
+    for num_samples in (1000, 20_000):
+        tracemalloc.start()
+        sv.log_evidence(vae, x, num_samples=num_samples)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]
 
 
 @pytest.mark.parametrize(

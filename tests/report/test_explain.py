@@ -7,12 +7,14 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from importlib.resources import files
 
 import numpy as np
 import pytest
 
 import scratchvae as sv
 from scratchvae.evidence import LinearGaussian, log_evidence
+from scratchvae.evidence.annealed import PILOT_TEMPERATURES, PILOT_WARM_UP
 from scratchvae.evidence.quadrature import integrate
 from scratchvae.reference.random import Stream, normals
 from scratchvae.report import plots
@@ -338,6 +340,28 @@ def test_every_excerpt_stands_in_the_package_word_for_word():
         code = [line.strip() for line in shown.code.splitlines()]
         assert code[0] in lines[shown.line - 1], name
         assert all(any(line in whole for whole in lines) for line in code)
+
+
+def test_the_code_stands_right_below_every_formula_that_is_computed():
+    text = (files("scratchvae.report.explain") / "page.html").read_text(encoding="utf-8")
+    formulas_and_next = re.findall(r"\$\$(.+?)\$\$\n(\S+)", text, flags=re.S)
+    without = [formula for formula, after in formulas_and_next if not after.startswith("{code[")]
+    assert len(formulas_and_next) >= 12
+    assert len(without) == 2, "the identity, whose code stands below its three terms, and the definition of the KL"
+
+
+def test_annealing_spends_no_more_than_it_is_given():
+    per_transition = point_8.CHAINS * point_8.LEAPFROG
+    for points in (2000, 20_000, 200_000):
+        temperatures = point_8.affordable_temperatures(points)
+        pilot = PILOT_WARM_UP + min(temperatures, PILOT_TEMPERATURES)
+        assert 0 <= points - per_transition * (temperatures - 2 + pilot) <= 2 * per_transition
+
+
+def test_the_page_warns_where_integrals_have_not_settled(answers):
+    assert page.doubt(answers) == ""
+    worse = dataclasses.replace(answers.identity, converged=np.zeros_like(answers.identity.converged))
+    assert f"For {worse.examples} of the {worse.examples}" in page.doubt(dataclasses.replace(answers, identity=worse))
 
 
 def test_an_excerpt_that_is_not_there_is_an_error():

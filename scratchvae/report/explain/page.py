@@ -146,12 +146,12 @@ def excerpts() -> dict[str, sources.Excerpt]:
         "posterior": take(quadrature.posterior_on_grid, "table =", "log_density ="),
         "best": take(gap.elbo_and_gradient, "z, kl, posterior", "return"),
         "kl_to_posterior": take(known_density._expected_log_ratio, "log_q, _", "parts.append"),
-        "kl_normalised": take(known_density.terms_on, "gap ="),
+        "kl_normalised": take(known_density.terms_on, "gap = _expected"),
         "surgery": take(surgery._pointwise_information, "of_its_own =", "information[own]"),
         "mixture_weights": take(known_density.Mixture.over_grid, "weight =", "return"),
         "mixture": take(known_density.Mixture.log_density, "return log_sum"),
         "known_means": take(known_density.which_density, "log_evidence, elbo, gap = terms", "rows.append"),
-        "known_terms": take(known_density.terms_on, "log_evidence =", "gap ="),
+        "known_terms": take(known_density.terms_on, "log_evidence =", "gap = _expected"),
         "importance": take(importance.importance_log_weights, "log_prior", "return"),
         "bound": take(importance_bound_forward, "total, weights", "return"),
         "prior": take(importance.prior_log_weights, "return"),
@@ -159,16 +159,15 @@ def excerpts() -> dict[str, sources.Excerpt]:
         "score": take(gradient_noise.score_function_draws, "reward = prior", "return"),
         "reparameterize": take(gaussian.reparameterize_forward, "std =", "z ="),
         "gaussian": take(gaussian_likelihood.gaussian_log_likelihood_forward, "deviation =", "log_likelihood ="),
-        "audit": take(audit_module.audit, "c =", "return"),
+        "audit": take(audit_module.audit, "c = recipe", "return"),
         "variance": take(property_code(audit_module.Audit, "variance"), "return"),
     }
 
 
 def property_code(owner: type, name: str) -> Callable[..., Any]:
     """The function behind a property."""
-    getter = inspect.getattr_static(owner, name).fget
-    assert getter is not None
-    return getter  # type: ignore[no-any-return]
+    getter: Callable[..., Any] = inspect.getattr_static(owner, name).fget
+    return getter
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
@@ -310,7 +309,11 @@ def _bounds_table(answers: Answers) -> str:
         for k, value, error in zip(found.samples, found.values, found.errors, strict=True)
     ]
     rows.append(["log p(x), exact", written(found.log_evidence, ".5f"), ""])
-    return table(["bound", "nats, mean", "standard error"], rows, "Each is at most the next, within their standard errors. On the digits.")
+    return table(
+        ["bound", "nats, mean", "standard error"],
+        rows,
+        "Each is at most the next, within their standard errors. On the digits.",
+    )
 
 
 def _squared_table(answers: Answers) -> str:
