@@ -133,7 +133,7 @@ def _loss(vae: VAE, x: NDArray, eps: NDArray, objective: Objective) -> _Loss:
 
     def evaluate() -> complex | float:
         sampled, _ = vae.forward(x, eps)
-        return -objective.evaluate(vae.ops, sampled)[0].mean()
+        return -vae.evaluate(objective, sampled)[0].mean()
 
     return _Loss(evaluate, vae.parameters)
 

@@ -119,7 +119,7 @@ class Trainer:
             rows = np.arange(start, min(start + VALIDATION_ROWS, len(x)))
             batch = self._draw(x, rows, Stream.VALIDATION_BINARIZE, 0)
             sampled, _ = self.vae.forward(batch, self._noise(rows, Stream.VALIDATION, 0))
-            value, _ = self.objective.evaluate(self.vae.ops, sampled)
+            value, _ = self.vae.evaluate(self.objective, sampled)
             elbo = sampled.reconstruction - sampled.kl
             terms.append(Terms(elbo, sampled.reconstruction, sampled.kl, value))
         return Averages.of(terms, with_error=True)
@@ -136,8 +136,8 @@ class Trainer:
         ops, vae = self.vae.ops, self.vae
         settings = {"learning_rate": rate_at(self.learning_rate, self.updates), "epsilon": self.adam_epsilon}
         state = self.first.flat, self.second.flat, self.updates
-        ops.network_adam(deltas.encoder, vae._encoder, *state, **settings)
-        ops.network_adam(deltas.decoder, vae._decoder, *state, **settings)
+        for name, network in deltas.networks.items():
+            ops.network_adam(network, vae.networks[name], *state, **settings)
         for name, gradient in deltas.likelihood.items():
             place = vae.parameters[name], gradient.astype(vae.dtype), self.first[name], self.second[name]
             ops.adam_update(*place, self.updates, **settings)
@@ -199,7 +199,7 @@ def fit(
     run = _Run(trainer, plan, epochs, batch_size, patience, checkpoint, checkpoint_seconds)
     if source is not None:
         run.restore(source)
-    elif not vae.parameters["decoder.head.bias"].any():
+    elif not vae.output_bias.any():
         vae.set_output_bias(_training_mean(plan.x))
     return run.train(progress, on_epoch)
 

@@ -19,7 +19,7 @@ from scratchvae.data.checks import as_data
 from scratchvae.engine import get_engine
 from scratchvae.likelihoods import LIKELIHOODS, Draws
 from scratchvae.objectives import ELBO, Objective, Sampled, Upstream, check_objective
-from scratchvae.parameters import ACTIVATION_CODES, Parameters
+from scratchvae.parameters import ACTIVATION_CODES, Network, Parameters
 from scratchvae.reference.random import Stream, uniforms
 
 DTYPES = ("float32", "float64")
@@ -57,10 +57,9 @@ class ForwardCache(NamedTuple):
 
 
 class Deltas(NamedTuple):
-    """What the backward pass leaves: the two networks' deltas, and the likelihood's own gradients by name."""
+    """What the backward pass leaves: every network's deltas and the likelihood's own gradients, by name."""
 
-    encoder: Any
-    decoder: Any
+    networks: dict[str, Any]
     likelihood: dict[str, NDArray]
 
 
@@ -74,6 +73,8 @@ class VAE:
     Weights   Glorot-uniform, U(-a, a) with a = sqrt(6 / (in + out)) (Glorot, Bengio 2010, equation 16); biases zero
     Raises    ValueError for a size below 1 or an unknown name
     """
+
+    NETWORKS: tuple[str, ...] = ("encoder", "decoder")
 
     def __init__(
         self,
@@ -196,18 +197,22 @@ class VAE:
         if upstream.dmu is not None and upstream.dlogvar is not None:
             dhead = dhead + np.concatenate([upstream.dmu, upstream.dlogvar], axis=1)  # and so are mu and logvar
         _, encoder = self.ops.network_backward(dhead, cache.encoder, self._encoder, input_gradient=False)
-        return Deltas(encoder, decoder, likelihood)
+        return Deltas({"encoder": encoder, "decoder": decoder}, likelihood)
+
+    def evaluate(self, objective: Objective, sampled: Sampled) -> tuple[NDArray, Upstream]:
+        """The objective's value (B,) on the terms of a forward pass, and the upstream that `backward` takes."""
+        return objective.evaluate(self.ops, sampled)
 
     def terms_and_deltas(self, x: NDArray, eps: NDArray, objective: Objective) -> tuple[Terms, Deltas]:
         """Forward, objective, backward, on input that has been checked. The sums over rows are left to the caller."""
         sampled, cache = self.forward(x, eps)
-        value, upstream = objective.evaluate(self.ops, sampled)
+        value, upstream = self.evaluate(objective, sampled)
         return Terms(*_elbo(sampled), value), self.backward(upstream, cache)
 
     def _gradient(self, deltas: Deltas) -> Parameters:
         gradient = self.parameters.zeros_like()
-        self.ops.network_gradient(deltas.encoder, gradient.network("encoder", self.activation))
-        self.ops.network_gradient(deltas.decoder, gradient.network("decoder", self.activation))
+        for name, network in deltas.networks.items():
+            self.ops.network_gradient(network, gradient.network(name, self.activation))
         for name, value in deltas.likelihood.items():
             gradient[name][...] = value
         return gradient
@@ -241,7 +246,7 @@ class VAE:
 
     def with_parameters(self, parameters: Parameters, engine: str | None = None) -> "VAE":
         """The same architecture around other parameters, in whatever dtype they have (complex for the complex step)."""
-        other = object.__new__(VAE)
+        other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other.engine = engine or self.engine
         other.ops = get_engine(other.engine)
@@ -249,17 +254,30 @@ class VAE:
         other._use(parameters)
         return other
 
+    @property
+    def output_bias(self) -> NDArray:
+        """The bias of the decoder's last layer."""
+        return self.parameters["decoder.head.bias"]
+
     def set_output_bias(self, mean: NDArray) -> None:
         """Let the untrained decoder predict `mean` (D,), the mean of the training data."""
-        self.parameters["decoder.head.bias"][...] = self.likelihood.output_bias(mean)
+        self.output_bias[...] = self.likelihood.output_bias(mean)
 
     def __reduce__(self) -> Any:
         """Copies and pickles carry the configuration and the parameters."""
-        return _rebuild, (self.config, self.engine, self.parameters)
+        return _rebuild, (type(self), self.config, self.engine, self.parameters)
 
     def __repr__(self) -> str:
         sizes = " - ".join(str(size) for size in (self.data_dim, *self.hidden, self.latent_dim))
         return f"VAE({sizes}, {self.activation}, {self.likelihood.name}, {self.dtype.name}, {self.engine})"
+
+    @property
+    def _encoder(self) -> Network:
+        return self.networks["encoder"]
+
+    @property
+    def _decoder(self) -> Network:
+        return self.networks["decoder"]
 
     # --- construction and checks ------------------------------------------------------------------------------------
 
@@ -278,8 +296,7 @@ class VAE:
 
     def _use(self, parameters: Parameters) -> None:
         self.parameters = parameters
-        self._encoder = parameters.network("encoder", self.activation)
-        self._decoder = parameters.network("decoder", self.activation)
+        self.networks = {name: parameters.network(name, self.activation) for name in self.NETWORKS}
 
     def _draw_weights(self) -> None:
         for index, (name, array) in enumerate(self.parameters.items()):
@@ -316,8 +333,8 @@ class VAE:
         return out.reshape(*z.shape[:-1], self.data_dim)
 
 
-def _rebuild(config: dict[str, Any], engine: str, parameters: Parameters) -> VAE:
-    return VAE(**config, engine=engine).with_parameters(parameters)
+def _rebuild(model: type[VAE], config: dict[str, Any], engine: str, parameters: Parameters) -> VAE:
+    return model(**config, engine=engine).with_parameters(parameters)
 
 
 def _elbo(sampled: Sampled) -> Elbo:

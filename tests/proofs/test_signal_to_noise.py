@@ -25,8 +25,8 @@ def signal_to_noise(samples, repeats=5):
     for _ in range(repeats * samples):
         eps = rng.normal(size=(len(x), samples, DIM))
         _, deltas = vae.terms_and_deltas(x, eps, sv.IWAE(samples))
-        encoder.append(deltas.encoder.das[-1][:, :DIM])  # d loss / d mu of every row, which is that of the bias
-        decoder.append(deltas.decoder.das[-1].reshape(len(x), samples, DIM).sum(axis=1))
+        encoder.append(deltas.networks["encoder"].das[-1][:, :DIM])  # d loss / d mu of a row, as of the bias
+        decoder.append(deltas.networks["decoder"].das[-1].reshape(len(x), samples, DIM).sum(axis=1))
     return [np.mean(abs(g.mean(axis=0)) / g.std(axis=0)) for g in (np.concatenate(encoder), np.concatenate(decoder))]
 
 
