@@ -8,6 +8,7 @@ The header holds the format version, the model's configuration and, of a trainin
 
 import json
 import os
+import reprlib
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scratchvae.data.checks import one_line
 from scratchvae.parameters import Parameters
 
 if TYPE_CHECKING:
@@ -24,7 +26,11 @@ if TYPE_CHECKING:
 
 FORMAT = "scratchvae"
 FORMAT_VERSION = 1
-PROGRESS = {"settings", "updates", "best_epoch", "history"}  # what the header says of a run
+PROGRESS = {"settings": dict, "updates": int, "best_epoch": int, "history": list}  # what the header says of a run
+TERMS = ("elbo", "reconstruction", "kl", "objective")  # of an entry of the history
+MOST_UPDATES = 1 << 32  # the number of an update is one word of a random draw's address
+# what safetensors and json raise for a damaged file, and for one with types that NumPy does not have
+DAMAGE = (OSError, ValueError, TypeError, AttributeError, RecursionError)
 
 
 @dataclass
@@ -60,11 +66,14 @@ def load_model(path: str | os.PathLike[str], engine: str = "compiled") -> "VAE":
 
     Raises    ValueError for a file that is missing, damaged, not one of ours, or does not fit its own header
     """
+    from scratchvae.vae import VAE
+
     arrays, header = _read(path)
-    vae = _build(header, engine, path)
-    prefix = "best." if any(name.startswith("best.") for name in arrays) else ""
-    _fill(vae.parameters, arrays, prefix, path)
-    return vae
+    best = _without_prefix("best.", arrays)
+    try:  # nothing is allocated before the tensors have been seen to be what the header says
+        return VAE(**header["model"], engine=engine, parameters=best or arrays)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{path}: does not describe a model ({one_line(error)})") from None
 
 
 def load_state(vae: "VAE", path: str | os.PathLike[str]) -> tuple[Parameters, TrainingState]:
@@ -76,18 +85,48 @@ def load_state(vae: "VAE", path: str | os.PathLike[str]) -> tuple[Parameters, Tr
     theirs = header.get("model")
     if theirs != vae.config:
         raise ValueError(f"{path}: holds {theirs}; expected the model being trained, {vae.config}")
-    training = header.get("training")
-    if not (isinstance(training, dict) and training.keys() >= PROGRESS):
+    training: Any = header.get("training")
+    best = _without_prefix("best.", arrays)
+    _check_progress(training, bool(best), path)
+
+    def held(tensors: Mapping[str, NDArray]) -> Parameters:
+        try:
+            return Parameters.holding(tensors, vae.parameters.shapes, vae.dtype)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+    first, second = (held(_without_prefix(f"adam.{moment}.", arrays)) for moment in ("first", "second"))
+    return held(arrays), TrainingState(first, second, held(best) if best else None, training)
+
+
+def _check_progress(training: Any, has_best: bool, path: str | os.PathLike[str]) -> None:
+    """Refuse a training entry that fit did not write: every part is there, of its type, and fits the others."""
+    if not (isinstance(training, dict) and training.keys() >= PROGRESS.keys()):
         raise ValueError(f"{path}: holds a model without a training state; expected a checkpoint written by fit")
-    parameters = vae.parameters.zeros_like()
-    _fill(parameters, arrays, "", path)
-    state = TrainingState(vae.parameters.zeros_like(), vae.parameters.zeros_like(), progress=training)
-    _fill(state.first, arrays, "adam.first.", path)
-    _fill(state.second, arrays, "adam.second.", path)
-    if any(name.startswith("best.") for name in arrays):
-        state.best = vae.parameters.zeros_like()
-        _fill(state.best, arrays, "best.", path)
-    return parameters, state
+    for name, kind in PROGRESS.items():
+        if not isinstance(training[name], kind) or isinstance(training[name], bool):
+            raise ValueError(
+                f"{path}: training.{name} is {reprlib.repr(training[name])}; expected what fit wrote there"
+            )
+    history, best = training["history"], training["best_epoch"]
+    if not (0 <= training["updates"] < MOST_UPDATES and all(map(_is_entry, history))):
+        raise ValueError(f"{path}: training.history is not one that fit wrote")
+    if not (0 < best <= len(history) and history[best - 1]["validation"] if has_best else best == 0):
+        raise ValueError(f"{path}: best_epoch {reprlib.repr(best)} does not fit a history of {len(history)} epochs")
+
+
+def _is_entry(row: Any) -> bool:
+    """Whether a row of a history is one: averages of the training data, and of the validation data or null."""
+
+    def are_averages(part: Any) -> bool:
+        return isinstance(part, dict) and all(isinstance(part.get(name), float) for name in TERMS)
+
+    return (
+        isinstance(row, dict)
+        and isinstance(row.get("epoch"), int)
+        and are_averages(row.get("train"))
+        and (row.get("validation") is None or are_averages(row["validation"]))
+    )
 
 
 def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
@@ -124,6 +163,10 @@ def _prefixed(prefix: str, arrays: Mapping[str, NDArray]) -> dict[str, NDArray]:
     return {prefix + name: array for name, array in arrays.items()}
 
 
+def _without_prefix(prefix: str, arrays: Mapping[str, NDArray]) -> dict[str, NDArray]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray], dict[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
@@ -134,31 +177,10 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray], dict[str, A
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         header = json.loads(metadata.get(FORMAT, "null"))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{path}: not a readable safetensors file ({' '.join(str(error).split())})") from None
+    except (*DAMAGE, SafetensorError) as error:
+        raise ValueError(f"{path}: not a readable safetensors file ({one_line(error)})") from None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ValueError(f"{path}: a safetensors file of something else; expected a model written by save or fit")
     if header.get("version") != FORMAT_VERSION:
-        raise ValueError(f"{path}: format version {header.get('version')!r}; expected {FORMAT_VERSION}")
+        raise ValueError(f"{path}: format version {reprlib.repr(header.get('version'))}; expected {FORMAT_VERSION}")
     return arrays, header
-
-
-def _build(header: dict[str, Any], engine: str, path: str | os.PathLike[str]) -> "VAE":
-    from scratchvae.vae import VAE
-
-    try:
-        return VAE(**header["model"], engine=engine)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: its header does not describe a model ({error})") from None
-
-
-def _fill(parameters: Parameters, arrays: Mapping[str, NDArray], prefix: str, path: str | os.PathLike[str]) -> None:
-    for name, place in parameters.items():
-        stored = arrays.get(prefix + name)
-        if stored is None:
-            raise ValueError(f"{path}: has no tensor {prefix + name}")
-        if stored.shape != place.shape or stored.dtype != place.dtype:
-            raise ValueError(
-                f"{path}: tensor {prefix + name} is {stored.dtype} {stored.shape}; expected {place.dtype} {place.shape}"
-            )
-        place[...] = stored

@@ -68,6 +68,30 @@ class Parameters(Mapping[str, NDArray]):
             offset += -(-entry.size // per_line) * per_line
         return cls(tuple(layout), aligned_zeros(offset, dtype))
 
+    @classmethod
+    def holding(
+        cls, arrays: Mapping[str, NDArray], shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype
+    ) -> "Parameters":
+        """Copies of the arrays of these names. What does not fit is refused before memory is taken.
+
+        Raises    ValueError for an array that is missing, or of another shape or dtype
+        """
+        for name, shape in shapes.items():
+            array = arrays.get(name)
+            if array is None:
+                raise ValueError(f"has no tensor {name}")
+            if array.shape != shape or array.dtype != dtype:
+                raise ValueError(f"tensor {name} is {array.dtype} {array.shape}; expected {dtype} {shape}")
+        parameters = cls.zeros(shapes, dtype)
+        for name, place in parameters.items():
+            place[...] = arrays[name]
+        return parameters
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every array by name."""
+        return {entry.name: entry.shape for entry in self.layout}
+
     def zeros_like(self) -> "Parameters":
         """The same names and shapes, all zero."""
         return Parameters(self.layout, aligned_zeros(self.flat.size, self.flat.dtype))

@@ -7,7 +7,7 @@ is better; the one scalar that is differentiated is loss = -mean(objective).
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -70,8 +70,9 @@ class VAE:
               linear encoder and decoder; likelihood: bernoulli, gaussian (unit variance), gaussian-learned (one
               variance), gaussian-learned-diagonal (one per dimension); activation of the hidden layers: tanh, relu,
               sigmoid, softplus, identity; dtype: float32 or float64; engine: compiled or reference; seed of the weights
+              parameters: arrays by name, to be copied in place of random weights
     Weights   Glorot-uniform, U(-a, a) with a = sqrt(6 / (in + out)) (Glorot, Bengio 2010, equation 16); biases zero
-    Raises    ValueError for a size below 1 or an unknown name
+    Raises    ValueError for a size below 1, an unknown name, a parameter that is missing or of another shape or dtype
     """
 
     NETWORKS: tuple[str, ...] = ("encoder", "decoder")
@@ -86,6 +87,7 @@ class VAE:
         dtype: str = "float32",
         engine: str = "compiled",
         seed: int = 0,
+        parameters: Mapping[str, NDArray] | None = None,
     ) -> None:
         self.data_dim = _positive("data_dim", data_dim)
         self.latent_dim = _positive("latent_dim", latent_dim)
@@ -98,8 +100,11 @@ class VAE:
         self.seed = _seed(seed)
         self.engine = engine
         self.ops: ModuleType = get_engine(engine)
-        self._use(Parameters.zeros(self._shapes(), self.dtype))
-        self._draw_weights()
+        if parameters is not None:
+            self._use(Parameters.holding(parameters, self._shapes(), self.dtype))
+        else:
+            self._use(Parameters.zeros(self._shapes(), self.dtype))
+            self._draw_weights()
 
     # --- the model as functions -------------------------------------------------------------------------------------
 

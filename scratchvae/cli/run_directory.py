@@ -5,11 +5,15 @@ The history grows by one line an epoch; a line cut short by a kill is dropped wh
 """
 
 import json
+import math
 import os
 import re
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from scratchvae.data.checks import one_line
 
 from .output import plain
 
@@ -74,14 +78,12 @@ class RunDirectory:
             )
         try:
             config = json.loads(self.config_file.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{self.config_file} is not JSON: {error}") from None
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{self.config_file} is not JSON: {one_line(error)}") from None
         if not isinstance(config, dict):
             raise ValueError(f"{self.config_file} is not the configuration of a run: expected a JSON object")
         if config.get("format") != FORMAT:
-            raise ValueError(
-                f"{self.config_file} has format {config.get('format')!r}; this version reads format {FORMAT}"
-            )
+            raise ValueError(f"{self.config_file} is of format {reprlib.repr(config.get('format'))}; expected {FORMAT}")
         self._check_entries(config)
         return config
 
@@ -89,8 +91,14 @@ class RunDirectory:
         for part, entries in ENTRIES.items():
             for name, kinds in entries.items():
                 value = config[part].get(name) if isinstance(config.get(part), dict) else None
-                if not isinstance(value, kinds):
-                    raise ValueError(f"{self.config_file}: {part}.{name} is {value!r}; expected what train wrote there")
+                if not isinstance(value, kinds) or (isinstance(value, bool) and kinds is not bool):
+                    raise self._unexpected(f"{part}.{name}", value)
+        shape = config["data"].get("image_shape")
+        if shape is not None and not _is_image_shape(shape, config["model"]["data_dim"]):
+            raise self._unexpected("data.image_shape", shape)
+
+    def _unexpected(self, name: str, value: Any) -> ValueError:
+        return ValueError(f"{self.config_file}: {name} is {reprlib.repr(value)}; expected what train wrote there")
 
     def trained_model(self) -> Path:
         """The path of the last complete checkpoint. Raises ValueError if there is none."""
@@ -110,7 +118,7 @@ class RunDirectory:
         for line in lines:
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 break
             if not isinstance(row, dict):
                 break
@@ -125,6 +133,10 @@ class RunDirectory:
         """Add one epoch to the history."""
         with self.history_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(plain(row)) + "\n")
+
+
+def _is_image_shape(shape: list[Any], values: int) -> bool:
+    return len(shape) == 2 and all(isinstance(size, int) and size > 0 for size in shape) and math.prod(shape) == values
 
 
 def new_run(out: Path | None, data_name: str) -> RunDirectory:
