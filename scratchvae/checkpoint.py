@@ -9,7 +9,6 @@ The header holds the format version, the model's configuration and, of a trainin
 import json
 import os
 import reprlib
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scratchvae.data.checks import one_line
+from scratchvae.files import write_whole
 from scratchvae.parameters import Parameters
 
 if TYPE_CHECKING:
@@ -99,6 +99,16 @@ def load_state(vae: "VAE", path: str | os.PathLike[str]) -> tuple[Parameters, Tr
     return held(arrays), TrainingState(first, second, held(best) if best else None, training)
 
 
+def trained_epochs(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The history of the run whose checkpoint a file is; no epoch where there is no file. Raises as `load_state`."""
+    if not Path(path).exists():
+        return []
+    arrays, header = _read(path)
+    training: Any = header.get("training")
+    _check_progress(training, any(name.startswith("best.") for name in arrays), path)
+    return training["history"]
+
+
 def _check_progress(training: Any, has_best: bool, path: str | os.PathLike[str]) -> None:
     """Refuse a training entry that fit did not write: every part is there, of its type, and fits the others."""
     if not (isinstance(training, dict) and training.keys() >= PROGRESS.keys()):
@@ -125,38 +135,9 @@ def _is_entry(row: Any) -> bool:
         isinstance(row, dict)
         and isinstance(row.get("epoch"), int)
         and are_averages(row.get("train"))
-        and (row.get("validation") is None or are_averages(row["validation"]))
+        and "validation" in row
+        and (row["validation"] is None or are_averages(row["validation"]))
     )
-
-
-def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file so that a kill at any moment leaves the old one or the new one, never a part.
-
-    Raises    ValueError where the folder does not exist or cannot be written
-    """
-    target = Path(path)
-    try:
-        handle, beside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    except OSError as error:
-        raise ValueError(f"{target}: cannot be written ({error.strerror})") from None
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(beside, 0o666 & ~_umask())
-        os.replace(beside, target)
-    except OSError as error:
-        raise ValueError(f"{target}: cannot be written ({error.strerror})") from None
-    finally:
-        if os.path.exists(beside):
-            os.unlink(beside)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _prefixed(prefix: str, arrays: Mapping[str, NDArray]) -> dict[str, NDArray]:

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import scratchvae as sv
-from scratchvae import checkpoint
+from scratchvae import checkpoint, files
 from tests.cases import LIKELIHOOD_NAMES, build
 from tests.proofs.checks import resuming_continues_the_run
 
@@ -211,7 +211,7 @@ def test_a_kill_while_writing_leaves_the_last_complete_file_and_nothing_beside_i
     def full_disk(handle):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full_disk)
+    monkeypatch.setattr(files.os, "fsync", full_disk)
     vae.parameters.flat[:] = 1
     with pytest.raises(ValueError, match="cannot be written"):
         vae.save(path)
@@ -222,8 +222,8 @@ def test_a_kill_while_writing_leaves_the_last_complete_file_and_nothing_beside_i
 def test_the_file_is_synced_before_it_takes_the_name(tmp_path, monkeypatch):
     calls = []
     for name in ("fsync", "replace"):
-        true = getattr(checkpoint.os, name)
-        monkeypatch.setattr(checkpoint.os, name, lambda *a, name=name, true=true: (calls.append(name), true(*a))[1])
+        true = getattr(files.os, name)
+        monkeypatch.setattr(files.os, name, lambda *a, name=name, true=true: (calls.append(name), true(*a))[1])
     build().vae.save(tmp_path / "model.safetensors")
     assert calls[:2] == ["fsync", "replace"]
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scratchvae import VAE
+from scratchvae.files import write_whole
 
 from .options import Engine, Json, Seed, Threads, use_threads
 from .output import Output
-from .run_directory import RunDirectory, write_whole
+from .run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from scratchvae.report.explain import Answers, Settings, Subject

@@ -45,7 +45,6 @@ class Job(NamedTuple):
     vae: VAE
     objective: Objective
     resumed: bool
-    trained: list[dict[str, Any]]  # epochs of the checkpoint that a resumed run goes on from
 
     @property
     def is_small(self) -> bool:
@@ -60,7 +59,7 @@ def new_job(out: Path | None, asked: Mapping[str, Any]) -> Job:
     run = new_run(out, Path(dataset.name).stem if asked["data"] else dataset.name)
     config = _configuration(asked, dataset)
     vae, objective = _model_and_objective(config, dataset)
-    return Job(run, config, dataset, vae, objective, resumed=False, trained=[])
+    return Job(run, config, dataset, vae, objective, resumed=False)
 
 
 def job_to_resume(out: Path | None, given: Mapping[str, Any]) -> Job:
@@ -83,9 +82,9 @@ def job_to_resume(out: Path | None, given: Mapping[str, Any]) -> Job:
     if fingerprint(dataset) != config["data"]["sha256"]:
         raise ValueError(f"{source} no longer holds the data that {out} was trained on; expected the same values")
     vae, objective = _model_and_objective(config, dataset)
-    started = run.model_file.is_file()  # else it was stopped before its first checkpoint, and starts again
-    trained = checkpoint.load_state(vae, run.model_file)[1].progress["history"] if started else []
-    return Job(run, config, dataset, vae, objective, resumed=True, trained=trained)
+    if run.model_file.is_file():  # else it was stopped before its first checkpoint, and starts again
+        checkpoint.load_state(vae, run.model_file)
+    return Job(run, config, dataset, vae, objective, resumed=True)
 
 
 def _configuration(asked: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:

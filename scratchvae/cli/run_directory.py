@@ -1,19 +1,20 @@
 """One run on disk: config.json, history.jsonl, model.safetensors, pictures.png, report.html.
 
-Every file but the history is written beside its place, synced and renamed, so that it is there whole or not at all.
-The history grows by one line an epoch; a line cut short by a kill is dropped when the run is resumed.
+Every file is there whole or not at all. The history grows by one line an epoch, and is rewritten from the checkpoint
+when the run is resumed. One process trains in a run directory at a time.
 """
 
 import json
 import math
-import os
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from scratchvae.data.checks import one_line
+from scratchvae.files import LOCK, append_whole, held, remove_unfinished, write_whole
 
 from .output import plain
 
@@ -48,21 +49,35 @@ class RunDirectory:
         self.model_file = path / "model.safetensors"
         self.pictures_file = path / "pictures.png"
         self.report_file = path / "report.html"
+        self._lines: list[bytes] = []  # of history.jsonl, as this process left it
 
     def exists(self) -> bool:
         """Whether there is a run here."""
         return self.config_file.is_file()
 
-    def create(self, config: Mapping[str, Any]) -> bool:
-        """Write config.json, in a new directory if it is not there: True if so. Called once the input is checked."""
+    @contextmanager
+    def held(self) -> Iterator[bool]:
+        """Hold the directory, made if it is not there (True if so), so that no other process trains in it.
+
+        Raises    ValueError, one line, where another does, or where it cannot be made or written
+        """
         made = not self.path.exists()
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"{self.path}: cannot be made ({error.strerror})") from None
+        with held(self.path):
+            for file in (self.config_file, self.history_file, self.model_file, self.pictures_file, self.report_file):
+                remove_unfinished(file)
+            yield made
+
+    def create(self, config: Mapping[str, Any]) -> None:
+        """Write config.json. Called once the input is checked and the directory is held."""
         write_whole(self.config_file, json.dumps(plain(config), indent=2) + "\n")
-        return made
 
     def remove(self) -> None:
         """Take away a run in which nothing was trained, and the parent if that leaves it empty."""
-        for file in (self.config_file, self.history_file):
+        for file in (self.config_file, self.history_file, self.path / LOCK):
             file.unlink(missing_ok=True)
         self.path.rmdir()
         if self.path.parent == DEFAULT_PARENT and not any(DEFAULT_PARENT.iterdir()):
@@ -127,12 +142,22 @@ class RunDirectory:
 
     def rewrite_history(self, epochs: list[dict[str, Any]]) -> None:
         """Keep these epochs and no others."""
-        write_whole(self.history_file, "".join(json.dumps(plain(row)) + "\n" for row in epochs))
+        self._lines = [_line(row) for row in epochs]
+        write_whole(self.history_file, b"".join(self._lines))
 
     def append_epoch(self, row: Mapping[str, Any]) -> None:
-        """Add one epoch to the history."""
-        with self.history_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(plain(row)) + "\n")
+        """Add one epoch to the history. A file that was removed or changed under it is written anew."""
+        there = self.history_file.stat().st_size if self.history_file.is_file() else -1
+        whole = there == sum(map(len, self._lines))
+        self._lines.append(_line(row))
+        if whole:
+            append_whole(self.history_file, self._lines[-1])
+        else:
+            write_whole(self.history_file, b"".join(self._lines))
+
+
+def _line(row: Mapping[str, Any]) -> bytes:
+    return json.dumps(plain(row)).encode() + b"\n"
 
 
 def _is_image_shape(shape: list[Any], values: int) -> bool:
@@ -155,19 +180,6 @@ def new_run(out: Path | None, data_name: str) -> RunDirectory:
         raise ValueError(f"{out} is a run already; continue it with --resume or give another --out")
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; --out takes a directory for the run")
-    if out.is_dir() and any(out.iterdir()):
+    if out.is_dir() and any(file.name != LOCK for file in out.iterdir()):
         raise ValueError(f"{out} is a directory with other files in it; give another --out")
     return run
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file beside its place, sync it and rename it: a reader sees the old file or the new one."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with beside.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)

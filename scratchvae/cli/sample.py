@@ -9,10 +9,11 @@ import typer
 from numpy.typing import NDArray
 
 from scratchvae import VAE
+from scratchvae.files import write_whole
 
 from .options import Engine, Json, Seed, Threads, use_threads
 from .output import Output
-from .run_directory import RunDirectory, write_whole
+from .run_directory import RunDirectory
 
 KINDS = (".png", ".npy")
 

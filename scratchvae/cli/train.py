@@ -9,8 +9,10 @@ import typer
 from numpy.typing import NDArray
 
 from scratchvae import VAE, DivergedError, History, fit
+from scratchvae.checkpoint import trained_epochs
 from scratchvae.data import METHODS, Dataset
 from scratchvae.engine import ENGINES, get_threads
+from scratchvae.files import write_whole
 from scratchvae.likelihoods import LIKELIHOODS
 from scratchvae.objectives import OBJECTIVES
 from scratchvae.parameters import ACTIVATION_CODES
@@ -19,7 +21,7 @@ from scratchvae.report.summary import Summary, summarise
 from .job import Job, job_to_resume, new_job
 from .options import Json, Seed, Threads, one_thread, use_threads
 from .output import Output
-from .run_directory import RunDirectory, write_whole
+from .run_directory import RunDirectory
 from .status import InterruptionError
 
 FINAL_SAMPLES = 1000  # of the bound on log p(x) in the table at the end
@@ -120,16 +122,19 @@ def train(
     use_threads(threads)
     given = {name: value for name, value in context.params.items() if _was_given(context, name)}
     job = job_to_resume(out, given) if resume else new_job(out, context.params)
-    with one_thread(threads is None and job.is_small):
+    with one_thread(threads is None and job.is_small), job.run.held() as made:
         output.message(_announcement(job))
-        history, seconds, summaries = _train_measure_and_draw(output, job)
+        history, seconds, summaries = _train_measure_and_draw(output, job, made)
     _finish(output, job, history, seconds, summaries)
 
 
-def _train_measure_and_draw(output: Output, job: Job) -> tuple[History, float, dict[str, Summary]]:
-    """All that takes time. Whatever ends it early, the last complete checkpoint is kept."""
+def _train_measure_and_draw(output: Output, job: Job, made: bool) -> tuple[History, float, dict[str, Summary]]:
+    """All that takes time. Whatever ends it early, the last complete checkpoint is kept.
+
+    Takes     made: whether the run's directory was made for this
+    """
     try:
-        history, seconds = _fit(job)
+        history, seconds = _fit(job, made)
         output.message(f"{history.stopped}: {len(history)} epochs, {seconds:.1f} s; measuring the model")
         training = job.config["training"]
         summaries = measure(job.vae, job.dataset, training["binarize"], training["seed"])
@@ -153,35 +158,40 @@ def _announcement(job: Job) -> str:
     return f"{action} {job.vae!r} on {job.config['data']['found']}; {threads}; run in {job.run.path}"
 
 
-def _fit(job: Job) -> tuple[History, float]:
+def _fit(job: Job, made: bool) -> tuple[History, float]:
     """Train, one line of history an epoch. Bad input that only `fit` sees leaves nothing behind."""
     run, dataset, training = job.run, job.dataset, job.config["training"]
-    made = run.create(job.config)
-    run.rewrite_history(job.trained)
+    if run.exists() and not job.resumed:
+        raise ValueError(f"{run.path} was made into a run by another process; continue it with --resume")
     started = time.perf_counter()
     try:
+        run.create(job.config)
+        trained = trained_epochs(run.model_file)  # read again, now that no other process can add to it
+        run.rewrite_history(trained)
         history = fit(
             job.vae,
             dataset.train,
             validation=dataset.held_out,
             objective=job.objective,
             checkpoint=run.model_file,
-            resume=bool(job.trained),
+            resume=bool(trained),
             on_epoch=run.append_epoch,
             **{
                 name: training[name]
                 for name in ("epochs", "batch_size", "learning_rate", "binarize", "allow_grey", "patience", "seed")
             },
         )
-    except ValueError:
-        if made and not run.model_file.exists():
+    except ValueError as error:
+        if run.model_file.exists():
+            raise ValueError(f"{error}; {_kept(run)}; {_how_to_go_on(run)}") from None
+        if made and run.path.exists():
             run.remove()
         raise
     return history, time.perf_counter() - started
 
 
 def _kept(run: RunDirectory) -> str:
-    epochs = len(run.history())
+    epochs = len(trained_epochs(run.model_file))
     return f"the checkpoint of epoch {epochs} is kept" if epochs else "no epoch was finished"
 
 

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 import scratchvae as sv
 from tests.cli.conftest import FAST, Command, Result
 
-FILES = ["config.json", "history.jsonl", "model.safetensors", "pictures.png", "report.html"]
+FILES = [".lock", "config.json", "history.jsonl", "model.safetensors", "pictures.png", "report.html"]
 
 
 def history(run: Path) -> list[dict]:
@@ -176,7 +176,7 @@ def test_control_c_keeps_a_checkpoint_that_resumes_to_the_same_bits(command: Com
         assert time.monotonic() < deadline
         time.sleep(0.02)
     started.send_signal(signal.SIGINT)
-    _, err = started.communicate(timeout=30)
+    _, err = started.communicate(timeout=120)
     assert started.returncode == 130
     assert "Traceback" not in err
     assert "--resume" in err.splitlines()[-1]

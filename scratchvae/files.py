@@ -1,0 +1,92 @@
+"""Files that are there whole or not at all, and directories that one process writes at a time."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+LOCK = ".lock"  # in a directory that is being written; it stays, empty: what counts is who holds it
+
+
+def write_whole(path: str | os.PathLike[str], content: bytes | str) -> None:
+    """Write a file so that a kill at any moment leaves the old one or the new one, never a part.
+
+    It is written beside its place, synced, and renamed. A kill can leave what is beside: `remove_unfinished`.
+    Raises    ValueError, one line, where it cannot be written: no folder, no permission, no space
+    """
+    target = Path(path)
+    try:
+        handle, beside = tempfile.mkstemp(dir=target.parent, prefix=_unfinished(target.name))
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(beside, 0o666 & ~_umask())
+            os.replace(beside, target)
+        except BaseException:
+            os.unlink(beside)
+            raise
+    except OSError as error:
+        raise _cannot_be_written(target, error) from None
+
+
+def append_whole(path: str | os.PathLike[str], line: bytes) -> None:
+    """Add a line to a file by one write; where that fails half way (a full disk), what was written is taken away again.
+
+    Raises    ValueError as `write_whole`
+    """
+    try:
+        with open(path, "ab", buffering=0) as file:
+            before = os.fstat(file.fileno()).st_size
+            try:
+                rest = memoryview(line)
+                while rest:
+                    rest = rest[file.write(rest) :]
+            except BaseException:
+                file.truncate(before)
+                raise
+    except OSError as error:
+        raise _cannot_be_written(path, error) from None
+
+
+def remove_unfinished(path: Path) -> None:
+    """Take away what a killed `write_whole` of this file left beside it. Only for who holds the directory."""
+    for beside in path.parent.glob(f"{_unfinished(path.name)}*"):
+        beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Hold a directory for as long as this lasts. The system lets go of it when the process ends, however it ends.
+
+    Raises    ValueError, one line, where another process holds it or it cannot be written
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(directory / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(f"{directory}: another process is at work on it; expected to be the only one") from None
+    except OSError as error:
+        raise _cannot_be_written(directory, error) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _unfinished(name: str) -> str:
+    return f".{name}."
+
+
+def _cannot_be_written(path: str | os.PathLike[str], error: OSError) -> ValueError:
+    return ValueError(f"{os.fspath(path)}: cannot be written ({error.strerror or error})")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
