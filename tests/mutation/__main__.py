@@ -1,0 +1,157 @@
+"""`python -m tests.mutation`: plant faults, one at a time, and count those that the tests notice.
+
+A run can be stopped and goes on where it was: what a fault's module is unchanged for is kept.
+"""
+
+import argparse
+import hashlib
+import json
+import pickle
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.mutation.coverage import Recorder, Run, quickest
+from tests.mutation.operators import Fault, faults
+from tests.mutation.trial import SILENT, copy_of, in_a_fork, notices
+
+HERE = Path(__file__).parent
+REPOSITORY = HERE.parents[1]
+SEED = 0
+BAR = 0.95
+
+
+class Part(NamedTuple):
+    """Sources, the tests they are shown to, and how many faults are drawn from them (None: all)."""
+
+    sources: tuple[str, ...]
+    tests: tuple[str, ...]
+    sample: int | None
+    most_seconds: float = 20.0  # of tests for one fault, as measured without it
+    kernels: bool = False
+
+
+REFERENCE = ("-k", "not compiled")  # of tests that there are for both engines, the one that needs no compiler
+MODEL_TESTS = (
+    *REFERENCE,
+    "tests/test_vae.py",
+    "tests/test_objectives.py",
+    "tests/test_training.py",
+    "tests/test_checkpoint.py",
+    "tests/test_likelihoods.py",
+    "tests/proofs/test_seeded_bugs.py",
+)
+PARTS = {
+    "reference": Part(("scratchvae/reference",), (*REFERENCE, "tests/reference", "tests/proofs/test_derivatives.py"), 250),
+    "evidence": Part(("scratchvae/evidence",), (*REFERENCE, "tests/evidence"), 250),
+    "vae": Part(("scratchvae/vae.py",), MODEL_TESTS, None),
+    "objectives": Part(("scratchvae/objectives.py",), MODEL_TESTS, None),
+    "training": Part(("scratchvae/training.py",), MODEL_TESTS, None),
+    "compiled": Part(("scratchvae/compiled",), ("tests/compiled", "tests/proofs/test_twins.py"), 200, 60.0, True),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status 1 where the score of a part is below the bar."""
+    parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", metavar="PART", help="all by default")
+    parser.add_argument("--json", type=Path, default=HERE / "results.json", help="where the results are kept")
+    parser.add_argument("--sample", type=int, help="so many faults of each part, drawn with a fixed seed")
+    options = parser.parse_args(arguments)
+    results = json.loads(options.json.read_text()) if options.json.exists() else {}
+    with tempfile.TemporaryDirectory() as folder:
+        root = copy_of(REPOSITORY, Path(folder) / "project")
+        for name in options.parts or PARTS:
+            part = PARTS[name]._replace(**({"sample": options.sample} if options.sample else {}))
+            results[name] = examine(name, part, root, results.get(name, {}), lambda: _write(options.json, results))
+            _write(options.json, results)
+    return 0 if all(_report(name, results[name]) for name in options.parts or PARTS) else 1
+
+
+def examine(name: str, part: Part, root: Path, before: dict, save) -> dict:
+    """The verdict on every fault of a part."""
+    drawn = draw(part, root)
+    sources = {file: (root / file).read_text() for file, _ in drawn}
+    digests = {file: hashlib.sha256(text.encode()).hexdigest()[:16] for file, text in sources.items()}
+    known = before.get("verdicts", {}) if before.get("digests") else {}
+    result = {"faults": sum(len(found) for _, found in _all(part, root)), "drawn": len(drawn), "digests": digests}
+    result["verdicts"] = verdicts = {}
+    runs = record(part, root)
+    for number, (file, fault) in enumerate(drawn, 1):
+        key = f"{file}:{fault.line} {fault.key}"
+        if before.get("digests", {}).get(file) == digests[file] and key in known:
+            verdicts[key] = known[key]
+            continue
+        tests = quickest(runs, file, fault.statement, part.most_seconds)
+        started = time.monotonic()
+        limit = int(60 + 5 * part.most_seconds)
+        noticed = bool(tests) and notices(root, file, fault.apply(sources[file]), tests, limit, part.kernels)
+        verdicts[key] = "noticed" if noticed else "survived"
+        words = "" if noticed else f"  SURVIVED {len(tests)} tests: {key}"
+        print(f"{name} {number}/{len(drawn)} {time.monotonic() - started:.1f} s{words}", file=sys.stderr, flush=True)
+        if not noticed or number % 20 == 0:
+            save()
+    return result
+
+
+def draw(part: Part, root: Path) -> list[tuple[str, Fault]]:
+    """The faults of a part, or a sample of them that depends on the sources alone, quick modules first."""
+    found = [(file, fault) for file, those in _all(part, root) for fault in those]
+    if part.sample is not None and part.sample < len(found):
+        kept = sorted(random.Random(SEED).sample(range(len(found)), part.sample))
+        found = [found[index] for index in kept]
+    return found
+
+
+def _all(part: Part, root: Path) -> list[tuple[str, list[Fault]]]:
+    files = [
+        file
+        for source in part.sources
+        for file in ([root / source] if source.endswith(".py") else sorted((root / source).rglob("*.py")))
+    ]
+    return [(str(file.relative_to(root)), faults(file.read_text())) for file in files]
+
+
+def record(part: Part, root: Path) -> list[Run]:
+    """Lines and seconds of every test of the part, without a fault. Raises RuntimeError where one fails."""
+    kept = root.parent / ("record-" + hashlib.sha256(repr(part.tests).encode()).hexdigest()[:8])
+    if not kept.exists():
+
+        def work() -> int:
+            recorder = Recorder(root, "scratchvae")
+            status = int(pytest.main([*SILENT, *part.tests], plugins=[recorder]))
+            kept.write_bytes(pickle.dumps(recorder.runs))
+            return status
+
+        log = root.parent / "record.log"
+        if in_a_fork(work, root, 7200, log) != 0:
+            raise RuntimeError(f"the tests do not pass without a fault:\n{log.read_text()[-3000:]}")
+    return pickle.loads(kept.read_bytes())
+
+
+def _report(name: str, result: dict) -> bool:
+    reasons = json.loads((HERE / "equivalent.json").read_text())
+    survived = [key for key, verdict in result["verdicts"].items() if verdict == "survived"]
+    score = 1 - len(survived) / len(result["verdicts"])
+    print(f"{name}: {score:.1%} of {result['drawn']} faults noticed (of {result['faults']} there are)")
+    for key in survived:
+        print(f"    {key}\n        {reasons.get(_without_line(key), 'NO REASON GIVEN')}")
+    return score >= BAR
+
+
+def _without_line(key: str) -> str:
+    file, _, rest = key.partition(":")
+    return f"{file} {rest.partition(' ')[2]}"
+
+
+def _write(path: Path, results: dict) -> None:
+    path.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

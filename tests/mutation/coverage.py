@@ -1,0 +1,77 @@
+"""Which test runs which line of the sources, and how long it takes: what decides the tests a fault is shown to."""
+
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import pytest
+
+Lines = dict[str, set[int]]  # of each source file
+
+
+class Run(NamedTuple):
+    """One test of the suite without a fault."""
+
+    test: str
+    seconds: float
+    lines: Lines
+
+
+class Recorder:
+    """A pytest plugin that notes the lines of `package` each test runs. What a module runs when it is imported belongs
+    to no test, and neither does the inside of a compiled function."""
+
+    def __init__(self, root: Path, package: str) -> None:
+        self.prefix = str(root / package) + "/"
+        self.root = root
+        self.runs: list[Run] = []
+        self._lines: dict[str, set[int]] = {}
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        self._lines = defaultdict(set)
+        started = time.process_time()
+        sys.settrace(self._enter)
+        try:
+            return (yield)
+        finally:
+            sys.settrace(None)
+            lines = {str(Path(name).relative_to(self.root)): seen for name, seen in self._lines.items()}
+            self.runs.append(Run(item.nodeid, time.process_time() - started, lines))
+
+    def _enter(self, frame: FrameType, event: str, argument: Any) -> Any:
+        return self._line if frame.f_code.co_filename.startswith(self.prefix) else None
+
+    def _line(self, frame: FrameType, event: str, argument: Any) -> Any:
+        self._lines[frame.f_code.co_filename].add(frame.f_lineno)
+        return self._line
+
+
+def quickest(runs: list[Run], file: str, statement: tuple[int, int], most: float) -> list[str]:
+    """The tests that run a statement, those named after its file first and then the quickest, up to `most` seconds.
+
+    A statement that no test runs is met by all that run any line of its file; and where none does, because all of it
+    is compiled, by the tests named after the file.
+    """
+    span = range(statement[0], statement[1] + 1)
+    met = [run for run in runs if not run.lines.get(file, set()).isdisjoint(span)]
+    met = met or [run for run in runs if run.lines.get(file)]
+    met = met or [run for run in runs if _is_named_after(run.test, file)]
+    met.sort(key=lambda run: (not _is_named_after(run.test, file), run.seconds))
+    chosen, seconds = [], 0.0
+    for run in met:
+        seconds += run.seconds
+        if chosen and seconds > most:
+            break
+        chosen.append(run.test)
+    return chosen
+
+
+def _is_named_after(test: str, file: str) -> bool:
+    source = Path(file)
+    named = Path(test.partition("::")[0])
+    return named.name == f"test_{source.name}" and named.parent.name in (source.parent.name, "tests")
