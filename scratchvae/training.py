@@ -96,13 +96,12 @@ class Trainer:
         self.first = vae.parameters.zeros_like()
         self.second = vae.parameters.zeros_like()
         self.updates = 0
+        self.writes = True  # whether this process writes files: of several, the first does
 
     def step(self, rows: NDArray) -> Terms:
         """One update from the given rows of the data. Returns the terms before it, each (B,)."""
         self.updates += 1
-        x = self._draw(self.x, rows, Stream.BINARIZE, self.updates)
-        eps = self._noise(rows, Stream.POSTERIOR, self.updates)
-        terms, deltas = self.vae.terms_and_deltas(x, eps, self.objective)
+        terms, deltas = self._terms_and_deltas(rows)
         self._adam(deltas)
         return terms
 
@@ -112,17 +111,31 @@ class Trainer:
         for start in range(0, len(order), batch_size):
             yield self.step(order[start : start + batch_size])
 
+    def averages(self, terms: list[Terms], with_error: bool = False) -> Averages:
+        """Means over the examples of all terms."""
+        return Averages.of(terms, with_error)
+
     def validate(self, x: NDArray) -> Averages:
         """Mean terms on held-out data and the standard error of the ELBO, with the same noise whenever it is called."""
+        return self.averages(self._held_out(x, 0, len(x)), with_error=True)
+
+    def _held_out(self, x: NDArray, low: int, high: int) -> list[Terms]:
+        """The terms of rows low to high of held-out data."""
         terms = []
-        for start in range(0, len(x), VALIDATION_ROWS):
-            rows = np.arange(start, min(start + VALIDATION_ROWS, len(x)))
+        for start in range(low, high, VALIDATION_ROWS):
+            rows = np.arange(start, min(start + VALIDATION_ROWS, high))
             batch = self._draw(x, rows, Stream.VALIDATION_BINARIZE, 0)
             sampled, _ = self.vae.forward(batch, self._noise(rows, Stream.VALIDATION, 0))
             value, _ = self.vae.evaluate(self.objective, sampled)
             elbo = sampled.reconstruction - sampled.kl
             terms.append(Terms(elbo, sampled.reconstruction, sampled.kl, value))
-        return Averages.of(terms, with_error=True)
+        return terms
+
+    def _terms_and_deltas(self, rows: NDArray) -> tuple[Terms, Any]:
+        """Forward and backward on rows of the training data, with this update's draws."""
+        x = self._draw(self.x, rows, Stream.BINARIZE, self.updates)
+        eps = self._noise(rows, Stream.POSTERIOR, self.updates)
+        return self.vae.terms_and_deltas(x, eps, self.objective)
 
     def _draw(self, x: NDArray, rows: NDArray, stream: Stream, step: int) -> NDArray:
         return draw_batch(self.vae.ops, x, rows, self.binarize, self.seed, stream, step, self.vae.dtype)
@@ -134,13 +147,16 @@ class Trainer:
 
     def _adam(self, deltas: Any) -> None:
         ops, vae = self.vae.ops, self.vae
-        settings = {"learning_rate": rate_at(self.learning_rate, self.updates), "epsilon": self.adam_epsilon}
+        settings = self._adam_settings()
         state = self.first.flat, self.second.flat, self.updates
         for name, network in deltas.networks.items():
             ops.network_adam(network, vae.networks[name], *state, **settings)
         for name, gradient in deltas.likelihood.items():
             place = vae.parameters[name], gradient.astype(vae.dtype), self.first[name], self.second[name]
             ops.adam_update(*place, self.updates, **settings)
+
+    def _adam_settings(self) -> dict[str, float]:
+        return {"learning_rate": rate_at(self.learning_rate, self.updates), "epsilon": self.adam_epsilon}
 
 
 def fit(
@@ -161,6 +177,7 @@ def fit(
     allow_grey: bool = False,
     on_epoch: Any = None,
     adam_epsilon: float = 1e-8,
+    processes: Any = None,
 ) -> History:
     """Train `vae` in place by Adam on loss = -mean(objective).
 
@@ -180,6 +197,8 @@ def fit(
               allow_grey: accept values between 0 and 1 under a Bernoulli with binarize="none"
               on_epoch: called with each entry of the history
               adam_epsilon: what Adam adds to the root of the second moment
+              processes: `scratchvae.distributed.launched_processes()` to share the work with all processes that a
+              launcher started together and that call `fit` with the same arguments; the first alone writes
     Returns   History. An untrained model's output bias is first set to fit the training mean
     Raises    ValueError for bad input, before anything is written; DivergedError when the loss is no longer finite,
               with the last checkpoint kept
@@ -192,7 +211,8 @@ def fit(
     _check_non_negative("checkpoint_seconds", checkpoint_seconds)
     _check_non_negative("adam_epsilon", adam_epsilon)
     rate = learning_rate if callable(learning_rate) else float(learning_rate)
-    trainer = Trainer(vae, plan.x, rate, plan.objective, plan.binarize, _seed(seed), float(adam_epsilon))
+    new_trainer = Trainer if processes is None else processes.trainer
+    trainer = new_trainer(vae, plan.x, rate, plan.objective, plan.binarize, _seed(seed), float(adam_epsilon))
     source = (checkpoint if resume is True else resume) or None
     if resume is True and checkpoint is None:
         raise ValueError("resume is True but checkpoint is None; expected the checkpoint to go on from")
@@ -236,7 +256,7 @@ class _Run:
         with quiet, progress_bar(self.epochs, updates, enabled=progress, done=len(self.history)) as bar:
             while not self._is_over():
                 entry = self._epoch(bar)
-                if self.checkpoint is not None and self._is_due():
+                if self.trainer.writes and self.checkpoint is not None and self._is_due():
                     save_model(self.trainer.vae, self.checkpoint, self._state())
                     self.written = time.monotonic()
                 if on_epoch is not None:
@@ -276,8 +296,8 @@ class _Run:
         self._check_finite(seen[-(len(seen) % CHECK_EVERY or CHECK_EVERY) :])
         if not np.isfinite(self.trainer.vae.parameters.flat).all():  # the last update, whose loss nobody has seen yet
             raise DivergedError(f"update {self.trainer.updates}: gave parameters that are not finite{self._kept()}")
-        entry: dict[str, Any] = {"epoch": epoch, "step": self.trainer.updates, "train": _row(Averages.of(seen))}
-        entry["validation"] = None
+        entry: dict[str, Any] = {"epoch": epoch, "step": self.trainer.updates}
+        entry |= {"train": _row(self.trainer.averages(seen)), "validation": None}
         if self.plan.validation is not None:
             held_out = self.trainer.validate(self.plan.validation)
             entry["validation"] = _row(held_out)
@@ -306,7 +326,7 @@ class _Run:
         if np.isfinite(sum(float(terms.objective.sum()) for terms in latest)):
             return
         for age, terms in enumerate(latest):
-            value = -float(terms.objective.mean())
+            value = -float(terms.objective.sum() / max(1, terms.objective.size))
             if not np.isfinite(value):
                 update = self.trainer.updates - len(latest) + 1 + age
                 raise DivergedError(f"update {update}: the loss is {value}; expected a finite number{self._kept()}")

@@ -169,7 +169,9 @@ class VAE:
         check_objective(objective)
         x = self._batch(x)
         terms, deltas = self.terms_and_deltas(x, self._samples("eps", eps, len(x)), objective)
-        return terms, self._gradient(deltas)
+        gradient = self.parameters.zeros_like()
+        self.write_gradient(deltas, gradient)
+        return terms, gradient
 
     # --- forward and backward ---------------------------------------------------------------------------------------
 
@@ -214,13 +216,12 @@ class VAE:
         value, upstream = self.evaluate(objective, sampled)
         return Terms(*_elbo(sampled), value), self.backward(upstream, cache)
 
-    def _gradient(self, deltas: Deltas) -> Parameters:
-        gradient = self.parameters.zeros_like()
+    def write_gradient(self, deltas: Deltas, gradient: Parameters) -> None:
+        """The sums over rows that `terms_and_deltas` left: the gradient of every parameter, into `gradient`."""
         for name, network in deltas.networks.items():
             self.ops.network_gradient(network, gradient.network(name, self.activation))
         for name, value in deltas.likelihood.items():
             gradient[name][...] = value
-        return gradient
 
     # --- files ------------------------------------------------------------------------------------------------------
 

@@ -12,12 +12,14 @@ Exit status: 0 done, 1 a check failed or training diverged, 2 bad input or usage
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from scratchvae import DivergedError, __version__
+from scratchvae.distributed import Processes, launched_processes
 
 from .audit import audit
 from .evaluate import evaluate
@@ -64,6 +66,16 @@ def scratchvae(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; what went wrong is one line on standard error, never a traceback."""
     try:
+        return _run(arguments)
+    except BaseException:  # a mistake of ours; the other processes would wait for this one for ever
+        if processes := _processes():
+            traceback.print_exc()
+            processes.abort(FAILED)
+        raise
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
         status = app(args=None if arguments is None else list(arguments), prog_name="scratchvae", standalone_mode=False)
     except InterruptionError as interruption:
         return _report(interruption, INTERRUPTED)
@@ -82,8 +94,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _report("interrupted", INTERRUPTED) if status == INTERRUPTED else int(status or 0)
 
 
+def _processes() -> Processes | None:
+    try:
+        return launched_processes()
+    except ValueError:  # which is being reported
+        return None
+
+
 def _report(error: BaseException | str, status: int) -> int:
-    """Say in one line what went wrong."""
+    """Say in one line what went wrong; of several processes once, and where it is one's alone, end them all."""
     words = " ".join(str(error).split()) or type(error).__name__
-    print(f"scratchvae: {words}", file=sys.stderr)
+    processes = _processes()
+    alone = processes is not None and not processes.all_failed()
+    if processes is None or processes.is_first or alone:
+        print(f"scratchvae: {words}", file=sys.stderr, flush=True)
+    if processes is not None and alone:
+        processes.abort(status)
     return status

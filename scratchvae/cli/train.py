@@ -1,9 +1,10 @@
 """`scratchvae train`: from data to a run directory with a trained model, its history, its worth and its pictures."""
 
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from scratchvae import VAE, DivergedError, History, fit
 from scratchvae.checkpoint import trained_epochs
 from scratchvae.data import METHODS, Dataset
+from scratchvae.distributed import Processes, launched_processes
 from scratchvae.engine import ENGINES, get_threads
 from scratchvae.files import write_whole
 from scratchvae.likelihoods import LIKELIHOODS
@@ -20,7 +22,7 @@ from scratchvae.report.summary import Summary, summarise
 
 from .job import Job, job_to_resume, new_job
 from .options import Json, Seed, Threads, one_thread, use_threads
-from .output import Output
+from .output import Output, plain
 from .run_directory import RunDirectory
 from .status import InterruptionError
 
@@ -117,24 +119,45 @@ def train(
     scratchvae train faces.npy --likelihood gaussian-learned --hidden 500 --hidden 250
     scratchvae train mnist --objective iwae --samples 5 --out runs/iwae
     scratchvae train --out runs/iwae --resume --epochs 40
+    mpiexec -n 4 scratchvae train mnist
     """
-    output = Output(as_json)
-    use_threads(threads)
+    output, processes = Output(as_json), launched_processes()
+    use_threads(threads if processes is None or threads is not None else processes.threads_each())
     given = {name: value for name, value in context.params.items() if _was_given(context, name)}
     job = job_to_resume(out, given) if resume else new_job(out, context.params)
-    with one_thread(threads is None and job.is_small), job.run.held() as made:
-        output.message(_announcement(job))
-        history, seconds, summaries = _train_measure_and_draw(output, job, made)
+    if processes is not None:  # until all know what is to be done nothing is on disk
+        processes.check_same("data, settings or version", json.dumps(plain(job.config)).encode())
+    with one_thread(threads is None and job.is_small):
+        if processes is None or processes.is_first:
+            _train(output, job, processes)
+        else:
+            _take_part(job, processes)
+    if processes is not None:
+        processes.leave()
+
+
+def _train(output: Output, job: Job, processes: Processes | None) -> None:
+    with job.run.held() as made:
+        output.message(_announcement(job, processes))
+        history, seconds, summaries = _train_measure_and_draw(output, job, made, processes)
     _finish(output, job, history, seconds, summaries)
 
 
-def _train_measure_and_draw(output: Output, job: Job, made: bool) -> tuple[History, float, dict[str, Summary]]:
+def _take_part(job: Job, processes: Processes) -> None:
+    """What all processes but the first do: their rows of every batch, and nothing on disk or screen."""
+    source = job.run.model_file if trained_epochs(job.run.model_file) else False
+    fit(**_arguments(job), resume=source, progress=False, processes=processes)
+
+
+def _train_measure_and_draw(
+    output: Output, job: Job, made: bool, processes: Processes | None
+) -> tuple[History, float, dict[str, Summary]]:
     """All that takes time. Whatever ends it early, the last complete checkpoint is kept.
 
     Takes     made: whether the run's directory was made for this
     """
     try:
-        history, seconds = _fit(job, made)
+        history, seconds = _fit(job, made, processes)
         output.message(f"{history.stopped}: {len(history)} epochs, {seconds:.1f} s; measuring the model")
         training = job.config["training"]
         summaries = measure(job.vae, job.dataset, training["binarize"], training["seed"])
@@ -152,15 +175,24 @@ def _was_given(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def _announcement(job: Job) -> str:
+def _announcement(job: Job, processes: Processes | None) -> str:
     action = "resuming" if job.resumed else "training"
-    threads = f"{get_threads()} thread{'s' if get_threads() > 1 else ''}"
-    return f"{action} {job.vae!r} on {job.config['data']['found']}; {threads}; run in {job.run.path}"
+    workers = f"{get_threads()} thread{'s' if get_threads() > 1 else ''}"
+    if processes is not None:
+        workers = f"{processes.size} processes of {workers}; if one ends early all do, {_how_to_go_on(job.run)}"
+    return f"{action} {job.vae!r} on {job.config['data']['found']}; {workers}; run in {job.run.path}"
 
 
-def _fit(job: Job, made: bool) -> tuple[History, float]:
+def _arguments(job: Job) -> dict[str, Any]:
+    """What every process calls `fit` with."""
+    names = ("epochs", "batch_size", "learning_rate", "binarize", "allow_grey", "patience", "seed")
+    data = {"vae": job.vae, "x": job.dataset.train, "validation": job.dataset.held_out, "objective": job.objective}
+    return data | {name: job.config["training"][name] for name in names}
+
+
+def _fit(job: Job, made: bool, processes: Processes | None) -> tuple[History, float]:
     """Train, one line of history an epoch. Bad input that only `fit` sees leaves nothing behind."""
-    run, dataset, training = job.run, job.dataset, job.config["training"]
+    run = job.run
     if run.exists() and not job.resumed:
         raise ValueError(f"{run.path} was made into a run by another process; continue it with --resume")
     started = time.perf_counter()
@@ -169,17 +201,11 @@ def _fit(job: Job, made: bool) -> tuple[History, float]:
         trained = trained_epochs(run.model_file)  # read again, now that no other process can add to it
         run.rewrite_history(trained)
         history = fit(
-            job.vae,
-            dataset.train,
-            validation=dataset.held_out,
-            objective=job.objective,
+            **_arguments(job),
             checkpoint=run.model_file,
             resume=bool(trained),
             on_epoch=run.append_epoch,
-            **{
-                name: training[name]
-                for name in ("epochs", "batch_size", "learning_rate", "binarize", "allow_grey", "patience", "seed")
-            },
+            processes=processes,
         )
     except ValueError as error:
         if run.model_file.exists():

@@ -6,7 +6,6 @@ A run can be stopped and goes on where it was: what a fault's module is unchange
 import argparse
 import hashlib
 import json
-import pickle
 import random
 import sys
 import tempfile
@@ -47,7 +46,9 @@ MODEL_TESTS = (
     "tests/proofs/test_seeded_bugs.py",
 )
 PARTS = {
-    "reference": Part(("scratchvae/reference",), (*REFERENCE, "tests/reference", "tests/proofs/test_derivatives.py"), 250),
+    "reference": Part(
+        ("scratchvae/reference",), (*REFERENCE, "tests/reference", "tests/proofs/test_derivatives.py"), 250
+    ),
     "evidence": Part(("scratchvae/evidence",), (*REFERENCE, "tests/evidence"), 250),
     "vae": Part(("scratchvae/vae.py",), MODEL_TESTS, None),
     "objectives": Part(("scratchvae/objectives.py",), MODEL_TESTS, None),
@@ -125,13 +126,14 @@ def record(part: Part, root: Path) -> list[Run]:
         def work() -> int:
             recorder = Recorder(root, "scratchvae")
             status = int(pytest.main([*SILENT, *part.tests], plugins=[recorder]))
-            kept.write_bytes(pickle.dumps(recorder.runs))
+            kept.write_text(json.dumps(recorder.runs))
             return status
 
         log = root.parent / "record.log"
         if in_a_fork(work, root, 7200, log) != 0:
             raise RuntimeError(f"the tests do not pass without a fault:\n{log.read_text()[-3000:]}")
-    return pickle.loads(kept.read_bytes())
+    runs = json.loads(kept.read_text())
+    return [Run(test, seconds, {file: set(seen) for file, seen in lines.items()}) for test, seconds, lines in runs]
 
 
 def _report(name: str, result: dict) -> bool:

@@ -10,15 +10,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
-Lines = dict[str, set[int]]  # of each source file
-
 
 class Run(NamedTuple):
     """One test of the suite without a fault."""
 
     test: str
-    seconds: float
-    lines: Lines
+    seconds: float  # of the processor
+    lines: dict[str, set[int]]  # of each source file
 
 
 class Recorder:
@@ -28,7 +26,7 @@ class Recorder:
     def __init__(self, root: Path, package: str) -> None:
         self.prefix = str(root / package) + "/"
         self.root = root
-        self.runs: list[Run] = []
+        self.runs: list[tuple[str, float, dict[str, list[int]]]] = []  # as `Run`, in JSON's types
         self._lines: dict[str, set[int]] = {}
 
     @pytest.hookimpl(wrapper=True)
@@ -40,8 +38,8 @@ class Recorder:
             return (yield)
         finally:
             sys.settrace(None)
-            lines = {str(Path(name).relative_to(self.root)): seen for name, seen in self._lines.items()}
-            self.runs.append(Run(item.nodeid, time.process_time() - started, lines))
+            lines = {str(Path(name).relative_to(self.root)): sorted(seen) for name, seen in self._lines.items()}
+            self.runs.append((item.nodeid, time.process_time() - started, lines))
 
     def _enter(self, frame: FrameType, event: str, argument: Any) -> Any:
         return self._line if frame.f_code.co_filename.startswith(self.prefix) else None

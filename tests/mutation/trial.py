@@ -34,10 +34,14 @@ class WithFault(importlib.abc.MetaPathFinder):
         self.name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
         self.file, self.source = file, source
 
-    def find_spec(self, name: str, path: object, target: ModuleType | None = None) -> importlib.machinery.ModuleSpec | None:
+    def find_spec(
+        self, name: str, path: object, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
         if name != self.name:
             return None
-        return importlib.util.spec_from_file_location(name, self.file, loader=_Loader(name, str(self.file), self.source))
+        return importlib.util.spec_from_file_location(
+            name, self.file, loader=_Loader(name, str(self.file), self.source)
+        )
 
 
 class _Loader(importlib.machinery.SourceFileLoader):

@@ -1,0 +1,190 @@
+"""Training by several processes, on one machine or many, over MPI: `mpiexec -n R scratchvae train ...`
+
+Every process holds the model and the data, and takes its rows of every minibatch. The gradients of the parts are added
+up once a step, on the flat array, and all make the same update:
+
+    gradient = sum_r (B_r / B) gradient_r        gradient_r of -mean(objective) over the B_r rows of process r
+
+Noise is a function of the example, so R processes give the history of one, to rounding. The first process alone writes
+and speaks. Nothing of MPI is imported unless a launcher started this process as one of several.
+
+Needs mpi4py and an MPI library: the extra `mpi` has both.
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scratchvae.engine import processors
+from scratchvae.parameters import Parameters, aligned_zeros
+from scratchvae.training import Averages, Trainer
+from scratchvae.vae import Terms
+
+RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")  # set by MPICH's and Intel's, Slurm's, Open MPI's
+FAILURE_SECONDS = 5.0  # how long a process that failed waits to hear whether all the others failed too
+POLL_SECONDS = 0.02
+
+
+def was_launched() -> bool:
+    """Whether this process was started by an MPI launcher. Imports nothing."""
+    return any(name in os.environ for name in RANK_VARIABLES)
+
+
+@cache
+def launched_processes() -> "Processes | None":
+    """The processes that were launched together, this one among them; None where there is no other.
+
+    Raises    ValueError where a launcher started this process and mpi4py or an MPI library is missing
+    """
+    if not was_launched() or os.environ.get("PMI_SIZE") == "1":
+        return None
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        raise ValueError(
+            f"started by an MPI launcher, but mpi4py cannot be used ({error}); expected: pip install scratchvae[mpi]"
+        ) from None
+    return Processes(MPI.COMM_WORLD) if MPI.COMM_WORLD.size > 1 else None
+
+
+class Processes:
+    """What the processes of one job do together. Every method but `part` is called by all of them."""
+
+    def __init__(self, world: Any) -> None:
+        from mpi4py import MPI
+
+        self.rank: int = world.rank
+        self.size: int = world.size
+        self._in_place = MPI.IN_PLACE
+        self._world = world.Dup()
+        self._failed = world.Dup()  # apart, so that a failure meets no step that others are waiting in
+        self._beside = world.Split_type(MPI.COMM_TYPE_SHARED).size
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process is the one that writes and speaks."""
+        return self.rank == 0
+
+    def threads_each(self) -> int:
+        """Processors of this machine for each of the processes on it."""
+        return max(1, processors() // self._beside)
+
+    def part(self, count: int) -> slice:
+        """Which of `count` rows are this process's. The first has some wherever there are any."""
+        low, high = (-(-count * rank // self.size) for rank in (self.rank, self.rank + 1))
+        return slice(low, high)
+
+    def add_up(self, array: NDArray) -> None:
+        """Put the sum over processes in the place of each one's array: the same bits everywhere."""
+        self._world.Allreduce(self._in_place, array)
+
+    def gather(self, array: NDArray) -> NDArray:
+        """The arrays (n,) of all processes, one after the other, everywhere."""
+        counts = np.zeros(self.size, np.int64)
+        counts[self.rank] = array.size
+        self.add_up(counts)
+        gathered = np.empty(counts.sum(), array.dtype)
+        self._world.Allgatherv(np.ascontiguousarray(array), (gathered, counts))
+        return gathered
+
+    def copy_from_first(self, array: NDArray) -> None:
+        """Put the first process's array in the place of all others'."""
+        self._world.Bcast(array)
+
+    def check_same(self, what: str, content: bytes) -> None:
+        """Raise ValueError in a process whose content is not the first's; a point that all pass together."""
+        mine = np.frombuffer(hashlib.sha256(content).digest(), np.uint8)
+        first = mine.copy()
+        self.copy_from_first(first)
+        if (mine != first).any():
+            raise ValueError(f"process {self.rank} has other {what} than process 0; expected the same in all")
+        self._world.Barrier()
+
+    def leave(self) -> None:
+        """Wait until all are done, without keeping a processor busy."""
+        _wait(self._world.Ibarrier(), float("inf"))
+
+    def all_failed(self) -> bool:
+        """Whether every process calls this within a few seconds: then what is wrong is wrong for all."""
+        return _wait(self._failed.Ibarrier(), FAILURE_SECONDS)
+
+    def abort(self, status: int) -> None:
+        """End all processes with this exit status."""
+        self._world.Abort(status)
+
+    def trainer(self, *settings: Any) -> "DistributedTrainer":
+        """A `Trainer` of these settings that shares its work with the other processes."""
+        return DistributedTrainer(self, *settings)
+
+
+def _wait(request: Any, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not request.Test():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_SECONDS)
+    return True
+
+
+class DistributedTrainer(Trainer):
+    """One of several processes that make the same updates. `step` takes all rows of a batch and uses its own."""
+
+    def __init__(self, processes: Processes, *settings: Any) -> None:
+        super().__init__(*settings)
+        self.processes = processes
+        self.writes = processes.is_first
+        size, dtype = self.vae.parameters.flat.size, self.vae.dtype
+        self._sums = aligned_zeros(size + 1, dtype)  # the gradient, then the sum of the objective
+        self._gradient = Parameters(self.vae.parameters.layout, self._sums[:size])
+
+    def epoch(self, epoch: int, batch_size: int) -> Iterator[Terms]:
+        """As `Trainer.epoch`. All begin with the first process's state, should machines ever differ in rounding."""
+        for parameters in (self.vae.parameters, self.first, self.second):
+            self.processes.copy_from_first(parameters.flat)
+        yield from super().epoch(epoch, batch_size)
+
+    def step(self, rows: NDArray) -> Terms:
+        """One update from the given rows of the data. Returns the terms of this process's part of them."""
+        self.updates += 1
+        terms = self._write_sums(rows)
+        self.processes.add_up(self._sums)
+        self._adam_on_sums()
+        loss = -self._sums[-1]
+        # a loss that is not finite anywhere is so everywhere: all stop at the same update
+        return terms if np.isfinite(loss) else terms._replace(objective=np.full(1, -loss))
+
+    def averages(self, terms: list[Terms], with_error: bool = False) -> Averages:
+        """As `Trainer.averages`, over the rows of all processes."""
+        columns = zip(*terms, strict=True) if terms else ([np.empty(0, self.vae.dtype)] for _ in Terms._fields)
+        whole = Terms(*(self.processes.gather(np.concatenate(column)) for column in columns))
+        return Averages.of([whole], with_error)
+
+    def validate(self, x: NDArray) -> Averages:
+        """As `Trainer.validate`; every process takes a part of the rows."""
+        part = self.processes.part(len(x))
+        return self.averages(self._held_out(x, part.start, part.stop), with_error=True)
+
+    def _write_sums(self, rows: NDArray) -> Terms:
+        """This process's addend of the gradient of -mean(objective) over all rows, and of the objective's sum."""
+        mine = rows[self.processes.part(len(rows))]
+        if not len(mine):
+            self._sums[:] = 0
+            return Terms(*(np.empty(0, self.vae.dtype) for _ in Terms._fields))
+        terms, deltas = self._terms_and_deltas(mine)
+        self.vae.write_gradient(deltas, self._gradient)
+        self._gradient.flat *= self.vae.dtype.type(len(mine) / len(rows))
+        self._sums[-1] = terms.objective.sum()
+        return terms
+
+    def _adam_on_sums(self) -> None:
+        settings = self._adam_settings()
+        arrays = self.vae.parameters.flat, self._gradient.flat, self.first.flat, self.second.flat
+        for entry in self._gradient.layout:  # not the padding, where 0 / 0 would be with an epsilon of 0
+            place = slice(entry.offset, entry.offset + entry.size)
+            self.vae.ops.adam_update(*(array[place] for array in arrays), self.updates, **settings)

@@ -1,0 +1,273 @@
+"""Several processes over MPI: the history of one process, one voice, and an end that leaves a checkpoint."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import scratchvae as sv
+from scratchvae.distributed import DistributedTrainer, Processes
+from scratchvae.training import Trainer
+from tests.cases import build
+
+ROOT = Path(__file__).resolve().parents[1]
+PATIENCE = 300  # seconds that a job may take on a busy machine
+TRAIN = ("-m", "scratchvae", "train")
+
+
+@pytest.fixture(scope="module")
+def mpiexec() -> str:
+    pytest.importorskip("mpi4py", reason="the extra mpi is not installed")
+    beside = Path(sys.executable).parent / "mpiexec"
+    found = str(beside) if beside.exists() else shutil.which("mpiexec")
+    return found or pytest.skip("there is no mpiexec")
+
+
+def command(mpiexec, processes, *arguments):
+    alone = [sys.executable, *map(str, arguments)]
+    return alone if processes == 1 else [mpiexec, "-n", str(processes), *alone]
+
+
+def launch(mpiexec, processes, *arguments, cwd):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        command(mpiexec, processes, *arguments),
+        cwd=cwd, env=environment, capture_output=True, text=True, timeout=PATIENCE,
+    )  # fmt: skip
+
+
+def largest_difference(mine, theirs):
+    """Of two histories, relative to the second."""
+    assert len(mine) == len(theirs) > 0
+    differences = []
+    for entry, other in zip(mine, theirs, strict=True):
+        assert (entry["epoch"], entry["step"]) == (other["epoch"], other["step"])
+        for part in ("train", "validation"):
+            assert entry[part].keys() == other[part].keys()
+            differences += [abs(value / other[part][name] - 1) for name, value in entry[part].items()]
+    return max(differences)
+
+
+# --- the parts ------------------------------------------------------------------------------------------------------
+
+
+class Imagined(Processes):
+    """One of some processes, with nobody else there."""
+
+    def __init__(self, rank, size):
+        self.rank, self.size = rank, size
+
+    def add_up(self, array):
+        self.added = array.copy()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 64])
+def test_every_row_is_one_processs_and_the_first_has_some(size):
+    for count in (1, 2, 5, 63, 64, 200):
+        rows = np.arange(count)
+        parts = [rows[Imagined(rank, size).part(count)] for rank in range(size)]
+        np.testing.assert_array_equal(np.concatenate(parts), rows)
+        assert len(parts[0]) > 0
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian-learned"])
+@pytest.mark.parametrize("rows", [1, 2, 7])
+def test_the_addends_of_all_processes_are_the_gradient_of_the_whole_batch(engine, likelihood, rows):
+    def trainer(*processes):
+        vae, x, _ = build(data_dim=6, rows=9, engine=engine, likelihood=likelihood)
+        kind = DistributedTrainer if processes else Trainer
+        return kind(*processes, vae, x, 1e-3, sv.ELBO(2), "none", 3)
+
+    batch = np.arange(9)[::-1][:rows]
+    whole = trainer()
+    whole.updates = 1
+    terms, deltas = whole._terms_and_deltas(batch)
+    gradient = whole.vae.parameters.zeros_like()
+    whole.vae.write_gradient(deltas, gradient)
+
+    addends, seen = [], []
+    for rank in range(3):
+        one = trainer(Imagined(rank, 3))
+        seen.append(one.step(batch).objective)
+        addends.append(one.processes.added)
+    np.testing.assert_allclose(sum(addends)[:-1], gradient.flat, rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(np.concatenate(seen), terms.objective, rtol=1e-12)
+    np.testing.assert_allclose(sum(addends)[-1], terms.objective.sum(), rtol=1e-12)
+
+
+def test_without_a_launcher_nothing_of_mpi_is_imported():
+    code = (
+        "import sys\n"
+        "from scratchvae.distributed import launched_processes\n"
+        "import scratchvae.cli\n"
+        "assert launched_processes() is None\n"
+        "print([name for name in sys.modules if 'mpi' in name.lower().split('.')[0]])"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PMI", "OMPI"))}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_launcher_without_mpi4py_is_bad_input():
+    code = "import sys; sys.modules['mpi4py'] = None; from scratchvae.cli import main; sys.exit(main(['train']))"
+    environment = os.environ | {"PMI_RANK": "0"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert re.fullmatch(r"scratchvae: started by an MPI launcher, but .*pip install scratchvae\[mpi\]\n", done.stderr)
+
+
+# --- the history of one process -------------------------------------------------------------------------------------
+
+COMPARED = """
+import json, sys
+import numpy as np
+import scratchvae as sv
+from scratchvae.distributed import launched_processes
+
+processes = launched_processes()
+results = {}
+for engine in sys.argv[2:]:
+    for dtype in ("float32", "float64"):
+        x = np.random.default_rng(0).integers(0, 256, (503, 40), dtype=np.uint8)
+        vae = sv.VAE(40, 3, (30,), dtype=dtype, engine=engine)
+        history = sv.fit(vae, x, epochs=10, batch_size=25, validation=x[:77], progress=False, processes=processes)
+        results[engine + dtype] = history.epochs
+if processes is None or processes.is_first:
+    open(sys.argv[1], "w").write(json.dumps(results))
+"""
+
+
+def compare_histories(mpiexec, folder, sizes, *engines):
+    (folder / "compared.py").write_text(COMPARED)
+    results = []
+    for size in (1, *sizes):
+        done = launch(mpiexec, size, "compared.py", f"{size}.json", *engines, cwd=folder)
+        assert done.returncode == 0, done.stderr
+        results.append(json.loads((folder / f"{size}.json").read_text()))
+    for other in results[1:]:
+        for name, history in results[0].items():
+            assert history[-1]["step"] == 210  # the last of each epoch has three rows
+            assert largest_difference(other[name], history) < (1e-5 if "32" in name else 1e-12), name
+
+
+def test_two_processes_have_the_history_of_one_to_rounding(mpiexec, tmp_path):
+    compare_histories(mpiexec, tmp_path, [2], "reference")
+
+
+@pytest.mark.slow
+def test_so_have_four_more_than_the_last_batch_has_rows_and_the_compiled_engine(mpiexec, tmp_path):
+    compare_histories(mpiexec, tmp_path, [4], "reference", "compiled")
+
+
+# --- the command ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def images(tmp_path):
+    for name in "ab":
+        pixels = np.random.default_rng(ord(name)).integers(0, 256, (60, 4, 4), dtype=np.uint8)
+        np.save(tmp_path / f"{name}.npy", pixels)
+    return "a.npy"
+
+
+def history(run: Path):
+    return [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_any_number_of_processes(mpiexec, tmp_path, images):
+    settings = (*TRAIN, images, "--batch-size", "7", "--hidden", "9")
+    assert launch(mpiexec, 1, *settings, "--epochs", "6", "--out", "whole", cwd=tmp_path).returncode == 0
+    done = launch(mpiexec, 2, *settings, "--epochs", "2", "--out", "parts", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["epochs"] == 2, "one JSON object, not one a process"
+    assert done.stderr.count("training VAE(") == 1
+    assert "2 processes of " in done.stderr
+    for epochs, size in ((4, 3), (6, 1)):
+        arguments = (*TRAIN, "--out", "parts", "--resume", "--epochs", epochs)
+        assert launch(mpiexec, size, *arguments, cwd=tmp_path).returncode == 0
+    assert largest_difference(history(tmp_path / "parts"), history(tmp_path / "whole")) < 1e-5
+    assert {file.name for file in (tmp_path / "parts").iterdir()} == {
+        file.name for file in (tmp_path / "whole").iterdir()
+    }
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_ends_the_job_and_leaves_a_checkpoint_to_go_on_from(mpiexec, tmp_path, images):
+    arguments = (*TRAIN, images, "--epochs", "100000", "--hidden", "9", "--out", "run")
+    words = tmp_path / "words"
+    with words.open("w") as stream:
+        job = subprocess.Popen(
+            command(mpiexec, 2, *arguments), cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=stream, stderr=stream,
+        )  # fmt: skip
+        run = tmp_path / "run"
+        wait_until(lambda: (run / "history.jsonl").exists() and len(history(run)) > 3)
+        os.kill(second_process(job.pid), signal.SIGKILL)
+        assert job.wait(timeout=PATIENCE) != 0
+    said = words.read_text()
+    assert re.search(r"if one ends early all do, go on with: scratchvae train --out run --resume", said)
+    assert "KILLED" in said.upper()
+    sv.VAE.load(run / "model.safetensors", engine="reference")
+    epochs = len(history(run))
+    done = launch(mpiexec, 3, *TRAIN, "--out", "run", "--resume", "--epochs", epochs + 2, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [entry["epoch"] for entry in history(run)] == list(range(1, epochs + 3))
+
+
+def wait_until(done):
+    deadline = time.monotonic() + PATIENCE
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def second_process(launcher):
+    """The process of rank 1 under a launcher."""
+    children = {int(path.name): Path(path, "stat").read_text() for path in Path("/proc").glob("[0-9]*")}
+    parents = {pid: int(stat.rpartition(")")[2].split()[1]) for pid, stat in children.items()}
+    for pid in parents:
+        ancestor = pid
+        while ancestor in parents and ancestor != launcher:
+            ancestor = parents[ancestor]
+        if ancestor == launcher and b"PMI_RANK=1" in Path(f"/proc/{pid}/environ").read_bytes():
+            return pid
+    raise AssertionError("there is no second process")
+
+
+@pytest.mark.slow
+def test_what_is_wrong_for_all_is_said_once_and_what_is_wrong_for_one_ends_all(mpiexec, tmp_path, images):
+    done = launch(mpiexec, 2, *TRAIN, "missing.npy", cwd=tmp_path)
+    assert done.returncode == 2
+    assert len(re.findall("^scratchvae: ", done.stderr, re.MULTILINE)) == 1
+    one = command(mpiexec, 2, *TRAIN, images, "--out", "run")
+    other = command(mpiexec, 1, *TRAIN, "b.npy", "--out", "run")
+    one[2] = "1"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*one, ":", "-n", "1", *other], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert done.returncode == 2
+    assert "scratchvae: process 1 has other data, settings or version than process 0; expected the same" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_training_that_diverges_ends_at_the_update_of_one_process(mpiexec, tmp_path, images):
+    settings = (*TRAIN, images, "--learning-rate", "1e30", "--batch-size", "60")
+    words = []
+    for size in (1, 2):
+        done = launch(mpiexec, size, *settings, "--out", f"run{size}", cwd=tmp_path)
+        assert done.returncode == 1
+        words.append([line for line in done.stderr.splitlines() if line.startswith("scratchvae: update")])
+    assert words[0] == words[1]
+    assert len(words[0]) == 1
