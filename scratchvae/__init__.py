@@ -1,7 +1,8 @@
 """scratchvae: a variational autoencoder written from scratch.
 
-VAE, Gaussian, Elbo, Terms          the model                                  vae.py
-ELBO, IWAE                          what training maximises                    objectives/
+VAE, Elbo, Terms                    the model                                  vae.py
+Gaussian, FullGaussian              what the encoder answers                   posteriors.py
+ELBO, IWAE, STL, DReG, ...          what training maximises                    objectives/
 fit, History, DivergedError         training                                   training.py
 Stages                              a learning rate that changes               schedules.py
 check_gradients, GradientTable      proofs of the gradients                    gradcheck.py
@@ -12,26 +13,31 @@ compiled/                           their Numba twins, to be run
 
 from scratchvae.evidence import Evidence, log_evidence
 from scratchvae.gradcheck import GradientRow, GradientTable, check_gradients
-from scratchvae.objectives import ELBO, IWAE
+from scratchvae.objectives import ELBO, IWAE, STL, DReG, ScoreFunction
 from scratchvae.parameters import Parameters
+from scratchvae.posteriors import FullGaussian, Gaussian
 from scratchvae.schedules import Stages
 from scratchvae.training import DivergedError, History, fit
-from scratchvae.vae import VAE, Elbo, Gaussian, Terms
+from scratchvae.vae import VAE, Elbo, Terms
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ELBO",
     "IWAE",
+    "STL",
     "VAE",
+    "DReG",
     "DivergedError",
     "Elbo",
     "Evidence",
+    "FullGaussian",
     "Gaussian",
     "GradientRow",
     "GradientTable",
     "History",
     "Parameters",
+    "ScoreFunction",
     "Stages",
     "Terms",
     "check_gradients",

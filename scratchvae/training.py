@@ -91,6 +91,7 @@ class Trainer:
         self.learning_rate = learning_rate
         self.adam_epsilon = adam_epsilon
         self.objective = objective or ELBO()
+        self._at = self.objective.at if isinstance(self.objective, ELBO) and self.objective.warm_up else None
         self.binarize = binarize
         self.seed = seed
         self.first = vae.parameters.zeros_like()
@@ -135,7 +136,8 @@ class Trainer:
         """Forward and backward on rows of the training data, with this update's draws."""
         x = self._draw(self.x, rows, Stream.BINARIZE, self.updates)
         eps = self._noise(rows, Stream.POSTERIOR, self.updates)
-        return self.vae.terms_and_deltas(x, eps, self.objective)
+        objective = self.objective if self._at is None else self._at(self.updates)
+        return self.vae.terms_and_deltas(x, eps, objective)
 
     def _draw(self, x: NDArray, rows: NDArray, stream: Stream, step: int) -> NDArray:
         return draw_batch(self.vae.ops, x, rows, self.binarize, self.seed, stream, step, self.vae.dtype)

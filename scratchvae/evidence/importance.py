@@ -51,11 +51,10 @@ METHODS = MappingProxyType({"importance": importance_evidence, "prior": prior_ev
 
 
 def importance_log_weights(vae: VAE, x: NDArray, head: NDArray, eps: NDArray) -> NDArray:
-    """log p(x|z) + log p(z) - log q(z|x) of each sample (B, K), z = mu + exp(logvar / 2) eps."""
-    mu, logvar = head[:, : vae.latent_dim], head[:, vae.latent_dim :]
-    z, _, _ = vae.ops.posterior_forward(head, eps)
+    """log p(x|z) + log p(z) - log q(z|x) of each sample (B, K), z drawn from q by the noise eps (B, K, Z)."""
+    z, _, _ = vae.posterior.forward(head, eps)
     log_prior, _ = vae.ops.standard_normal_log_density_forward(z)
-    log_posterior, _ = vae.ops.gaussian_log_density_forward(z, mu, logvar)
+    log_posterior, _ = vae.posterior.log_density_forward(z, head)
     return _log_likelihood(vae, x, z) + log_prior - log_posterior
 
 
