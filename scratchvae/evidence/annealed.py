@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from scratchvae.evidence.importance import Evidence, RunningWeights
 from scratchvae.likelihoods import Draws
-from scratchvae.progress import Advance, Watch, counted
 from scratchvae.posteriors import DiagonalPosterior, Posterior
+from scratchvae.progress import Advance, Watch, counted
 from scratchvae.reference.random import Stream
 from scratchvae.vae import VAE, _one_of, _positive, _seed
 
