@@ -78,7 +78,7 @@ def gradcheck(
         if name not in GATES:
             raise ValueError(f"method is {name!r}; expected one of {', '.join(GATES)}")
     engines = [engine] if engine else list(ENGINES) if every else ["reference"]
-    cases = list(all_cases() if every else few_cases())
+    cases = list(dict.fromkeys(all_cases() if every else few_cases()))
     started = time.perf_counter()
     with output.working("checking gradients"):
         checked = [found for name in engines for case in cases for found in check(case, methods, name, seed)]
