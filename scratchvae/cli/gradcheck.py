@@ -147,7 +147,17 @@ def model_away_from_kinks(case: Case, engine: str, seed: int) -> tuple[VAE, NDAr
 
 def _random_model(case: Case, engine: str, seed: int) -> tuple[VAE, NDArray, NDArray]:
     """Weights, biases and the likelihood's own parameters random, and random data and noise."""
-    vae = VAE(DATA_DIM, LATENT_DIM, HIDDEN, case.likelihood, case.activation, "float64", engine, seed, posterior=case.posterior)
+    vae = VAE(
+        DATA_DIM,
+        LATENT_DIM,
+        HIDDEN,
+        case.likelihood,
+        case.activation,
+        "float64",
+        engine,
+        seed,
+        posterior=case.posterior,
+    )
     for index, (name, array) in enumerate(vae.parameters.items()):
         if not name.endswith(".weight"):
             noise = normals(seed, Stream.WEIGHTS, 1000 + index, np.arange(1), array.size)
