@@ -83,7 +83,7 @@ def load_state(vae: "VAE", path: str | os.PathLike[str]) -> tuple[Parameters, Tr
     """
     arrays, header = _read(path)
     theirs = header.get("model")
-    if not isinstance(theirs, dict) or {"posterior": "diagonal"} | theirs != vae.config:  # older files do not say which
+    if theirs != vae.config:
         raise ValueError(f"{path}: holds {theirs}; expected the model being trained, {vae.config}")
     training: Any = header.get("training")
     best = _without_prefix("best.", arrays)

@@ -11,32 +11,26 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from scratchvae.posteriors import Posterior
-
 
 class Sampled(NamedTuple):
     """What one forward pass computed."""
 
-    head: NDArray  # (B, H): the parameters of q(z|x), as `posterior` reads them
+    mu: NDArray  # (B, Z)
+    logvar: NDArray  # (B, Z)
     z: NDArray  # (B, K, Z)
-    kl: NDArray  # (B,): KL(q(z|x) || p(z)), exact
+    kl: NDArray  # (B,)
     log_likelihood: NDArray  # (B, K)
     reconstruction: NDArray  # (B,): its mean over the K samples
-    posterior: Posterior  # the family of q, for its density and its KL
 
 
 class Upstream(NamedTuple):
-    """d loss / d each entry of `Sampled`; None where the objective does not use it directly.
-
-    `path` is not a derivative. Estimators that treat the encoder in their own way multiply by it all that reaches the
-    encoder through z, from the decoder and from dz alike; None stands for 1.
-    """
+    """d loss / d each entry of `Sampled`; None where the objective does not use it directly."""
 
     dlog_likelihood: NDArray  # (B, K)
     dkl: NDArray  # (B,)
     dz: NDArray | None = None  # (B, K, Z)
-    dhead: NDArray | None = None  # (B, H)
-    path: NDArray | None = None  # (B, K)
+    dmu: NDArray | None = None  # (B, Z)
+    dlogvar: NDArray | None = None  # (B, Z)
 
 
 class Objective(Protocol):
