@@ -10,7 +10,6 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +22,9 @@ from benchmarks.report import say
 from scratchvae.checkpoint import write_whole
 from scratchvae.data.mnist import Mnist, read_mnist
 from scratchvae.engine import get_threads, set_threads
-from scratchvae.report.summary import Summary, summarise
+from scratchvae.evidence import active_units_by_layer
+from scratchvae.progress import counting_bar
+from scratchvae.report.summary import Summary, as_seen, spread_rows, summarise
 
 TRAINING_IMAGES = 59_600  # the first; their code keeps the other 400 apart
 TEST_IMAGES = 10_000
@@ -51,6 +52,12 @@ PUBLISHED = {  # layers, model, k
     (1, "iwae", 1): Published(86.76, (19,)),
     (1, "iwae", 5): Published(85.54, (22,)),
     (1, "iwae", 50): Published(84.78, (25,)),
+    (2, "vae", 1): Published(85.33, (16, 5)),
+    (2, "vae", 5): Published(85.01, (17, 5)),
+    (2, "vae", 50): Published(84.78, (17, 5)),
+    (2, "iwae", 1): Published(85.33, (16, 5)),
+    (2, "iwae", 5): Published(83.89, (21, 5)),
+    (2, "iwae", 50): Published(82.90, (26, 7)),
 }
 
 
@@ -80,7 +87,10 @@ class Cell:
         return sv.ELBO(num_samples=self.k) if self.model == "vae" else sv.IWAE(num_samples=self.k)
 
     def untrained(self) -> sv.VAE:
-        return sv.VAE(784, 50, (200, 200), activation="tanh", seed=self.seed)
+        """784-200-200-50; or 784-200-200-100, then 100-100-100-50."""
+        if self.layers == 1:
+            return sv.VAE(784, 50, (200, 200), activation="tanh", seed=self.seed)
+        return sv.HierarchicalVAE(784, (100, 50), ((200, 200), (100, 100)), activation="tanh", seed=self.seed)
 
 
 class Schedule(NamedTuple):
@@ -106,32 +116,32 @@ def train(cell: Cell, mnist: Mnist, options: argparse.Namespace) -> tuple[sv.VAE
     checkpoint = options.out / f"{cell.name}.safetensors"
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     say(f"{cell.name}: {epochs:,} passes over {len(x):,} images, {sum(stages.updates):,} updates")
+    countdown = Countdown("training")
     history = sv.fit(
         vae, x, epochs, BATCH_SIZE, stages, cell.objective(), "dynamic", seed=cell.seed, adam_epsilon=ADAM_EPSILON,
         checkpoint=checkpoint, checkpoint_seconds=CHECKPOINT_SECONDS, resume=checkpoint.exists(),
-        on_epoch=None if sys.stderr.isatty() else reporter(epochs),
+        on_epoch=lambda entry: countdown(entry["epoch"], epochs, f"ELBO {entry['train']['elbo']:.2f}  "),
     )  # fmt: skip
     return vae, history
 
 
-def reporter(epochs: int) -> Callable[[dict], None]:
-    """Says every half minute how far training is; where standard error is a terminal there is a bar instead."""
-    started = said = time.monotonic()
-    first: int | None = None
+class Countdown:
+    """Says every half minute how far a piece of work is and how much time is left; a resumed one counts from where it
+    was taken up. Silent where standard error is a terminal, which has a bar instead."""
 
-    def report(entry: dict) -> None:
-        nonlocal said, first
-        now, done = time.monotonic(), entry["epoch"]
-        if first is None:
-            first = done - 1
-        if now - said < REPORT_SECONDS and done < epochs:
+    def __init__(self, work: str) -> None:
+        self.work = work
+        self.started = self.said = time.monotonic()
+        self.behind: int | None = None  # steps of earlier runs
+
+    def __call__(self, done: int, total: int, more: str = "") -> None:
+        now = time.monotonic()
+        if self.behind is None:
+            self.behind = done - 1
+        if sys.stderr.isatty() or (now - self.said < REPORT_SECONDS and done < total):
             return
-        said, left = now, (now - started) / (done - first) * (epochs - done)
-        say(
-            f"pass {done:,} of {epochs:,} ({done / epochs:.1%})  ELBO {entry['train']['elbo']:.2f}  {spoken(left)} left"
-        )
-
-    return report
+        self.said, left = now, (now - self.started) / (done - self.behind) * (total - done)
+        say(f"{self.work} {done:,} of {total:,} ({done / total:.1%})  {more}{spoken(left)} left")
 
 
 def spoken(seconds: float) -> str:
@@ -141,17 +151,28 @@ def spoken(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def evaluate(cell: Cell, vae: sv.VAE, mnist: Mnist, options: argparse.Namespace) -> tuple[Summary, float]:
-    """L_5000 of the freshly binarized test images and what goes with it; and the seconds it took."""
+class Evaluation(NamedTuple):
+    summary: Summary
+    active_units: tuple[int, ...]  # of each stochastic layer
+    seconds: float
+
+
+def evaluate(cell: Cell, vae: sv.VAE, mnist: Mnist, options: argparse.Namespace) -> Evaluation:
+    """L_5000 of the freshly binarized test images and what goes with it."""
     say(f"L_{options.samples} of {options.test_images:,} test images")
     started = time.monotonic()
-    found = summarise(vae, mnist.test, "test", "dynamic", options.samples, options.test_images, seed=cell.seed)
-    return found, time.monotonic() - started
+    with counting_bar("evaluation") as bar:
+        summary = summarise(
+            vae, mnist.test, "test", "dynamic", options.samples, options.test_images, seed=cell.seed,
+            watch=bar or Countdown("evaluation"),
+        )  # fmt: skip
+    seen = as_seen(vae, mnist.test, spread_rows(len(mnist.test), options.test_images), "dynamic", cell.seed)
+    return Evaluation(summary, active_units_by_layer(vae, seen), time.monotonic() - started)
 
 
-def result(cell: Cell, history: sv.History, found: Summary, seconds: float, options: argparse.Namespace) -> dict:
+def result(cell: Cell, history: sv.History, evaluation: Evaluation, options: argparse.Namespace) -> dict:
     """What is kept of a run, with all that is needed to make it again."""
-    published = PUBLISHED[cell.layers, cell.model, cell.k]
+    published, found = PUBLISHED[cell.layers, cell.model, cell.k], evaluation.summary
     complete = options.train_images == TRAINING_IMAGES and cell.passes == 1
     return {
         "benchmark": "paper_table",
@@ -160,7 +181,7 @@ def result(cell: Cell, history: sv.History, found: Summary, seconds: float, opti
         "standard_error": round_to(found.standard_error, 3),
         "sampling_error": round_to(found.sampling_error, 3),
         "elbo": round_to(found.elbo, 7),
-        "active_units": found.active_units,
+        "active_units": list(evaluation.active_units),
         "published": {"nll": published.nll, "active_units": list(published.active_units)},
         "difference": round(-found.log_evidence - published.nll, 3),
         "schedule": "full" if complete else "shortened",
@@ -171,7 +192,11 @@ def result(cell: Cell, history: sv.History, found: Summary, seconds: float, opti
             "minutes": round_to(sum(entry["seconds"] for entry in history.epochs) / 60, 4),
             "elbo": round_to(history["elbo"][-1], 7),
         },
-        "evaluation": {"images": found.examples, "samples": found.num_samples, "minutes": round_to(seconds / 60, 4)},
+        "evaluation": {
+            "images": found.examples,
+            "samples": found.num_samples,
+            "minutes": round_to(evaluation.seconds / 60, 4),
+        },
         "seed": cell.seed,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": describe_machine(),
@@ -184,12 +209,12 @@ def result(cell: Cell, history: sv.History, found: Summary, seconds: float, opti
 def show(document: dict) -> None:
     """Ours beside the published cell, on standard error."""
     evaluated, published = document["evaluation"], document["published"]
-    units = "+".join(str(count) for count in published["active_units"])
+    theirs, ours = ("+".join(map(str, counts)) for counts in (published["active_units"], document["active_units"]))
     samples, images = f"{evaluated['samples']:,} samples", f"{evaluated['images']:,} test images"
-    say(f"published  {published['nll']:.2f} nats, active units {units}")
+    say(f"published  {published['nll']:.2f} nats, active units {theirs}")
     say(
         f"ours       {document['nll']:.2f} +- {document['standard_error']:.2f} over {images} "
-        f"(+- {document['sampling_error']:.3f} from the {samples} of each), active units {document['active_units']}"
+        f"(+- {document['sampling_error']:.3f} from the {samples} of each), active units {ours}"
     )
     minutes = document["training"]["minutes"]
     say(f"           {document['difference']:+.2f} nats; {document['schedule']} schedule, {minutes:g} minutes")
@@ -199,7 +224,7 @@ def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.paper_table", description=__doc__.splitlines()[0])
     parser.add_argument("--model", choices=("vae", "iwae"), default="vae")
     parser.add_argument("--k", type=int, choices=(1, 5, 50), default=1, help="samples of the objective")
-    parser.add_argument("--layers", type=int, choices=(1,), default=1, help="stochastic layers")
+    parser.add_argument("--layers", type=int, choices=(1, 2), default=1, help="stochastic layers")
     parser.add_argument("--passes", type=passes, default=1.0, metavar="full|FRACTION", help="shortens all stages alike")
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="FOLDER", help="for CELL.json and the checkpoint")
     parser.add_argument("--seed", type=int, default=0)
@@ -236,8 +261,7 @@ def main(arguments: list[str] | None = None) -> int:
             set_threads(options.threads)
         mnist = read_mnist(options.data_dir)
         vae, history = train(cell, mnist, options)
-        found, seconds = evaluate(cell, vae, mnist, options)
-        document = result(cell, history, found, seconds, options)
+        document = result(cell, history, evaluate(cell, vae, mnist, options), options)
         path = options.out / f"{cell.name}.json"
         write_whole(path, (json.dumps(document, indent=1) + "\n").encode())
     except sv.DivergedError as error:

@@ -66,12 +66,14 @@ def load_model(path: str | os.PathLike[str], engine: str = "compiled") -> "VAE":
 
     Raises    ValueError for a file that is missing, damaged, not one of ours, or does not fit its own header
     """
+    from scratchvae.hierarchical import HierarchicalVAE
     from scratchvae.vae import VAE
 
     arrays, header = _read(path)
     best = _without_prefix("best.", arrays)
     try:  # nothing is allocated before the tensors have been seen to be what the header says
-        return VAE(**header["model"], engine=engine, parameters=best or arrays)
+        model = HierarchicalVAE if "latent_dims" in header["model"] else VAE
+        return model(**header["model"], engine=engine, parameters=best or arrays)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{path}: does not describe a model ({one_line(error)})") from None
 

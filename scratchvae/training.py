@@ -234,9 +234,7 @@ class _Plan(NamedTuple):
 class _Run:
     """The state of one call of `fit` beyond the trainer's: history, the best epoch, files."""
 
-    def __init__(
-        self, trainer, plan: _Plan, epochs, batch_size, patience=None, checkpoint=None, checkpoint_seconds=0.0
-    ) -> None:
+    def __init__(self, trainer, plan: _Plan, epochs, batch_size, patience, checkpoint, checkpoint_seconds) -> None:
         self.trainer = trainer
         self.plan = plan
         self.epochs = epochs

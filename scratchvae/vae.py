@@ -9,7 +9,7 @@ is better; the one scalar that is differentiated is loss = -mean(objective).
 import os
 from collections.abc import Iterable, Mapping
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,10 +129,8 @@ class VAE:
         """
         x = self._batch(x)
         samples = self._samples("z", z, len(x))
-        out = self._decoder_output(samples)
-        log_likelihood, _ = self.likelihood.forward(self.ops, x, out, self.parameters)
         log_prior, _ = self.ops.standard_normal_log_density_forward(samples)
-        log_joint = log_likelihood + log_prior
+        log_joint = self.log_likelihood(x, samples) + log_prior
         return log_joint if np.ndim(z) == 3 else log_joint[:, 0]
 
     def sample(self, n: int, seed: int = 0, mean: bool = False) -> NDArray:
@@ -141,8 +139,8 @@ class VAE:
         Draw i is the same whatever n is.
         """
         examples = np.arange(_positive("n", n))
-        z = self.ops.normals(_seed(seed), Stream.LATENT, 0, examples, self.latent_dim)
-        out = self._decoder_output(z.astype(self.dtype))
+        eps = self.ops.normals(_seed(seed), Stream.LATENT, 0, examples, self.latent_dim)
+        out = self._decoder_output(self.prior_draws(eps.astype(self.dtype)))
         if mean:
             return self.likelihood.mean(self.ops, out)
         return self.likelihood.draw(self.ops, out, self.parameters, Draws(seed, examples))
@@ -172,6 +170,32 @@ class VAE:
         gradient = self.parameters.zeros_like()
         self.write_gradient(deltas, gradient)
         return terms, gradient
+
+    def prior_draws(self, eps: NDArray) -> NDArray:
+        """What the decoder takes, drawn from the prior by standard normal noise: here the noise itself, (..., Z)."""
+        return eps
+
+    def encoder_head(self, x: NDArray) -> NDArray:
+        """What the encoder says of x (B, D), as `log_weights` takes it: mu and logvar side by side, (B, 2 Z)."""
+        return self.ops.network_forward(x, self._encoder)[0]
+
+    def log_weights(self, x: NDArray, head: NDArray, eps: NDArray) -> NDArray:
+        """log w = log p(x, z) - log q(z|x) of each sample, z ~ q(z|x), in nats.
+
+        Takes     x (B, D); head: `encoder_head` of x, computed once for all samples; eps (B, K, Z)
+        Returns   (B, K)
+        Source    Burda, Grosse, Salakhutdinov 2015, equation 8
+        """
+        z, _, _ = self.ops.posterior_forward(head, eps)
+        log_prior, _ = self.ops.standard_normal_log_density_forward(z)
+        log_posterior, _ = self.ops.gaussian_log_density_forward(z, *np.split(head, 2, axis=1))
+        return self.log_likelihood(x, z) + log_prior - log_posterior
+
+    def log_likelihood(self, x: NDArray, z: NDArray) -> NDArray:
+        """log p(x|z) of each sample, in nats. Takes x (B, D) and z (B, K, Z), as `forward` does; returns (B, K)."""
+        rows, samples, latent = z.shape
+        out, _ = self.ops.network_forward(z.reshape(rows * samples, latent), self.output_network)
+        return self.likelihood.forward(self.ops, x, out.reshape(rows, samples, -1), self.parameters)[0]
 
     # --- forward and backward ---------------------------------------------------------------------------------------
 
@@ -230,12 +254,15 @@ class VAE:
         checkpoint.save_model(self, path)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], engine: str = "compiled") -> "VAE":
+    def load(cls, path: str | os.PathLike[str], engine: str = "compiled") -> Self:
         """Read a model that `save` or `fit` wrote; of a run with early stopping, its best parameters.
 
         Raises    ValueError for a file that is not one of ours, is damaged, or has tensors of the wrong shape
         """
-        return checkpoint.load_model(path, engine)
+        model = checkpoint.load_model(path, engine)
+        if not isinstance(model, cls):
+            raise ValueError(f"{path}: holds {model!r}; expected a {cls.__name__}")
+        return model
 
     @property
     def config(self) -> dict[str, Any]:
@@ -261,9 +288,14 @@ class VAE:
         return other
 
     @property
+    def output_network(self) -> Network:
+        """The network that gives p(x|z)."""
+        return self.networks["decoder"]
+
+    @property
     def output_bias(self) -> NDArray:
-        """The bias of the decoder's last layer."""
-        return self.parameters["decoder.head.bias"]
+        """The bias of the last layer before x."""
+        return self.output_network.layers[-1].bias
 
     def set_output_bias(self, mean: NDArray) -> None:
         """Let the untrained decoder predict `mean` (D,), the mean of the training data."""
@@ -332,10 +364,11 @@ class VAE:
 
     def _decoder_output(self, z: NDArray) -> NDArray:
         z = np.asarray(z)
-        if z.ndim == 0 or z.shape[-1] != self.latent_dim or z.dtype.kind not in "fiu":
-            raise ValueError(f"z is {z.dtype} {z.shape}; expected real numbers of shape (..., {self.latent_dim})")
-        rows = np.ascontiguousarray(z.reshape(-1, self.latent_dim), self.dtype)
-        out, _ = self.ops.network_forward(rows, self._decoder)
+        latent = len(self.output_network.layers[0].weight)
+        if z.ndim == 0 or z.shape[-1] != latent or z.dtype.kind not in "fiu":
+            raise ValueError(f"z is {z.dtype} {z.shape}; expected real numbers of shape (..., {latent})")
+        rows = np.ascontiguousarray(z.reshape(-1, latent), self.dtype)
+        out, _ = self.ops.network_forward(rows, self.output_network)
         return out.reshape(*z.shape[:-1], self.data_dim)
 
 

@@ -15,7 +15,13 @@ from scratchvae.evidence.exact import LinearGaussian
 from scratchvae.evidence.gap import Gap, best_posterior, inference_gap
 from scratchvae.evidence.importance import Evidence
 from scratchvae.evidence.quadrature import PosteriorGrid, Quadrature, integrate, posterior_on_grid
-from scratchvae.evidence.surgery import Surgery, active_units, elbo_surgery, elbo_surgery_by_quadrature
+from scratchvae.evidence.surgery import (
+    Surgery,
+    active_units,
+    active_units_by_layer,
+    elbo_surgery,
+    elbo_surgery_by_quadrature,
+)
 
 __all__ = [
     "METHODS",
@@ -27,6 +33,7 @@ __all__ = [
     "Quadrature",
     "Surgery",
     "active_units",
+    "active_units_by_layer",
     "annealed_importance",
     "best_posterior",
     "bidirectional",

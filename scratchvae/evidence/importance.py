@@ -29,24 +29,17 @@ class Evidence(NamedTuple):
     effective_sample_size: NDArray  # (B,): of the K weights; 1 means that one sample has all the weight
 
 
-def importance_evidence(
-    vae: VAE,
-    x: NDArray,
-    num_samples: int,
-    seed: int,
-    watch: Watch | None = None,
-    examples: NDArray | None = None,
-) -> Evidence:
+def importance_evidence(vae: VAE, x: NDArray, num_samples: int, seed: int, watch: Watch | None = None) -> Evidence:
     """log p(x) from samples of the encoder's posterior: the importance-weighted bound.
 
     Formula   log p(x) ~ log 1/K sum_k w_k, w = p(x|z) p(z) / q(z|x), z ~ q(z|x): in expectation a lower bound that
               rises with K; standard error sqrt((K / ESS - 1) / (K - 1)), ESS = (sum w)^2 / sum w^2
-    Takes     x (B, D); num_samples K; seed; watch: told how many blocks are done; examples (B,): the addresses of the
-              rows' noise, by default their numbers. The estimate of a row depends on these, not on its neighbours
+    Takes     x (B, D); num_samples K; seed; watch: told how many blocks are done. The estimate of a row depends on the
+              row's number, not on its neighbours
     Returns   Evidence, each (B,), in nats
     Source    Burda, Grosse, Salakhutdinov 2015, equation 8
     """
-    return _in_blocks(vae, x, importance_log_weights, num_samples, seed, watch, examples)
+    return _in_blocks(vae, x, importance_log_weights, num_samples, seed, watch)
 
 
 def prior_evidence(vae: VAE, x: NDArray, num_samples: int, seed: int, watch: Watch | None = None) -> Evidence:
@@ -58,23 +51,13 @@ METHODS = MappingProxyType({"importance": importance_evidence, "prior": prior_ev
 
 
 def importance_log_weights(vae: VAE, x: NDArray, head: NDArray, eps: NDArray) -> NDArray:
-    """log p(x|z) + log p(z) - log q(z|x) of each sample (B, K), z = mu + exp(logvar / 2) eps."""
-    mu, logvar = head[:, : vae.latent_dim], head[:, vae.latent_dim :]
-    z, _, _ = vae.ops.posterior_forward(head, eps)
-    log_prior, _ = vae.ops.standard_normal_log_density_forward(z)
-    log_posterior, _ = vae.ops.gaussian_log_density_forward(z, mu, logvar)
-    return _log_likelihood(vae, x, z) + log_prior - log_posterior
+    """log p(x, z) - log q(z|x) of each sample (B, K), z ~ q(z|x)."""
+    return vae.log_weights(x, head, eps)
 
 
 def prior_log_weights(vae: VAE, x: NDArray, head: NDArray, eps: NDArray) -> NDArray:
-    """log p(x|z) of each sample (B, K), z = eps: the encoder is not used."""
-    return _log_likelihood(vae, x, eps)
-
-
-def _log_likelihood(vae: VAE, x: NDArray, z: NDArray) -> NDArray:
-    rows, samples, latent = z.shape
-    out, _ = vae.ops.network_forward(z.reshape(rows * samples, latent), vae._decoder)
-    return vae.likelihood.forward(vae.ops, x, out.reshape(rows, samples, vae.data_dim), vae.parameters)[0]
+    """log p(x|z) of each sample (B, K), z ~ p(z): the encoder is not used."""
+    return vae.log_likelihood(x, vae.prior_draws(eps))
 
 
 @dataclass
@@ -112,28 +95,21 @@ class RunningWeights:
 
 
 def _in_blocks(
-    vae: VAE,
-    x: NDArray,
-    log_weights: LogWeights,
-    num_samples: int,
-    seed: int,
-    watch: Watch | None,
-    examples: NDArray | None = None,
+    vae: VAE, x: NDArray, log_weights: LogWeights, num_samples: int, seed: int, watch: Watch | None
 ) -> Evidence:
     x = vae._batch(x)
-    examples = np.arange(len(x)) if examples is None else examples
     parts = []
     advance = counted(watch, math.ceil(len(x) / BLOCK_ROWS) * math.ceil(num_samples / BLOCK_SAMPLES))
     for start in range(0, len(x), BLOCK_ROWS):
-        rows = slice(start, start + BLOCK_ROWS)
-        parts.append(_estimate(vae, x[rows], examples[rows], log_weights, num_samples, seed, advance))
+        rows = np.arange(start, min(start + BLOCK_ROWS, len(x)))
+        parts.append(_estimate(vae, x[rows], rows, log_weights, num_samples, seed, advance))
     return Evidence(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def _estimate(
     vae: VAE, x: NDArray, rows: NDArray, log_weights: LogWeights, num_samples: int, seed: int, advance: Advance
 ) -> Evidence:
-    head, _ = vae.ops.network_forward(x, vae._encoder)
+    head = vae.encoder_head(x)
     running = RunningWeights.empty(len(rows))
     for block, start in enumerate(range(0, num_samples, BLOCK_SAMPLES)):
         samples = min(BLOCK_SAMPLES, num_samples - start)

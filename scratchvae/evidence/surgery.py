@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from scratchvae.hierarchical import HierarchicalVAE
 from scratchvae.reference.gaussian import LOG_2_PI, kl_per_dimension
 from scratchvae.reference.log_sum_exp import log_sum_exp_forward
 from scratchvae.reference.random import Stream, normals
@@ -85,7 +86,14 @@ def active_units(vae: VAE, x: ArrayLike) -> int:
     Takes     x (N, D)
     Source    Burda, Grosse, Salakhutdinov 2015, section 5.2
     """
-    return int((mean_variances(vae, x) > ACTIVE_VARIANCE).sum())
+    return sum(active_units_by_layer(vae, x))
+
+
+def active_units_by_layer(vae: VAE, x: ArrayLike) -> tuple[int, ...]:
+    """`active_units` of each stochastic layer, the one next to the data first: one number for a `VAE`, two for a
+    `HierarchicalVAE`, whose E[z2|x] is a mean over samples of z1."""
+    variances = vae.mean_variances(np.asarray(x)) if isinstance(vae, HierarchicalVAE) else (mean_variances(vae, x),)
+    return tuple(int((layer > ACTIVE_VARIANCE).sum()) for layer in variances)
 
 
 def aggregate_log_density(q: Gaussian, z: NDArray) -> NDArray:
@@ -96,6 +104,8 @@ def aggregate_log_density(q: Gaussian, z: NDArray) -> NDArray:
 
 
 def _encode(vae: VAE, x: ArrayLike) -> Gaussian:
+    if isinstance(vae, HierarchicalVAE):
+        raise ValueError(f"{vae!r} has two stochastic layers; expected a VAE, which has one")
     q = vae.encode(np.asarray(x))
     return Gaussian(q.mu.astype(np.float64), q.logvar.astype(np.float64))
 

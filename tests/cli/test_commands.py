@@ -10,7 +10,7 @@ import pytest
 from scratchvae import gradcheck as checker
 from tests.cli.conftest import REPOSITORY, Command
 
-COMMANDS = ("train", "evaluate", "sample", "export", "gradcheck", "info")
+COMMANDS = ("train", "evaluate", "sample", "gradcheck", "info")
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -1,0 +1,303 @@
+"""Two stochastic layers: a VAE whose prior over z1 is itself the decoder of a second, smaller z2.
+
+    x --encoder.1--> q(z1|x) --draw--> z1 --encoder.2--> q(z2|z1) --draw--> z2
+    p(z2) = N(0, I)          z2 --decoder.2--> p(z1|z2)          z1 --decoder.1--> p(x|z1)
+
+    log w = log p(x|z1) + log p(z1|z2) + log p(z2) - log q(z1|x) - log q(z2|z1)
+
+Its mean over samples is the ELBO, log 1/K sum w the importance-weighted bound: with the log-weights of the samples an
+objective has all it needs. No KL divergence here has a closed form, for q(z2|z1) is met at sampled z1 only; `kl` is
+the same samples' estimate of it, so elbo = reconstruction - kl is the mean log-weight, and both are noisier than with
+one layer.
+
+B examples, K samples, Z1 and Z2 latent dimensions. The noise, and z where both layers are meant, is (B, K, Z1 + Z2):
+first z1, then z2. Sums over samples of z1 and z2 are always joint: sample k of z2 belongs to sample k of z1.
+
+Source: Burda, Grosse, Salakhutdinov 2015, sections 3 and 5.1
+"""
+
+from collections.abc import Iterable, Mapping
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scratchvae.objectives import Objective
+from scratchvae.parameters import Network
+from scratchvae.reference.random import Stream
+from scratchvae.vae import VAE, Deltas, Gaussian, _positive, _seed
+
+LAYERS = 2
+BLOCK_ROWS = 100  # examples worked on together; results do not depend on it
+
+
+class SampledLayers(NamedTuple):
+    """What one forward pass computed."""
+
+    log_weights: NDArray  # (B, K)
+    reconstruction: NDArray  # (B,): the mean over K samples of log p(x|z1)
+    kl: NDArray  # (B,): the mean over K samples of log q(z1|x) + log q(z2|z1) - log p(z1|z2) - log p(z2)
+
+
+class LayersCache(NamedTuple):
+    posterior_1: "DrawCache"
+    posterior_2: "DrawCache"
+    prior_1: "DensityCache"
+    prior_2: Any
+    decoder: Any
+    likelihood: Any
+
+
+class HierarchicalVAE(VAE):
+    """A VAE with two stochastic layers, every conditional a diagonal Gaussian with parameters from a dense network.
+
+    Takes     latent_dims (Z1, Z2); hidden: the sizes of the encoder's hidden layers, those from x to z1 and those from
+              z1 to z2, mirrored by the decoder; the rest as `VAE`. The defaults are those of Burda et al. 2015
+    Networks  encoder.1 x -> q(z1|x); encoder.2 z1 -> q(z2|z1); decoder.2 z2 -> p(z1|z2); decoder.1 z1 -> p(x|z1). A
+              head that gives a Gaussian has mu in its first columns and logvar in its last
+    Raises    ValueError for sizes that are not of two layers, and as `VAE`
+    """
+
+    NETWORKS = ("encoder.1", "encoder.2", "decoder.2", "decoder.1")
+
+    def __init__(
+        self,
+        data_dim: int,
+        latent_dims: Iterable[int] = (100, 50),
+        hidden: Iterable[Iterable[int]] = ((200, 200), (100, 100)),
+        likelihood: str = "bernoulli",
+        activation: str = "tanh",
+        dtype: str = "float32",
+        engine: str = "compiled",
+        seed: int = 0,
+        parameters: Mapping[str, NDArray] | None = None,
+    ) -> None:
+        latent_dims, hidden = _of_two_layers("latent_dims", latent_dims), _of_two_layers("hidden", hidden)
+        self.latent_dims = tuple(_positive("a latent size", size) for size in latent_dims)
+        self.hidden_by_layer = tuple(tuple(_positive("a hidden size", size) for size in sizes) for sizes in hidden)
+        in_all = sum(self.latent_dims), sum(self.hidden_by_layer, ())
+        super().__init__(data_dim, *in_all, likelihood, activation, dtype, engine, seed, parameters=parameters)
+
+    # --- the model as functions -------------------------------------------------------------------------------------
+
+    def encode(self, x: NDArray) -> Gaussian:
+        """q(z1|x) of every example. Takes x (B, D); returns mu, logvar (B, Z1)."""
+        head, _ = self.ops.network_forward(self._batch(x), self.networks["encoder.1"])
+        return Gaussian(*(half.copy() for half in np.split(head, 2, axis=1)))
+
+    def decode(self, z: NDArray) -> NDArray:
+        """Mean of p(x|z1), which does not depend on z2. Takes z1 (..., Z1); returns (..., D)."""
+        return super().decode(z)
+
+    def log_joint(self, x: NDArray, z: NDArray) -> NDArray:
+        """log p(x, z) = log p(x|z1) + log p(z1|z2) + log p(z2), in nats.
+
+        Takes     x (B, D); z (B, Z1 + Z2), or (B, K, Z1 + Z2) for K points per example
+        Returns   (B,), or (B, K)
+        """
+        x = self._batch(x)
+        samples = self._samples("z", z, len(x))
+        z1, z2 = self._by_layer(samples)
+        log_prior_1, _ = density_forward(self.ops, self.networks["decoder.2"], _rows(z1), _rows(z2))
+        log_prior_2, _ = self.ops.standard_normal_log_density_forward(z2)
+        log_joint = self.log_likelihood(x, z1) + log_prior_1.reshape(samples.shape[:2]) + log_prior_2
+        return log_joint if np.ndim(z) == 3 else log_joint[:, 0]
+
+    def prior_draws(self, eps: NDArray) -> NDArray:
+        """z1 = mu(z2) + exp(logvar(z2) / 2) eps1 at z2 = eps2. Takes eps (..., Z1 + Z2); returns z1 (..., Z1)."""
+        eps1, z2 = (_rows(layer) for layer in self._by_layer(eps))
+        z1, _, _ = draw_forward(self.ops, self.networks["decoder.2"], z2, eps1[:, None])
+        return z1.reshape(*eps.shape[:-1], -1)
+
+    def encoder_head(self, x: NDArray) -> NDArray:
+        """What encoder.1 says of x (B, D): mu and logvar of q(z1|x) side by side, (B, 2 Z1)."""
+        return self.ops.network_forward(x, self.networks["encoder.1"])[0]
+
+    def log_weights(self, x: NDArray, head: NDArray, eps: NDArray) -> NDArray:
+        """log w = log p(x, z1, z2) - log q(z1|x) - log q(z2|z1) of each sample, in nats; the rest as `VAE`."""
+        return self.forward(x, eps)[0].log_weights
+
+    def mean_variances(self, x: NDArray, num_samples: int = 50, seed: int = 0) -> tuple[NDArray, NDArray]:
+        """Variance over the data of the mean of q(z1|x) and of E[z2|x] = E_q(z1|x) mu2(z1), (Z1,) and (Z2,).
+
+        The second mean is estimated from `num_samples` draws of z1, which by themselves add var_k(mu2) / K to its
+        variance; so much is taken off, and what is left is unbiased.
+        """
+        mu1, mu2, noise = [], [], []
+        for start in range(0, len(x), BLOCK_ROWS):
+            rows = np.arange(start, min(start + BLOCK_ROWS, len(x)))
+            eps = self.ops.normals(_seed(seed), Stream.AGGREGATE, 0, rows, num_samples * self.latent_dims[0])
+            eps = eps.reshape(len(rows), num_samples, -1).astype(self.dtype)
+            z1, _, cache = draw_forward(self.ops, self.networks["encoder.1"], self._batch(x[rows]), eps)
+            head, _ = self.ops.network_forward(_rows(z1), self.networks["encoder.2"])
+            means = head[:, : self.latent_dims[1]].reshape(len(rows), num_samples, -1).astype(np.float64)
+            mu1.append(cache.mu.astype(np.float64))
+            mu2.append(means.mean(axis=1))
+            noise.append(means.var(axis=1, ddof=1) / num_samples)
+        near, far, added = (np.concatenate(part) for part in (mu1, mu2, noise))
+        return near.var(axis=0), far.var(axis=0) - added.mean(axis=0)
+
+    # --- forward and backward ---------------------------------------------------------------------------------------
+
+    def forward(self, x: NDArray, eps: NDArray) -> tuple[SampledLayers, LayersCache]:  # type: ignore[override]
+        """One pass from x (B, D) and noise (B, K, Z1 + Z2) to the log-weights."""
+        ops, networks, shape = self.ops, self.networks, eps.shape[:2]
+        eps1, eps2 = self._by_layer(eps)
+        z1, log_q1, posterior_1 = draw_forward(ops, networks["encoder.1"], x, eps1)
+        z1 = _rows(z1)
+        z2, log_q2, posterior_2 = draw_forward(ops, networks["encoder.2"], z1, _rows(eps2)[:, None])
+        log_p2, prior_2 = ops.standard_normal_log_density_forward(z2)
+        log_p1, prior_1 = density_forward(ops, networks["decoder.2"], z1, _rows(z2))
+        out, decoder = ops.network_forward(z1, networks["decoder.1"])
+        log_likelihood, likelihood = self.likelihood.forward(ops, x, out.reshape(*shape, -1), self.parameters)
+
+        log_ratio = log_q1 + (log_q2 - log_p1 - log_p2).reshape(shape)
+        reconstruction, kl = (np.add.reduce(term, axis=1) / shape[1] for term in (log_likelihood, log_ratio))
+        cache = LayersCache(posterior_1, posterior_2, prior_1, prior_2, decoder, likelihood)
+        return SampledLayers(log_likelihood - log_ratio, reconstruction, kl), cache
+
+    def evaluate(self, objective: Objective, sampled: SampledLayers) -> tuple[NDArray, NDArray]:  # type: ignore[override]
+        """The objective's value (B,) and d loss / d log w (B, K).
+
+        Raises    ValueError for an objective that asks for more than log-weights: a weighted KL, free bits, an
+                  estimator with an encoder gradient of its own
+        """
+        return objective.of_log_weights(self.ops, sampled.log_weights)
+
+    def backward(self, dlog_weights: NDArray, cache: LayersCache) -> Deltas:  # type: ignore[override]
+        """Reverse of `forward`, statement by statement. z1 is used four times, z2 three times."""
+        ops, networks = self.ops, self.networks
+        per_row = np.ascontiguousarray(dlog_weights.reshape(-1, 1))  # the inner networks see a row a sample
+        dout, likelihood = self.likelihood.backward(ops, dlog_weights, cache.likelihood)
+        dz1_decoder, decoder_1 = ops.network_backward(_rows(dout), cache.decoder, networks["decoder.1"])
+        dz1_prior, dz2_prior_1, decoder_2 = density_backward(ops, networks["decoder.2"], per_row, cache.prior_1)
+        dz2_prior_2 = ops.standard_normal_log_density_backward(per_row, cache.prior_2)
+        dz2 = dz2_prior_1[:, None] + dz2_prior_2  # and by its own density, which draw_backward adds
+        dz1_encoder, encoder_2 = draw_backward(ops, networks["encoder.2"], dz2, -per_row, cache.posterior_2)
+        dz1 = (dz1_decoder + dz1_prior + dz1_encoder).reshape(*dlog_weights.shape, -1)
+        _, encoder_1 = draw_backward(ops, networks["encoder.1"], dz1, -dlog_weights, cache.posterior_1, False)
+        deltas = {"encoder.1": encoder_1, "encoder.2": encoder_2, "decoder.2": decoder_2, "decoder.1": decoder_1}
+        return Deltas(deltas, likelihood)
+
+    # --- construction -----------------------------------------------------------------------------------------------
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The arguments that build this architecture again."""
+        shared = super().config
+        return {
+            "data_dim": self.data_dim,
+            "latent_dims": list(self.latent_dims),
+            "hidden": [list(sizes) for sizes in self.hidden_by_layer],
+            **{name: shared[name] for name in ("likelihood", "activation", "dtype", "seed")},
+        }
+
+    @property
+    def output_network(self) -> Network:
+        """The network that gives p(x|z1)."""
+        return self.networks["decoder.1"]
+
+    @property
+    def _encoder(self) -> Network:
+        raise ValueError(f"{self!r} has two stochastic layers; expected a VAE, which has one")
+
+    @property
+    def _decoder(self) -> Network:
+        return self._encoder
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        (near, far), (z1, z2) = self.hidden_by_layer, self.latent_dims
+        encoder = self._stack("encoder.1", (self.data_dim, *near, 2 * z1))
+        encoder |= self._stack("encoder.2", (z1, *far, 2 * z2))
+        decoder = self._stack("decoder.2", (z2, *reversed(far), 2 * z1))
+        decoder |= self._stack("decoder.1", (z1, *reversed(near), self.data_dim))
+        return encoder | decoder | self.likelihood.parameter_shapes(self.data_dim)
+
+    def _by_layer(self, z: NDArray) -> tuple[NDArray, NDArray]:
+        """(..., Z1 + Z2) as z1 and z2."""
+        return np.ascontiguousarray(z[..., : self.latent_dims[0]]), np.ascontiguousarray(z[..., self.latent_dims[0] :])
+
+    def __repr__(self) -> str:
+        near, far = (" - ".join(map(str, sizes)) for sizes in zip(self.hidden_by_layer, self.latent_dims, strict=True))
+        return f"HierarchicalVAE({self.data_dim} - {near} - {far}, {self.activation}, {self.likelihood.name})"
+
+
+# --- a Gaussian whose parameters a network gives ----------------------------------------------------------------------
+
+
+class DrawCache(NamedTuple):
+    network: Any
+    draw: Any
+    density: Any
+    mu: NDArray  # (N, Z)
+
+
+def draw_forward(
+    ops: ModuleType, network: Network, inputs: NDArray, eps: NDArray
+) -> tuple[NDArray, NDArray, DrawCache]:
+    """Draw z from N(mu, exp(logvar)), mu and logvar the halves of the network's output; and the density of the draw.
+
+    Forward   mu, logvar = network(inputs)     z = mu + exp(logvar / 2) eps     log q = log N(z; mu, exp(logvar))
+    Takes     inputs (N, in); eps (N, K, Z)
+    Returns   z (N, K, Z), log q (N, K), cache
+    """
+    head, cache = ops.network_forward(inputs, network)
+    mu, logvar = np.split(head, 2, axis=1)
+    z, draw = ops.reparameterize_forward(mu, logvar, eps)
+    log_density, density = ops.gaussian_log_density_forward(z, mu, logvar)
+    return z, log_density, DrawCache(cache, draw, density, mu)
+
+
+def draw_backward(
+    ops: ModuleType,
+    network: Network,
+    dz: NDArray,
+    dlog_density: NDArray,
+    cache: DrawCache,
+    input_gradient: bool = True,
+) -> tuple[NDArray | None, Any]:
+    """Gradient of `draw_forward`. Returns dinputs (N, in), or None where it is not wanted, and the network's deltas."""
+    dz_density, dmu_density, dlogvar_density = ops.gaussian_log_density_backward(dlog_density, cache.density)
+    dmu, dlogvar = ops.reparameterize_backward(dz + dz_density, cache.draw)  # z is used by its density as well
+    dhead = np.concatenate([dmu + dmu_density, dlogvar + dlogvar_density], axis=1)  # and so are mu and logvar
+    return ops.network_backward(dhead, cache.network, network, input_gradient)
+
+
+class DensityCache(NamedTuple):
+    network: Any
+    density: Any
+
+
+def density_forward(ops: ModuleType, network: Network, z: NDArray, inputs: NDArray) -> tuple[NDArray, DensityCache]:
+    """The density of a z that is given.
+
+    Forward   mu, logvar = network(inputs)     log p = log N(z; mu, exp(logvar))
+    Takes     z (N, Z); inputs (N, in)
+    Returns   log p (N, 1), cache
+    """
+    head, cache = ops.network_forward(inputs, network)
+    log_density, density = ops.gaussian_log_density_forward(z[:, None], *np.split(head, 2, axis=1))
+    return log_density, DensityCache(cache, density)
+
+
+def density_backward(
+    ops: ModuleType, network: Network, dlog_density: NDArray, cache: DensityCache
+) -> tuple[NDArray, NDArray, Any]:
+    """Gradient of `density_forward`. Takes dlog_density (N, 1); returns dz (N, Z), dinputs (N, in), deltas."""
+    dz, dmu, dlogvar = ops.gaussian_log_density_backward(dlog_density, cache.density)
+    dinputs, deltas = ops.network_backward(np.concatenate([dmu, dlogvar], axis=1), cache.network, network)
+    return dz[:, 0], dinputs, deltas
+
+
+def _rows(a: NDArray) -> NDArray:
+    """(B, K, ...) as (B K, ...): a row a sample."""
+    return a.reshape(-1, a.shape[-1])
+
+
+def _of_two_layers(name: str, sizes: Any) -> tuple[Any, ...]:
+    if not isinstance(sizes, Iterable) or len(found := tuple(sizes)) != LAYERS:
+        raise ValueError(f"{name} is {sizes!r}; expected an entry for each of the {LAYERS} stochastic layers")
+    if name == "hidden" and not all(isinstance(part, Iterable) for part in found):
+        raise ValueError(f"hidden is {sizes!r}; expected sizes for each layer, such as ((200, 200), (100, 100))")
+    return found
