@@ -9,8 +9,8 @@ How an example is integrated:
    moved and scaled until the posterior has mean 0 and covariance I in u, and the box |u_j| <= R holds it all.
 2. How. Smooth decoders: the trapezoidal rule, all weights equal, on a lattice in u. For a function that decays like a
    Gaussian and is analytic, its error falls faster than any power of the spacing. Decoders made of relus are smooth
-   only between kinks: every line along the last u is cut exactly where the network has a kink, and each piece is
-   integrated by Gauss's rule; across the lines the integrand is then smooth enough for the trapezoidal rule.
+   only between kinks: for Z = 1 the line, for Z = 2 the plane is cut exactly where the network has a kink, and each
+   piece is integrated by Gauss's rule; for Z = 3 planes are, and the trapezoidal rule goes across them.
 3. How well. Finer and finer rules, each with nodes of its own, until two in a row agree. Their difference, what lies
    in the box's outermost layer, and rounding make the error that is reported; `converged` says whether it is within
    the tolerance. What no rule can exclude is mass in a place that no lattice point comes near.
@@ -25,11 +25,13 @@ Source: Trefethen, Weideman 2014, "The exponentially convergent trapezoidal rule
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from scratchvae.evidence.triangles import affine_pieces, gauss_on_triangles
 from scratchvae.likelihoods import Bernoulli
 from scratchvae.progress import Watch, counted
 from scratchvae.reference.gaussian import LOG_2_PI
@@ -46,9 +48,6 @@ SMOOTH_RATIO, KINKED_RATIO = 2 / 3, 0.6  # of the spacings of successive rules
 NEGLIGIBLE = 34.0  # nats below the highest point
 ROUNDING = 16 * 2.0**-52  # of a sum of log-densities, relative
 GAUSS_ORDERS = (0.01, 2), (0.03, 3), (0.1, 4), (0.3, 6), (np.inf, 8)  # nodes on a piece, by its share of the widest
-MAX_VERTICES = 4000  # places where kinks meet, on a plane
-LINES_LOOKED_AT = 16  # for vertices, in every spacing
-VERTEX_BISECTIONS = 14  # of an interval that holds one: to 3e-6
 CHUNK = 1 << 18  # elements of an array of the decoder's held together: they stay in the cache
 BLOCK_ROWS = 32  # examples that share a pass over the prior's lattice; results do not depend on it
 
@@ -327,9 +326,9 @@ class Trapezoid:
 class BetweenKinks:
     """Rule `level` for relus: Gauss's rule on every smooth piece.
 
-    Along the last u, pieces end at kinks. The integral over it is smooth in the u before as long as the same kinks
-    follow each other; so along that one, pieces end at vertices, where kinks meet or leave the box. Across what is left
-    (for Z = 3), in rule 0, which is only to look, and where there are too many vertices: the trapezoidal rule.
+    Z = 1: pieces of the line end at kinks. Z = 2: triangles end there, see `triangles`. Z = 3: planes of triangles, and
+    the trapezoidal rule across them. In rule 0, which is only to look, and where there are too many pieces, lines cut
+    at their kinks, and the trapezoidal rule across them.
     """
 
     vae: VAE
@@ -343,9 +342,9 @@ class BetweenKinks:
     def nodes(self, level: int, frame: Frame, region: Region, limit: int) -> Nodes | None:
         """Nodes inside the region; None where they are more than `limit`."""
         nodes = None
-        if level > 0:
-            nodes = self._on(self._lines_between_vertices(level, frame, region, limit), level, frame, region, limit)
-        if nodes is None:  # or there are too many vertices: singularities stay, and convergence is slow
+        if level > 0 and self.vae.latent_dim > 1:
+            nodes = self._on_triangles(level, frame, region, limit)
+        if nodes is None:  # or there are too many: singularities stay, and convergence is slow
             nodes = self._on(self._even_lines(level, region, limit), level, frame, region, limit)
         return nodes
 
@@ -374,24 +373,33 @@ class BetweenKinks:
         u = _tensor(axes)
         return Nodes(u, np.full(len(u), across * math.log(spacing)))
 
-    def _lines_between_vertices(self, level: int, frame: Frame, region: Region, limit: int) -> Nodes | None:
-        across, spacing = self.vae.latent_dim - 1, self.spacing(level)
-        if across == 0:
-            return None
-        planes = np.zeros((1, 0)) if across == 1 else _axis(region.half, spacing, level)[:, None]
-        kept, count = [], 0
+    def _on_triangles(self, level: int, frame: Frame, region: Region, limit: int) -> Nodes | None:
+        """Nodes on triangles across the last two axes, on which the network is affine; planes of them where Z = 3."""
+        planes = np.zeros((1, 0))
+        if self.vae.latent_dim == 3:
+            planes = _axis(region.half, self.spacing(level), level)[:, None]
+        hidden, kept, count = self.vae._decoder.layers[:-1], [], 0
+        together = max(1, int(2000 / sum(self.vae.hidden) ** 1.5))  # squares; more kinks each, fewer at a time
+        log_width = (self.vae.latent_dim - 2) * math.log(self.spacing(level))
         for plane in planes:
-            vertices = self._vertices(frame, plane, level, region.half)
-            if vertices is None:
-                return None
-            cuts = np.sort(np.concatenate([self._even(region.half, level, across - 1), vertices]))
-            _, u, log_weight = gauss_between(cuts[None], self.cell(level))
-            kept.append(Nodes(np.column_stack([np.tile(plane, (len(u), 1)), u]), log_weight))
-            count += len(u)
-            if count > limit:
-                return None
-        u, log_weight = (np.concatenate(column) for column in zip(*kept, strict=True))
-        return Nodes(u, log_weight + (across - 1) * math.log(spacing))
+            squares = self._squares(plane, level, region)
+            for start in range(0, len(squares), together):
+                triangles = squares[start : start + together].reshape(-1, 3, 2)
+                pieces = affine_pieces(triangles, partial(_latent, frame, plane), hidden)
+                u, log_weight = gauss_on_triangles(pieces, math.sqrt(2) * self.cell(level))
+                kept.append(Nodes(_on_plane(plane, u), log_weight + log_width))
+                count += len(u)
+                if count > limit:
+                    return None
+        return Nodes(*(np.concatenate(column) for column in zip(*kept, strict=True)))
+
+    def _squares(self, plane: NDArray, level: int, region: Region) -> NDArray:
+        """The squares of an even grid that touch the region, each as two triangles (n, 2, 3, 2)."""
+        first, second = (self._even(region.half, level, self.vae.latent_dim - 2 + which) for which in (0, 1))
+        grid = np.stack(np.meshgrid(first, second, indexing="ij"), axis=-1)
+        corners = np.stack([grid[:-1, :-1], grid[1:, :-1], grid[1:, 1:], grid[:-1, 1:]], axis=2).reshape(-1, 4, 2)
+        inside = region.contains(_on_plane(plane, corners.reshape(-1, 2))).reshape(-1, 4).any(axis=1)
+        return corners[inside][:, [[0, 1, 2], [0, 2, 3]]]
 
     def _even(self, half: float, level: int, which: int) -> NDArray:
         """Cuts at even distances, so that no piece is wide."""
@@ -410,29 +418,15 @@ class BetweenKinks:
     def _kinks(self, frame: Frame, u: NDArray, half: float) -> tuple[NDArray, NDArray]:
         return line_kinks(self.vae, frame.centre + u @ frame.axes[:, :-1].T, frame.axes[:, -1], half)
 
-    def _vertices(self, frame: Frame, plane: NDArray, level: int, half: float) -> NDArray | None:
-        """Where, along the last axis but one, the order of kinks on a line changes: by bisection. None: too many."""
 
-        def orders(at: NDArray) -> NDArray:
-            """The kinks that a line meets, in their order, as one object each."""
-            lines = np.column_stack([np.tile(plane, (len(at), 1)), at])
-            step = max(1, CHUNK // (max(self.vae.hidden) * 2 * sum(self.vae.hidden)))
-            parts = (self._kinks(frame, lines[i : i + step], half)[1] for i in range(0, len(at), step))
-            return np.array([row[row >= 0].tobytes() for part in parts for row in part], object)
+def _latent(frame: Frame, plane: NDArray, u: NDArray) -> NDArray:
+    """z (..., Z) of points (..., 2) of the plane."""
+    return frame.points(_on_plane(plane, u))
 
-        grid = np.linspace(-half, half, math.ceil(2 * half / self.spacing(level)) * LINES_LOOKED_AT)
-        found = orders(grid)
-        left, right, before, after = grid[:-1], grid[1:], found[:-1], found[1:]
-        for _ in range(VERTEX_BISECTIONS):
-            changed = before != after
-            if changed.sum() > MAX_VERTICES:
-                return None
-            left, right, before, after = left[changed], right[changed], before[changed], after[changed]
-            middle = (left + right) / 2
-            between = orders(middle)
-            left, right = np.concatenate([left, middle]), np.concatenate([middle, right])
-            before, after = np.concatenate([before, between]), np.concatenate([between, after])
-        return ((left + right) / 2)[before != after]
+
+def _on_plane(plane: NDArray, u: NDArray) -> NDArray:
+    """Points (..., Z) of the plane where the first axes are at `plane` (Z - 2,). Takes u (..., 2)."""
+    return np.concatenate([np.broadcast_to(plane, (*u.shape[:-1], len(plane))), u], axis=-1)
 
 
 def gauss_between(cuts: NDArray, unit: float) -> tuple[NDArray, NDArray, NDArray]:
@@ -500,7 +494,8 @@ def _rule(vae: VAE) -> Rule:
 class Refined(NamedTuple):
     """Values of the last rule and of the one before, and an error for either.
 
-    Twice their difference: the one before differs from the truth by that difference and by the last one's error.
+    Four times their difference: the one before is off by that difference and by the last one's error, which is less
+    where rules converge; two rules that happen to agree are allowed for.
     """
 
     last: float
@@ -543,7 +538,7 @@ def _log_integral(
         log_f = _log_joint(vae, x[None], frame.points(nodes.u))[0]
         points += len(nodes.u)
         before, last = last, _log_sum(nodes, log_f) + frame.log_volume
-        error = 2 * abs(last - before) + _outermost(nodes, log_f, half) if temper == 1.0 else np.inf
+        error = 4 * abs(last - before) + _outermost(nodes, log_f, half) if temper == 1.0 else np.inf
     weights = np.exp(nodes.log_weight + log_f - _log_sum(nodes, log_f))
     mean, covariance = _moments(nodes.u, weights)
     moved = frame.axes @ covariance @ frame.axes.T
@@ -612,7 +607,7 @@ def _elbo_integral(vae: VAE, x: NDArray, q: Gaussian, tolerance: float, max_poin
         value = float(weights @ (log_f - log_q) / weights.sum())  # the weights sum to 1, to rounding
         before, last = last, value
         points, level = points + len(nodes.u), level + 1
-        error = 2 * abs(last - before) if level > 1 else np.inf
+        error = 4 * abs(last - before) if level > 1 else np.inf
         if not np.isfinite(value):
             break
     return Refined(last, before if level > 1 else last, float(error), points)

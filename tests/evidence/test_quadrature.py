@@ -227,13 +227,14 @@ def test_with_too_few_points_it_says_so_and_its_error_estimate_holds():
 
 
 def test_with_too_many_kinks_to_follow_it_says_so_and_its_error_estimate_holds():
-    vae, x, _ = build(latent_dim=2, activation="relu", hidden=(40,), rows=1)
+    vae, x, _ = build(latent_dim=2, activation="relu", hidden=(20,), rows=1)
     vae.parameters["decoder.head.weight"][...] /= 6
-    rough, finer = (integrate(vae, x, max_points=points) for points in (60_000, 400_000))
+    rough, exact = integrate(vae, x, max_points=30_000), integrate(vae, x)
     assert not rough.converged.any()
     assert (rough.error < 0.1).all()
-    assert (finer.error < rough.error).all()
-    for a, b in zip(rough[:3], finer[:3], strict=True):
+    assert exact.converged.all()
+    assert np.abs(exact.residual).max() <= BAR
+    for a, b in zip(rough[:3], exact[:3], strict=True):
         assert (np.abs(a - b) <= rough.error).all()
 
 
