@@ -1,43 +1,65 @@
 """scratchvae: a variational autoencoder written from scratch.
 
-VAE, Gaussian, Elbo, Terms          the model                                  vae.py
+VAE, Elbo, Terms                    the model                                  vae.py
 HierarchicalVAE                     the model with two stochastic layers       hierarchical.py
-ELBO, IWAE                          what training maximises                    objectives/
+Gaussian, FullGaussian              what the encoder answers                   posteriors.py
+ELBO, IWAE, STL, DReG, ...          what training maximises                    objectives/
 fit, History, DivergedError         training                                   training.py
 Stages                              a learning rate that changes               schedules.py
 check_gradients, GradientTable      proofs of the gradients                    gradcheck.py
 log_evidence, Evidence              estimates of log p(x)                      evidence/
+VariationalAutoencoder              the model with scikit-learn's methods      estimator.py
 reference/                          the operations in NumPy, to be read
 compiled/                           their Numba twins, to be run
 """
 
+from typing import TYPE_CHECKING, Any
+
 from scratchvae.evidence import Evidence, log_evidence
 from scratchvae.gradcheck import GradientRow, GradientTable, check_gradients
 from scratchvae.hierarchical import HierarchicalVAE
-from scratchvae.objectives import ELBO, IWAE
+from scratchvae.objectives import ELBO, IWAE, STL, DReG, ScoreFunction
 from scratchvae.parameters import Parameters
+from scratchvae.posteriors import FullGaussian, Gaussian
 from scratchvae.schedules import Stages
 from scratchvae.training import DivergedError, History, fit
-from scratchvae.vae import VAE, Elbo, Gaussian, Terms
+from scratchvae.vae import VAE, Elbo, Terms
+
+if TYPE_CHECKING:
+    from scratchvae.estimator import VariationalAutoencoder
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ELBO",
     "IWAE",
+    "STL",
     "VAE",
+    "DReG",
     "DivergedError",
     "Elbo",
     "Evidence",
+    "FullGaussian",
     "Gaussian",
     "GradientRow",
     "GradientTable",
     "HierarchicalVAE",
     "History",
     "Parameters",
+    "ScoreFunction",
     "Stages",
     "Terms",
+    "VariationalAutoencoder",
     "check_gradients",
     "fit",
     "log_evidence",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs scikit-learn when it is first asked for."""
+    if name == "VariationalAutoencoder":
+        from scratchvae.estimator import VariationalAutoencoder
+
+        return VariationalAutoencoder
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

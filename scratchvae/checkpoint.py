@@ -85,7 +85,7 @@ def load_state(vae: "VAE", path: str | os.PathLike[str]) -> tuple[Parameters, Tr
     """
     arrays, header = _read(path)
     theirs = header.get("model")
-    if theirs != vae.config:
+    if not isinstance(theirs, dict) or {"posterior": "diagonal"} | theirs != vae.config:  # older files do not say which
         raise ValueError(f"{path}: holds {theirs}; expected the model being trained, {vae.config}")
     training: Any = header.get("training")
     best = _without_prefix("best.", arrays)

@@ -84,7 +84,10 @@ def check_gradients(
     """Check the gradient of loss = -mean(objective) for every parameter, in float64.
 
     The analytic gradient comes from the model's own engine. The numbers it is held against come from its losses, by the
-    reference engine where they are complex.
+    reference engine where they are complex. An estimator (`STL`, `DReG`, `ScoreFunction`) has an encoder gradient that
+    is not the derivative of the bound it reports: its encoder's rows are held against the derivative of the surrogate
+    that defines it, the others against the bound. That its mean is the bound's gradient takes many samples to show, and
+    is no part of this.
 
     Takes     x (B, D); eps (B, Z) or (B, K, Z); method: "complex", "richardson", "central"; coordinates: check at most
               so many of each tensor, chosen by `seed` (default: all)
@@ -108,9 +111,9 @@ def check_gradients(
 
 
 class _Loss:
-    """-mean(objective) as a function of one parameter's displacement."""
+    """-mean(objective), or of what defines an estimator, as a function of one parameter's displacement."""
 
-    def __init__(self, evaluate: Callable[[], complex | float], parameters: Parameters) -> None:
+    def __init__(self, evaluate: Callable[[str], complex | float], parameters: Parameters) -> None:
         self.evaluate = evaluate
         self.parameters = parameters
 
@@ -123,16 +126,20 @@ class _Loss:
         kept = flat[place]
         flat[place] = kept + displacement
         try:
-            return self.evaluate()
+            return self.evaluate(name)
         finally:
             flat[place] = kept
 
 
 def _loss(vae: VAE, x: NDArray, eps: NDArray, objective: Objective) -> _Loss:
     x, eps = vae._batch(x), vae._samples("eps", eps, len(x))
+    surrogate = getattr(objective, "encoder_surrogate", None)
+    fixed, _ = vae.forward(x, eps)
 
-    def evaluate() -> complex | float:
+    def evaluate(name: str) -> complex | float:
         sampled, _ = vae.forward(x, eps)
+        if surrogate is not None and name.startswith("encoder."):
+            return -surrogate(vae.ops, sampled, fixed).mean()
         return -vae.evaluate(objective, sampled)[0].mean()
 
     return _Loss(evaluate, vae.parameters)

@@ -91,6 +91,7 @@ class Trainer:
         self.learning_rate = learning_rate
         self.adam_epsilon = adam_epsilon
         self.objective = objective or ELBO()
+        self._at = self.objective.at if isinstance(self.objective, ELBO) and self.objective.warm_up else None
         self.binarize = binarize
         self.seed = seed
         self.first = vae.parameters.zeros_like()
@@ -135,7 +136,8 @@ class Trainer:
         """Forward and backward on rows of the training data, with this update's draws."""
         x = self._draw(self.x, rows, Stream.BINARIZE, self.updates)
         eps = self._noise(rows, Stream.POSTERIOR, self.updates)
-        return self.vae.terms_and_deltas(x, eps, self.objective)
+        objective = self.objective if self._at is None else self._at(self.updates)
+        return self.vae.terms_and_deltas(x, eps, objective)
 
     def _draw(self, x: NDArray, rows: NDArray, stream: Stream, step: int) -> NDArray:
         return draw_batch(self.vae.ops, x, rows, self.binarize, self.seed, stream, step, self.vae.dtype)
@@ -234,7 +236,9 @@ class _Plan(NamedTuple):
 class _Run:
     """The state of one call of `fit` beyond the trainer's: history, the best epoch, files."""
 
-    def __init__(self, trainer, plan: _Plan, epochs, batch_size, patience, checkpoint, checkpoint_seconds) -> None:
+    def __init__(
+        self, trainer, plan: _Plan, epochs, batch_size, patience=None, checkpoint=None, checkpoint_seconds=0.0
+    ) -> None:
         self.trainer = trainer
         self.plan = plan
         self.epochs = epochs

@@ -20,16 +20,12 @@ from scratchvae.engine import get_engine
 from scratchvae.likelihoods import LIKELIHOODS, Draws
 from scratchvae.objectives import ELBO, Objective, Sampled, Upstream, check_objective
 from scratchvae.parameters import ACTIVATION_CODES, Network, Parameters
+from scratchvae.posteriors import POSTERIORS, Gaussian, Posterior
 from scratchvae.reference.random import Stream, uniforms
 
+__all__ = ["VAE", "Deltas", "Elbo", "ForwardCache", "Gaussian", "Terms"]
+
 DTYPES = ("float32", "float64")
-
-
-class Gaussian(NamedTuple):
-    """A diagonal Gaussian N(mu, exp(logvar)) for every example: q(z|x)."""
-
-    mu: NDArray  # (B, Z)
-    logvar: NDArray  # (B, Z)
 
 
 class Elbo(NamedTuple):
@@ -64,12 +60,14 @@ class Deltas(NamedTuple):
 
 
 class VAE:
-    """A VAE with dense layers, a Gaussian posterior N(mu, exp(logvar)) and the prior N(0, I).
+    """A VAE with dense layers, a Gaussian posterior and the prior N(0, I).
 
     Takes     data_dim D; latent_dim Z; hidden: sizes of the encoder's hidden layers, mirrored by the decoder, () for a
               linear encoder and decoder; likelihood: bernoulli, gaussian (unit variance), gaussian-learned (one
               variance), gaussian-learned-diagonal (one per dimension); activation of the hidden layers: tanh, relu,
-              sigmoid, softplus, identity; dtype: float32 or float64; engine: compiled or reference; seed of the weights
+              sigmoid, softplus, identity; dtype: float32 or float64; engine: compiled or reference; seed of the
+              weights; posterior: diagonal, N(mu, diag(exp(logvar))), or full, N(mu, L L^T), whose encoder head has
+              Z + Z (Z + 1) / 2 columns: mu, logvar with L_jj = exp(logvar_j / 2), the strict lower triangle of L;
               parameters: arrays by name, to be copied in place of random weights
     Weights   Glorot-uniform, U(-a, a) with a = sqrt(6 / (in + out)) (Glorot, Bengio 2010, equation 16); biases zero
     Raises    ValueError for a size below 1, an unknown name, a parameter that is missing or of another shape or dtype
@@ -88,6 +86,7 @@ class VAE:
         engine: str = "compiled",
         seed: int = 0,
         parameters: Mapping[str, NDArray] | None = None,
+        posterior: str = "diagonal",
     ) -> None:
         self.data_dim = _positive("data_dim", data_dim)
         self.latent_dim = _positive("latent_dim", latent_dim)
@@ -100,6 +99,7 @@ class VAE:
         self.seed = _seed(seed)
         self.engine = engine
         self.ops: ModuleType = get_engine(engine)
+        self.posterior: Posterior = POSTERIORS[_one_of("posterior", posterior, POSTERIORS)](self.ops)
         if parameters is not None:
             self._use(Parameters.holding(parameters, self._shapes(), self.dtype))
         else:
@@ -108,10 +108,14 @@ class VAE:
 
     # --- the model as functions -------------------------------------------------------------------------------------
 
-    def encode(self, x: NDArray) -> Gaussian:
-        """q(z|x) of every example. Takes x (B, D); returns mu, logvar (B, Z)."""
+    def encode(self, x: NDArray) -> Any:
+        """q(z|x) of every example.
+
+        Takes     x (B, D)
+        Returns   Gaussian: mu, logvar (B, Z); of a full posterior FullGaussian: mu (B, Z), cholesky (B, Z, Z)
+        """
         head, _ = self.ops.network_forward(self._batch(x), self._encoder)
-        return Gaussian(head[:, : self.latent_dim].copy(), head[:, self.latent_dim :].copy())
+        return self.posterior.gaussian(head)
 
     def decode(self, z: NDArray) -> NDArray:
         """Mean of p(x|z). Takes z (..., Z); returns (..., D)."""
@@ -158,9 +162,9 @@ class VAE:
         return _elbo(sampled)
 
     def value_and_grad(self, x: NDArray, eps: NDArray, objective: Objective = ELBO()) -> tuple[Terms, Parameters]:
-        """The terms, and the gradient of loss = -mean(objective) for every parameter.
+        """The terms, and the gradient of loss = -mean(objective) for every parameter, or the estimator's of it.
 
-        Takes     x (B, D); eps (B, Z) or (B, K, Z); objective: `ELBO(...)`, `IWAE(...)`
+        Takes     x (B, D); eps (B, Z) or (B, K, Z); objective: `ELBO(...)`, `IWAE(...)`, ...
         Returns   Terms, each (B,); gradients: a mapping with the names and shapes of `parameters`
         Raises    ValueError as `elbo`
         """
@@ -176,7 +180,7 @@ class VAE:
         return eps
 
     def encoder_head(self, x: NDArray) -> NDArray:
-        """What the encoder says of x (B, D), as `log_weights` takes it: mu and logvar side by side, (B, 2 Z)."""
+        """What the encoder says of x (B, D), as `log_weights` takes it: mu and logvar (B, 2 Z) of a diagonal q."""
         return self.ops.network_forward(x, self._encoder)[0]
 
     def log_weights(self, x: NDArray, head: NDArray, eps: NDArray) -> NDArray:
@@ -186,9 +190,9 @@ class VAE:
         Returns   (B, K)
         Source    Burda, Grosse, Salakhutdinov 2015, equation 8
         """
-        z, _, _ = self.ops.posterior_forward(head, eps)
+        z, _, _ = self.posterior.forward(head, eps)
         log_prior, _ = self.ops.standard_normal_log_density_forward(z)
-        log_posterior, _ = self.ops.gaussian_log_density_forward(z, *np.split(head, 2, axis=1))
+        log_posterior, _ = self.posterior.log_density_forward(z, head)
         return self.log_likelihood(x, z) + log_prior - log_posterior
 
     def log_likelihood(self, x: NDArray, z: NDArray) -> NDArray:
@@ -203,16 +207,14 @@ class VAE:
         """One pass from x (B, D) and noise (B, K, Z) to the terms of the objective."""
         rows, samples, _ = eps.shape
         head, encoder = self.ops.network_forward(x, self._encoder)
-        z, kl, posterior = self.ops.posterior_forward(head, eps)
+        z, kl, posterior = self.posterior.forward(head, eps)
         out, decoder = self.ops.network_forward(z.reshape(rows * samples, self.latent_dim), self._decoder)
         log_likelihood, likelihood = self.likelihood.forward(
             self.ops, x, out.reshape(rows, samples, self.data_dim), self.parameters
         )
-        mu, logvar = head[:, : self.latent_dim], head[:, self.latent_dim :]
         reconstruction = np.add.reduce(log_likelihood, axis=1) / samples
-        return Sampled(mu, logvar, z, kl, log_likelihood, reconstruction), ForwardCache(
-            encoder, posterior, decoder, likelihood
-        )
+        sampled = Sampled(head, z, kl, log_likelihood, reconstruction, self.posterior)
+        return sampled, ForwardCache(encoder, posterior, decoder, likelihood)
 
     def backward(self, upstream: Upstream, cache: ForwardCache) -> Deltas:
         """Reverse of `forward`, statement by statement."""
@@ -224,9 +226,11 @@ class VAE:
         dz = dz.reshape(rows, samples, self.latent_dim)
         if upstream.dz is not None:
             dz = dz + upstream.dz  # z is used by the decoder and by the objective
-        dhead = self.ops.posterior_backward(dz, upstream.dkl, cache.posterior)
-        if upstream.dmu is not None and upstream.dlogvar is not None:
-            dhead = dhead + np.concatenate([upstream.dmu, upstream.dlogvar], axis=1)  # and so are mu and logvar
+        if upstream.path is not None:
+            dz = upstream.path[:, :, None] * dz  # an estimator of its own for the encoder
+        dhead = self.posterior.backward(dz, upstream.dkl, cache.posterior)
+        if upstream.dhead is not None:
+            dhead = dhead + upstream.dhead  # and so is the head
         _, encoder = self.ops.network_backward(dhead, cache.encoder, self._encoder, input_gradient=False)
         return Deltas({"encoder": encoder, "decoder": decoder}, likelihood)
 
@@ -275,6 +279,7 @@ class VAE:
             "activation": self.activation,
             "dtype": self.dtype.name,
             "seed": self.seed,
+            "posterior": self.posterior.name,
         }
 
     def with_parameters(self, parameters: Parameters, engine: str | None = None) -> "VAE":
@@ -283,6 +288,7 @@ class VAE:
         other.__dict__.update(self.__dict__)
         other.engine = engine or self.engine
         other.ops = get_engine(other.engine)
+        other.posterior = POSTERIORS[self.posterior.name](other.ops)
         other.dtype = parameters.flat.dtype
         other._use(parameters)
         return other
@@ -307,7 +313,8 @@ class VAE:
 
     def __repr__(self) -> str:
         sizes = " - ".join(str(size) for size in (self.data_dim, *self.hidden, self.latent_dim))
-        return f"VAE({sizes}, {self.activation}, {self.likelihood.name}, {self.dtype.name}, {self.engine})"
+        full = "" if self.posterior.name == "diagonal" else f", {self.posterior.name} posterior"
+        return f"VAE({sizes}, {self.activation}, {self.likelihood.name}{full}, {self.dtype.name}, {self.engine})"
 
     @property
     def _encoder(self) -> Network:
@@ -320,7 +327,7 @@ class VAE:
     # --- construction and checks ------------------------------------------------------------------------------------
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        encoder = self._stack("encoder", (self.data_dim, *self.hidden, 2 * self.latent_dim))
+        encoder = self._stack("encoder", (self.data_dim, *self.hidden, self.posterior.head_size(self.latent_dim)))
         decoder = self._stack("decoder", (self.latent_dim, *reversed(self.hidden), self.data_dim))
         return encoder | decoder | self.likelihood.parameter_shapes(self.data_dim)
 

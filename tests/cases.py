@@ -47,10 +47,12 @@ def build(
     rows: int = 3,
     samples: int = 2,
     seed: int = 0,
+    posterior: str = "diagonal",
 ) -> Case:
     """A model with random weights, data it may be given and noise."""
     rng = np.random.default_rng(seed)
-    vae = random_weights(sv.VAE(data_dim, latent_dim, hidden, likelihood, activation, dtype, engine), rng)
+    vae = sv.VAE(data_dim, latent_dim, hidden, likelihood, activation, dtype, engine, posterior=posterior)
+    vae = random_weights(vae, rng)
     return Case(vae, random_data(vae, rng, rows), rng.normal(size=(rows, samples, latent_dim)))
 
 
@@ -75,6 +77,14 @@ def objectives(samples: int) -> st.SearchStrategy[Objective]:
     return st.sampled_from([sv.ELBO(samples), sv.ELBO(samples, beta=0.3), sv.IWAE(samples)])
 
 
+def with_posterior(posterior: str, engine: str) -> Case:
+    """An untrained small model and 40 binary examples that have something to learn."""
+    rng = np.random.default_rng(0)
+    x = (rng.random((40, 1)) < rng.choice([0.1, 0.9], size=(40, 6))).astype(float)
+    vae = sv.VAE(6, 2, (8,), "bernoulli", "tanh", "float64", engine, posterior=posterior)
+    return Case(vae, x, rng.normal(size=(40, 1, 2)))
+
+
 class LinearGaussian(NamedTuple):
     """A model whose log p(x) is known: z ~ N(0, I), x|z ~ N(W z + b, I), so x ~ N(b, W W^T + I)."""
 
@@ -84,9 +94,16 @@ class LinearGaussian(NamedTuple):
 
 
 def linear_gaussian(
-    engine: str = "reference", orthogonal: bool = True, rows: int = 6, seed: int = 0, scale: float = 1.0
+    engine: str = "reference",
+    orthogonal: bool = True,
+    rows: int = 6,
+    seed: int = 0,
+    scale: float = 1.0,
+    posterior: str = "diagonal",
 ) -> LinearGaussian:
-    """A linear model with the best diagonal encoder for its decoder: exact where W's columns are orthogonal.
+    """A linear model with the best encoder of its family for its decoder: the posterior itself where that is full.
+
+    The best diagonal encoder is exact where W's columns are orthogonal.
 
     Posterior   N(M^-1 W^T (x - b), M^-1), M = W^T W + I; best diagonal: that mean, variances 1 / diag(M)
     Source      Tipping, Bishop 1999; Lucas, Tucker, Grosse, Norouzi 2019
@@ -98,11 +115,16 @@ def linear_gaussian(
         w = np.linalg.qr(w)[0] * np.array([0.5, 1.0, 2.0])
     b = rng.normal(size=data_dim)
     m = w.T @ w + np.eye(latent_dim)
-    vae = sv.VAE(data_dim, latent_dim, (), "gaussian", "identity", "float64", engine)
+    vae = sv.VAE(data_dim, latent_dim, (), "gaussian", "identity", "float64", engine, posterior=posterior)
     to_mean = w @ np.linalg.inv(m)
     vae.parameters["encoder.head.weight"][:, :latent_dim] = to_mean
     vae.parameters["encoder.head.weight"][:, latent_dim:] = 0
-    vae.parameters["encoder.head.bias"][:] = np.concatenate([-b @ to_mean, -np.log(np.diag(m))])
+    if posterior == "full":
+        cholesky = np.linalg.cholesky(np.linalg.inv(m))
+        spread = np.concatenate([2 * np.log(np.diag(cholesky)), cholesky[np.tril_indices(latent_dim, -1)]])
+    else:
+        spread = -np.log(np.diag(m))
+    vae.parameters["encoder.head.bias"][:] = np.concatenate([-b @ to_mean, spread])
     vae.parameters["decoder.head.weight"][...] = w.T
     vae.parameters["decoder.head.bias"][:] = b
 

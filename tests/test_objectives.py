@@ -77,7 +77,7 @@ def test_what_sees_only_log_weights_is_the_bound_and_its_derivative(engine, obje
 
 
 def test_log_weights_do_not_tell_the_kl_from_the_rest():
-    with pytest.raises(ValueError, match=r"beta is 0.5; expected 1"):
+    with pytest.raises(ValueError, match=r"beta=0.5.*expected beta 1"):
         sv.ELBO(beta=0.5).of_log_weights(reference, np.zeros((1, 1)))
 
 
@@ -96,5 +96,5 @@ def test_a_beta_that_cannot_be_is_refused(beta):
 
 @pytest.mark.parametrize("objective", ["elbo", sv.IWAE, None])
 def test_what_is_not_an_objective_is_refused(objective):
-    with pytest.raises(ValueError, match=r"objective is .*expected ELBO"):
+    with pytest.raises(ValueError, match=r"objective is .*expected one of ELBO"):
         build().vae.value_and_grad(*build()[1:], objective)

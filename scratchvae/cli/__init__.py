@@ -1,6 +1,7 @@
-"""The command line, one file a command: train, evaluate, explain, sample, gradcheck, audit, info.
+"""The command line, one file a command: train, evaluate, explain, sample, export, gradcheck, audit, info.
 
-    train.py evaluate.py explain.py sample.py gradcheck.py audit.py info.py     the commands
+    train.py evaluate.py explain.py sample.py export.py
+    gradcheck.py audit.py info.py               the commands
     options.py          the options every command takes
     output.py           what goes to standard output and what to standard error
     status.py           exit statuses
@@ -24,6 +25,7 @@ from scratchvae.distributed import Processes, launched_processes
 from .audit import audit
 from .evaluate import evaluate
 from .explain import explain
+from .export import export
 from .gradcheck import gradcheck
 from .info import info
 from .sample import sample
@@ -41,7 +43,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-for command in (train, evaluate, explain, sample, gradcheck, audit, info):
+for command in (train, evaluate, explain, sample, export, gradcheck, audit, info):
     app.command()(command)
 
 

@@ -12,15 +12,23 @@ from scratchvae import VAE, GradientRow, check_gradients
 from scratchvae.engine import ENGINES
 from scratchvae.gradcheck import GATES
 from scratchvae.likelihoods import LIKELIHOODS
-from scratchvae.objectives import OBJECTIVES, Objective
+from scratchvae.objectives import ELBO, IWAE, OBJECTIVES, Objective
 from scratchvae.parameters import ACTIVATION_CODES
+from scratchvae.posteriors import POSTERIORS
 from scratchvae.reference.random import Stream, normals, uniforms
 
 from .options import Json, Seed, Threads, use_threads
 from .output import Output
 
 DATA_DIM, HIDDEN, LATENT_DIM, EXAMPLES, SAMPLES = 4, (4, 3), 2, 2, 2
-KINK_MARGIN = 0.03  # a finite difference must not step over relu's kink
+KINK_MARGIN = 0.03  # a finite difference must not step over relu's kink, nor that of free bits
+FREE_BITS = 0.2
+CHECKED: dict[str, Objective] = {  # every objective, and every setting of it that has a gradient of its own
+    **{name: kind(num_samples=SAMPLES) for name, kind in OBJECTIVES.items()},
+    "elbo-beta": ELBO(SAMPLES, beta=0.3),
+    "elbo-free-bits": ELBO(SAMPLES, free_bits=FREE_BITS),
+    "elbo-monte-carlo": ELBO(SAMPLES, beta=0.3, kl="monte-carlo"),
+}
 MOST_SEEDS = 2000
 WORST = 12  # rows of the table
 
@@ -31,6 +39,7 @@ class Case(NamedTuple):
     likelihood: str
     activation: str
     objective: str
+    posterior: str
 
 
 class Checked(NamedTuple):
@@ -41,7 +50,8 @@ class Checked(NamedTuple):
 
 def gradcheck(
     every: Annotated[
-        bool, typer.Option("--all", help="Every likelihood, activation and objective; else each of them once.")
+        bool,
+        typer.Option("--all", help="Every likelihood with every activation, every objective with every posterior."),
     ] = False,
     method: Annotated[
         list[str] | None, typer.Option(help=f"{', '.join(GATES)}; repeat for more.", show_default="all three")
@@ -68,7 +78,7 @@ def gradcheck(
         if name not in GATES:
             raise ValueError(f"method is {name!r}; expected one of {', '.join(GATES)}")
     engines = [engine] if engine else list(ENGINES) if every else ["reference"]
-    cases = list(all_cases() if every else few_cases())
+    cases = list(dict.fromkeys(all_cases() if every else few_cases()))
     started = time.perf_counter()
     with output.working("checking gradients"):
         checked = [found for name in engines for case in cases for found in check(case, methods, name, seed)]
@@ -95,18 +105,21 @@ def gradcheck(
 
 
 def all_cases() -> Iterator[Case]:
-    """Every combination."""
+    """Every likelihood with every activation, under both bounds; every objective on every posterior."""
     for likelihood in LIKELIHOODS:
         for activation in ACTIVATION_CODES:
-            for objective in OBJECTIVES:
-                yield Case(likelihood, activation, objective)
+            for objective in (ELBO.name, IWAE.name):
+                yield Case(likelihood, activation, objective, "diagonal")
+    for posterior in POSTERIORS:
+        for objective in CHECKED:
+            yield Case("bernoulli", "tanh", objective, posterior)
 
 
 def few_cases() -> Iterator[Case]:
-    """Every likelihood, every activation and every objective at least once."""
-    likelihoods, objectives = list(LIKELIHOODS), list(OBJECTIVES)
-    for index, activation in enumerate(ACTIVATION_CODES):
-        yield Case(likelihoods[index % len(likelihoods)], activation, objectives[index % len(objectives)])
+    """Every likelihood, every activation, every objective and every posterior at least once."""
+    parts = [list(part) for part in (LIKELIHOODS, ACTIVATION_CODES, CHECKED, POSTERIORS)]
+    for index in range(max(len(part) for part in parts)):
+        yield Case(*(part[index % len(part)] for part in parts))
 
 
 def check(case: Case, methods: Sequence[str], engine: str, seed: int) -> Iterator[Checked]:
@@ -120,20 +133,31 @@ def check(case: Case, methods: Sequence[str], engine: str, seed: int) -> Iterato
 def model_away_from_kinks(case: Case, engine: str, seed: int) -> tuple[VAE, NDArray, NDArray, Objective]:
     """A small random model and data, in float64, at the first seed where no relu is near its kink and no tensor idle.
 
-    A finite difference that steps over relu's kink is not the derivative, and where every relu of a layer is off,
-    a gradient is zero everywhere and proves nothing. Neither is a fault of the gradient, so such points are passed by.
+    A finite difference that steps over a kink, relu's or that of free bits, is not the derivative, and where every relu
+    of a layer is off, a gradient is zero everywhere and proves nothing. Neither is a fault of the gradient, so such
+    points are passed by.
     """
-    objective: Objective = OBJECTIVES[case.objective](num_samples=SAMPLES)
+    objective = CHECKED[case.objective]
     for attempt in range(seed, seed + MOST_SEEDS):
         vae, x, eps = _random_model(case, engine, attempt % 2**64)
-        if case.activation != "relu" or _far_from_kinks(vae, x, eps):
+        if _far_from_kinks(vae, x, eps):
             return vae, x, eps, objective
-    raise ValueError(f"no point away from relu's kinks in {MOST_SEEDS} seeds from {seed}")
+    raise ValueError(f"no point away from kinks in {MOST_SEEDS} seeds from {seed}")
 
 
 def _random_model(case: Case, engine: str, seed: int) -> tuple[VAE, NDArray, NDArray]:
     """Weights, biases and the likelihood's own parameters random, and random data and noise."""
-    vae = VAE(DATA_DIM, LATENT_DIM, HIDDEN, case.likelihood, case.activation, "float64", engine, seed)
+    vae = VAE(
+        DATA_DIM,
+        LATENT_DIM,
+        HIDDEN,
+        case.likelihood,
+        case.activation,
+        "float64",
+        engine,
+        seed,
+        posterior=case.posterior,
+    )
     for index, (name, array) in enumerate(vae.parameters.items()):
         if not name.endswith(".weight"):
             noise = normals(seed, Stream.WEIGHTS, 1000 + index, np.arange(1), array.size)
@@ -147,9 +171,15 @@ def _random_model(case: Case, engine: str, seed: int) -> tuple[VAE, NDArray, NDA
 
 
 def _far_from_kinks(vae: VAE, x: NDArray, eps: NDArray) -> bool:
-    """Whether every hidden unit's input is at least `KINK_MARGIN` from 0, and each layer has a unit that is on."""
-    mu, logvar = vae.encode(x)
-    z = (mu[:, None] + np.exp(0.5 * logvar)[:, None] * eps).reshape(-1, vae.latent_dim)
+    """Whether each relu's input is at least `KINK_MARGIN` from 0, each layer has a unit on, no KL is at its floor."""
+    sampled, _ = vae.forward(vae._batch(x), eps)
+    kl, _ = sampled.posterior.kl_per_dimension_forward(sampled.head)
+    if np.abs(kl - FREE_BITS).min() < KINK_MARGIN:
+        return False
+    return vae.activation != "relu" or _relus_are_far(vae, x, sampled.z.reshape(-1, vae.latent_dim))
+
+
+def _relus_are_far(vae: VAE, x: NDArray, z: NDArray) -> bool:
     for prefix, h in (("encoder", x), ("decoder", z)):
         for layer in vae.parameters.network(prefix, vae.activation).layers[:-1]:
             a = h @ layer.weight + layer.bias

@@ -11,10 +11,11 @@ import numpy as np
 from scratchvae import VAE, __version__, checkpoint
 from scratchvae.data import Dataset, as_data, check_method, load
 from scratchvae.likelihoods import LIKELIHOODS
-from scratchvae.objectives import OBJECTIVES, Objective
+from scratchvae.objectives import ELBO, OBJECTIVES, Objective
 
 from .run_directory import ENTRIES, FORMAT, RunDirectory, new_run
 
+ELBO_SETTINGS = ("beta", "free_bits", "warm_up", "kl")
 FREE_ON_RESUME = ("epochs",)  # what may change when a run goes on
 SMALL_WORK = 4_000_000  # multiply-adds of a product pass over the batch: about 50 microseconds of one core
 
@@ -116,11 +117,12 @@ def _configuration(asked: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]
             "likelihood": likelihood,
             "activation": chosen["activation"],
             "engine": chosen["engine"],
+            "posterior": asked["posterior"],
         },
         "training": {
             "objective": objective,
-            "samples": asked["samples"] or (50 if objective == "iwae" else 1),
-            "beta": asked["beta"],
+            "samples": asked["samples"] or (OBJECTIVES[objective]().num_samples if objective in OBJECTIVES else 1),
+            **{name: asked[name] for name in ELBO_SETTINGS},
             "epochs": chosen["epochs"],
             "batch_size": chosen["batch_size"],
             "learning_rate": chosen["learning_rate"],
@@ -145,11 +147,7 @@ def _model_and_objective(config: Mapping[str, Any], dataset: Dataset) -> tuple[V
     """The untrained model and its objective. Raises ValueError for an unknown name or data that do not fit."""
     model, training = config["model"], config["training"]
     vae = VAE(**{name: model[name] for name in ENTRIES["model"]}, seed=training["seed"])
-    if training["objective"] not in OBJECTIVES:
-        raise ValueError(f"objective is {training['objective']!r}; expected one of {', '.join(OBJECTIVES)}")
-    options = {"beta": training["beta"]} if training["objective"] == "elbo" else {}
-    if training["objective"] != "elbo" and training["beta"] != 1.0:
-        raise ValueError(f"beta is {training['beta']} with objective {training['objective']!r}; only elbo has a beta")
+    objective = _objective(training)
     if not 0.0 < training["learning_rate"] < math.inf:
         raise ValueError(f"learning_rate is {training['learning_rate']}; expected a positive, finite number")
     if training["binarize"] != "none" and not vae.likelihood.unit_interval:
@@ -159,4 +157,17 @@ def _model_and_objective(config: Mapping[str, Any], dataset: Dataset) -> tuple[V
     for part in (dataset.train, dataset.held_out):
         as_data(part, vae.data_dim, vae.likelihood.unit_interval, name=dataset.name)
         check_method(training["binarize"], part if vae.likelihood.unit_interval else None, training["allow_grey"])
-    return vae, OBJECTIVES[training["objective"]](num_samples=training["samples"], **options)
+    return vae, objective
+
+
+def _objective(training: Mapping[str, Any]) -> Objective:
+    """The objective by its name and settings. Raises ValueError for an unknown name, or a setting it does not have."""
+    name, settings = training["objective"], {setting: training[setting] for setting in ELBO_SETTINGS}
+    if name not in OBJECTIVES:
+        raise ValueError(f"objective is {name!r}; expected one of {', '.join(OBJECTIVES)}")
+    if name == ELBO.name:
+        return ELBO(training["samples"], **settings)
+    for setting, value in settings.items():
+        if value != getattr(ELBO(), setting):
+            raise ValueError(f"{setting} is {value} with objective {name!r}; only elbo has a {setting}")
+    return OBJECTIVES[name](num_samples=training["samples"])

@@ -23,11 +23,22 @@ DEFAULT_PARENT = Path("runs")
 NUMBER, OPTIONAL = (int, float), type(None)
 ENTRIES: dict[str, dict[str, Any]] = {  # what config.json must hold, and of which type
     "data": {"name": str, "source": str, "data_dir": (str, OPTIONAL), "image_shape": (list, OPTIONAL), "sha256": str},
-    "model": {"data_dim": int, "latent_dim": int, "hidden": list, "likelihood": str, "activation": str, "engine": str},
+    "model": {
+        "data_dim": int,
+        "latent_dim": int,
+        "hidden": list,
+        "likelihood": str,
+        "activation": str,
+        "engine": str,
+        "posterior": str,
+    },
     "training": {
         "objective": str,
         "samples": int,
         "beta": NUMBER,
+        "free_bits": NUMBER,
+        "warm_up": int,
+        "kl": str,
         "epochs": int,
         "batch_size": int,
         "learning_rate": NUMBER,
@@ -37,6 +48,10 @@ ENTRIES: dict[str, dict[str, Any]] = {  # what config.json must hold, and of whi
         "seed": int,
     },
 }
+
+
+ADDED = {"model": {"posterior": "diagonal"}, "training": {"free_bits": 0.0, "warm_up": 0, "kl": "exact"}}
+"""What older runs do not say, and meant."""
 
 
 class RunDirectory:
@@ -99,6 +114,9 @@ class RunDirectory:
             raise ValueError(f"{self.config_file} is not the configuration of a run: expected a JSON object")
         if config.get("format") != FORMAT:
             raise ValueError(f"{self.config_file} is of format {reprlib.repr(config.get('format'))}; expected {FORMAT}")
+        for part, entries in ADDED.items():
+            if isinstance(config.get(part), dict):
+                config[part] = entries | config[part]
         self._check_entries(config)
         return config
 

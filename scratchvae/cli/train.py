@@ -16,8 +16,9 @@ from scratchvae.distributed import Processes, launched_processes
 from scratchvae.engine import ENGINES, get_threads
 from scratchvae.files import write_whole
 from scratchvae.likelihoods import LIKELIHOODS
-from scratchvae.objectives import OBJECTIVES
+from scratchvae.objectives import KLS, OBJECTIVES
 from scratchvae.parameters import ACTIVATION_CODES
+from scratchvae.posteriors import POSTERIORS
 from scratchvae.report.summary import Summary, summarise
 
 from .job import Job, job_to_resume, new_job
@@ -65,11 +66,20 @@ def train(
     ] = None,
     objective: Annotated[str, typer.Option(help=f"What is maximised: {', '.join(OBJECTIVES)}.")] = "elbo",
     samples: Annotated[
-        int | None, typer.Option(min=1, help="Samples of z per example and update.", show_default="1; 50 for iwae")
+        int | None,
+        typer.Option(min=1, help="Samples of z per example and update.", show_default="1; 50 for iwae, dreg"),
     ] = None,
     beta: Annotated[
-        float, typer.Option(min=0.0, help="Weight of the KL in the elbo; only 1 is a bound on log p(x).")
+        float, typer.Option(min=0.0, help="Weight of the KL in the elbo; only 1 is the elbo itself.")
     ] = 1.0,
+    free_bits: Annotated[
+        float, typer.Option(min=0.0, help="Nats of KL that each latent dimension has free in the elbo.")
+    ] = 0.0,
+    warm_up: Annotated[
+        int, typer.Option(min=0, help="Updates over which the KL's weight in the elbo rises from 0 to beta.")
+    ] = 0,
+    kl: Annotated[str, typer.Option(help=f"The KL of the elbo: {', '.join(KLS)}.")] = "exact",
+    posterior: Annotated[str, typer.Option(help=f"Covariance of q(z|x): {', '.join(POSTERIORS)}.")] = "diagonal",
     binarize: Annotated[
         str | None,
         typer.Option(

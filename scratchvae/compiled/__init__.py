@@ -26,11 +26,20 @@ with kernel_cache():
     from scratchvae.compiled.adam import adam_update
     from scratchvae.compiled.bernoulli import bernoulli_log_likelihood_backward, bernoulli_log_likelihood_forward
     from scratchvae.compiled.dense import dense_backward, dense_forward
+    from scratchvae.compiled.full_posterior import (
+        full_gaussian_log_density_backward,
+        full_gaussian_log_density_forward,
+        full_kl_per_dimension_backward,
+        full_kl_per_dimension_forward,
+        full_posterior_backward,
+        full_posterior_forward,
+    )
     from scratchvae.compiled.gather import gather_rows
     from scratchvae.compiled.gaussian import (
         gaussian_log_density_backward,
         gaussian_log_density_forward,
-        kl_per_dimension,
+        kl_per_dimension_backward,
+        kl_per_dimension_forward,
         kl_to_prior_backward,
         kl_to_prior_forward,
         reparameterize_backward,
@@ -71,6 +80,12 @@ __all__ = [
     "dense_backward",
     "dense_forward",
     "effective_sample_size",
+    "full_gaussian_log_density_backward",
+    "full_gaussian_log_density_forward",
+    "full_kl_per_dimension_backward",
+    "full_kl_per_dimension_forward",
+    "full_posterior_backward",
+    "full_posterior_forward",
     "gather_rows",
     "gaussian_log_density_backward",
     "gaussian_log_density_forward",
@@ -80,7 +95,8 @@ __all__ = [
     "identity_forward",
     "importance_bound_backward",
     "importance_bound_forward",
-    "kl_per_dimension",
+    "kl_per_dimension_backward",
+    "kl_per_dimension_forward",
     "kl_to_prior_backward",
     "kl_to_prior_forward",
     "log_sum_exp_backward",

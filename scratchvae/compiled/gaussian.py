@@ -14,6 +14,7 @@ from scratchvae.reference.gaussian import (
     GaussianLogDensityCache,
     KLCache,
     ReparameterizeCache,
+    kl_per_dimension_backward,
     kl_to_prior_backward,
     reparameterize_backward,
 )
@@ -21,7 +22,8 @@ from scratchvae.reference.gaussian import (
 __all__ = [
     "gaussian_log_density_backward",
     "gaussian_log_density_forward",
-    "kl_per_dimension",
+    "kl_per_dimension_backward",
+    "kl_per_dimension_forward",
     "kl_to_prior_backward",
     "kl_to_prior_forward",
     "reparameterize_backward",
@@ -57,9 +59,10 @@ def kl_to_prior_forward(mu: NDArray, logvar: NDArray) -> tuple[NDArray, KLCache]
     return 0.5 * (mu * mu + variance - 1 - logvar).sum(axis=1), KLCache(mu, variance)
 
 
-def kl_per_dimension(mu: NDArray, logvar: NDArray) -> NDArray:
-    """See `reference.gaussian.kl_per_dimension`."""
-    return 0.5 * (mu * mu + _exp(1, logvar) - 1 - logvar)
+def kl_per_dimension_forward(mu: NDArray, logvar: NDArray) -> tuple[NDArray, KLCache]:
+    """See `reference.gaussian.kl_per_dimension_forward`."""
+    variance = _exp(1, logvar)
+    return 0.5 * (mu * mu + variance - 1 - logvar), KLCache(mu, variance)
 
 
 @njit(cache=True, error_model="numpy")

@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 
 from scratchvae.evidence.importance import Evidence, RunningWeights
 from scratchvae.likelihoods import Draws
+from scratchvae.posteriors import DiagonalPosterior, Posterior
 from scratchvae.progress import Advance, Watch, counted
 from scratchvae.reference.random import Stream
-from scratchvae.vae import VAE, Gaussian, _one_of, _positive, _seed
+from scratchvae.vae import VAE, _one_of, _positive, _seed
 
 STARTS = ("prior", "encoder")
 CHAINS = 16  # of an example, where nothing else is asked for
@@ -98,29 +99,29 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Path:
-    """log f_beta(z) = log start(z) + beta (log p(x, z) - log start(z)), start = N(mu, exp(logvar)) of each example."""
+    """log f_beta(z) = log start(z) + beta (log p(x, z) - log start(z)), start a Gaussian of each example."""
 
     vae: VAE
     x: NDArray  # (B, D)
-    start: Gaussian  # mu, logvar (B, Z)
+    family: Posterior  # of the start
+    head: NDArray  # (B, H): its parameters, as the family reads them
 
     @classmethod
     def of(cls, vae: VAE, x: NDArray, start: str) -> "Path":
         """From the prior, mu = logvar = 0, or from the encoder's q(z|x)."""
         if _one_of("start", start, STARTS) == "encoder":
-            return cls(vae, x, vae.encode(x))
-        zeros = np.zeros((len(x), vae.latent_dim), vae.dtype)
-        return cls(vae, x, Gaussian(zeros, zeros))
+            return cls(vae, x, vae.posterior, vae.ops.network_forward(x, vae._encoder)[0])
+        return cls(vae, x, DiagonalPosterior(vae.ops), np.zeros((len(x), 2 * vae.latent_dim), vae.dtype))
 
     def draw(self, eps: NDArray) -> NDArray:
         """Samples of the start from noise (B, K, Z)."""
-        return self.vae.ops.reparameterize_forward(*self.start, eps)[0]
+        return self.family.forward(self.head, eps)[0]
 
     def at(self, z: NDArray) -> Point:
         """Both ends of the path and their gradients: one pass through the decoder and back."""
         log_joint, dlog_joint = log_joint_and_gradient(self.vae, self.x, z)
-        log_start, cache = self.vae.ops.gaussian_log_density_forward(z, *self.start)
-        dlog_start, _, _ = self.vae.ops.gaussian_log_density_backward(np.ones_like(log_start), cache)
+        log_start, cache = self.family.log_density_forward(z, self.head)
+        dlog_start, _ = self.family.log_density_backward(np.ones_like(log_start), cache)
         return Point(z, log_start, log_joint - log_start, dlog_start, dlog_joint - dlog_start)
 
 

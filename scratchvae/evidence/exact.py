@@ -233,4 +233,6 @@ def _covariance(x: NDArray) -> NDArray:
 
 
 def _float64(q: Gaussian) -> tuple[NDArray, NDArray]:
+    if not isinstance(q, Gaussian):
+        raise ValueError(f"q is a {type(q).__name__}; expected a diagonal Gaussian")
     return np.asarray(q.mu, np.float64), np.asarray(q.logvar, np.float64)

@@ -3,9 +3,10 @@
     log p(x) - L[q] = (log p(x) - L[q*]) + (L[q*] - L[q])        L[q] = E_q [log p(x, z) - log q(z)], the ELBO of any q
                       approximation gap     amortization gap
 
-q is the encoder's Gaussian and q* the best diagonal Gaussian for this one x, found by moving mu and logvar uphill with
-the decoder frozen: the variational inference of the textbook, one optimisation for each example. What q* cannot close
-is the price of the family, the rest is the price of having one encoder for all examples. Both parts are at least 0.
+q is the encoder's Gaussian and q* the best Gaussian of its family, diagonal or full, for this one x, found by moving
+the family's parameters uphill with the decoder frozen: the variational inference of the textbook, one optimisation for
+each example. What q* cannot close is the price of the family, the rest is the price of having one encoder for all
+examples. Both parts are at least 0.
 
 Shapes: B examples, K samples per example, Z latent dimensions. All in nats.
 Source: Cremer, Li, Duvenaud 2018, "Inference suboptimality in variational autoencoders", equations 4 and 5.
@@ -21,7 +22,7 @@ from scratchvae.evidence.annealed import row_blocks
 from scratchvae.evidence.estimate import log_evidence as estimate_log_evidence
 from scratchvae.evidence.importance import Evidence, importance_log_weights
 from scratchvae.reference.random import Stream
-from scratchvae.vae import VAE, Gaussian, _positive, _seed
+from scratchvae.vae import VAE, _positive, _seed
 
 EVALUATION_SAMPLES = 64  # samples of an example drawn under one address, in pairs of opposite noise
 SEARCH_STEP, CHOICE_STEP, EVALUATION_STEP = 1 << 30, 2 << 30, 3 << 30  # addresses in Stream.EVIDENCE of no one else
@@ -49,7 +50,7 @@ class Gap:
     elbo: NDArray  # (B,): L[q], of the encoder's q
     best_elbo: NDArray  # (B,): L[q*]
     standard_error: GapErrors
-    best: Gaussian  # q*: mu, logvar (B, Z)
+    best: Any  # q*: a Gaussian or a FullGaussian
 
     @property
     def inference_gap(self) -> NDArray:
@@ -58,7 +59,7 @@ class Gap:
 
     @property
     def approximation_gap(self) -> NDArray:
-        """log p(x) - L[q*], (B,): what no diagonal Gaussian can do."""
+        """log p(x) - L[q*], (B,): what no Gaussian of q's family can do."""
         return self.log_evidence - self.best_elbo
 
     @property
@@ -99,14 +100,13 @@ def inference_gap(
     """
     _positive("num_samples", num_samples)
     evidence = estimate_log_evidence(vae, x, method, num_samples, seed, **options)
-    best = best_posterior(vae, x, num_steps=num_steps, seed=seed)
+    best_head = best_heads(vae, x, num_steps=num_steps, seed=seed)
     x = vae._batch(x)
-    best_head = np.concatenate(best, axis=1)
     parts = [
         _compare(vae, x[rows], best_head[rows], rows, num_samples, seed)
         for rows in row_blocks(vae, len(x), EVALUATION_SAMPLES)
     ]
-    return _gap(evidence, Comparison(*(np.concatenate(column) for column in zip(*parts, strict=True))))
+    return _gap(vae, evidence, Comparison(*(np.concatenate(column) for column in zip(*parts, strict=True))))
 
 
 # --- the best q of one example ----------------------------------------------------------------------------------------
@@ -119,26 +119,37 @@ def best_posterior(
     num_steps: int = 800,
     learning_rate: float = 0.1,
     seed: int = 0,
-) -> Gaussian:
-    """The diagonal Gaussian with the largest ELBO for each x, the decoder frozen: inference without an encoder.
+) -> Any:
+    """The Gaussian of q's family with the largest ELBO for each x, the decoder frozen: inference without an encoder.
 
-    Formula   maximise 1/K sum_k log p(x | mu + exp(logvar / 2) eps_k) - KL(N(mu, exp(logvar)) || N(0, I)) by Adam, from
-              the encoder's mu and logvar, with new noise at every step and a rate that falls linearly to 0. The answer
-              is the mean of the second half of the path, where the noise of its steps averages out: with one noise for
-              all steps q* would fit that noise. Noise comes in pairs eps, -eps: what is linear in it cancels exactly
+    Formula   maximise 1/K sum_k log p(x | z(eps_k)) - KL(q || N(0, I)), z = mu + exp(logvar / 2) eps, or mu + L eps, by
+              Adam, from the encoder's own head, with new noise at every step and a rate that falls linearly to 0. The
+              answer is the mean of the second half of the path, where the noise of its steps averages out: with one
+              noise for all steps q* would fit that noise. Noise comes in pairs eps, -eps: what is linear in it cancels
     Takes     x (B, D); num_samples K (an odd one is rounded up); num_steps; learning_rate of the first step; seed
-    Returns   mu, logvar (B, Z). A row depends on its number, not on its neighbours
+    Returns   Gaussian, or FullGaussian, as `encode`. A row depends on its number, not on its neighbours
     Raises    ValueError for bad input
     Source    Cremer, Li, Duvenaud 2018, section 5.2; the mean of a path: Polyak, Juditsky 1992
     """
+    return vae.posterior.gaussian(best_heads(vae, x, num_samples, num_steps, learning_rate, seed))
+
+
+def best_heads(
+    vae: VAE,
+    x: NDArray,
+    num_samples: int = 32,
+    num_steps: int = 800,
+    learning_rate: float = 0.1,
+    seed: int = 0,
+) -> NDArray:
+    """`best_posterior` as the encoder's head would say it, (B, H)."""
     _positive("num_samples", num_samples)
     _positive("num_steps", num_steps)
     if not (np.isfinite(learning_rate) and learning_rate > 0):
         raise ValueError(f"learning_rate is {learning_rate}; expected a positive number")
     search = Search(vae, -(-num_samples // 2), num_steps, learning_rate, _seed(seed))
     x = vae._batch(x)
-    head = np.concatenate([search.best_head(x[rows], rows) for rows in row_blocks(vae, len(x), 2 * search.num_pairs)])
-    return _gaussian(head)
+    return np.concatenate([search.best_head(x[rows], rows) for rows in row_blocks(vae, len(x), 2 * search.num_pairs)])
 
 
 @dataclass(frozen=True)
@@ -152,7 +163,7 @@ class Search:
     seed: int
 
     def best_head(self, x: NDArray, rows: NDArray) -> NDArray:
-        """mu and logvar side by side (B, 2 Z): the mean of the second half of Adam's path on loss = -L."""
+        """The head (B, H) that is the mean of the second half of Adam's path on loss = -L."""
         head = self.vae.ops.network_forward(x, self.vae._encoder)[0].copy()
         flat = head.reshape(-1)  # one vector for all examples: no sum of Adam's goes over its elements
         first, second = np.zeros_like(flat), np.zeros_like(flat)
@@ -168,16 +179,16 @@ class Search:
 
 
 def elbo_and_gradient(vae: VAE, x: NDArray, head: NDArray, eps: NDArray) -> tuple[NDArray, NDArray]:
-    """The ELBO of each example and its gradient for mu and logvar, the encoder left out.
+    """The ELBO of each example and its gradient for q's parameters, the encoder left out.
 
     Forward   z, kl = posterior(head, eps)        L_b = 1/K sum_k log p(x_b | decoder(z_bk)) - kl_b
     Gives     d L_b / d head_b, through the draw and through the KL
-    Takes     x (B, D); head: mu and logvar side by side (B, 2 Z); eps (B, K, Z)
-    Returns   L (B,), dhead (B, 2 Z)
+    Takes     x (B, D); head (B, H): of a diagonal q mu and logvar side by side; eps (B, K, Z)
+    Returns   L (B,), dhead (B, H)
     """
     ops = vae.ops
     rows, samples, latent = eps.shape
-    z, kl, posterior = ops.posterior_forward(head, eps)
+    z, kl, posterior = vae.posterior.forward(head, eps)
     out, decoder = ops.network_forward(z.reshape(rows * samples, latent), vae._decoder)
     out = out.reshape(rows, samples, vae.data_dim)
     log_likelihood, likelihood = vae.likelihood.forward(ops, x, out, vae.parameters)
@@ -185,7 +196,7 @@ def elbo_and_gradient(vae: VAE, x: NDArray, head: NDArray, eps: NDArray) -> tupl
     dlog_likelihood = np.full((rows, samples), 1 / samples, head.dtype)  # L is a mean over samples
     dout, _ = vae.likelihood.backward(ops, dlog_likelihood, likelihood)
     dz, _ = ops.network_backward(dout.reshape(rows * samples, vae.data_dim), decoder, vae._decoder)
-    dhead = ops.posterior_backward(dz.reshape(eps.shape), np.full(rows, -1, head.dtype), posterior)
+    dhead = vae.posterior.backward(dz.reshape(eps.shape), np.full(rows, -1, head.dtype), posterior)
     return log_likelihood.mean(axis=1) - kl, dhead
 
 
@@ -207,11 +218,11 @@ class Comparison(NamedTuple):
     elbo_error: NDArray  # (B,)
     best_elbo_error: NDArray  # (B,)
     difference_error: NDArray  # (B,): of best_elbo - elbo, smaller than either, for both see the same noise
-    best_head: NDArray  # (B, 2 Z): its mu and logvar
+    best_head: NDArray  # (B, H): its parameters
 
 
 def _compare(vae: VAE, x: NDArray, found: NDArray, rows: NDArray, num_samples: int, seed: int) -> Comparison:
-    """Choose between the encoder's head and the one found (B, 2 Z), then evaluate the encoder's and the chosen one."""
+    """Choose between the encoder's head and the one found (B, H), then evaluate the encoder's and the chosen one."""
     head, _ = vae.ops.network_forward(x, vae._encoder)
     of_q, of_found = _log_weights(vae, x, (head, found), rows, CHOICE_STEP, num_samples, seed)
     better = of_found.mean(axis=1) > of_q.mean(axis=1)
@@ -249,7 +260,7 @@ def _error(values: NDArray) -> NDArray:
     return values.std(axis=1, ddof=1) / np.sqrt(values.shape[1])
 
 
-def _gap(evidence: Evidence, compared: Comparison) -> Gap:
+def _gap(vae: VAE, evidence: Evidence, compared: Comparison) -> Gap:
     errors = GapErrors(
         log_evidence=evidence.standard_error,
         elbo=compared.elbo_error,
@@ -258,9 +269,5 @@ def _gap(evidence: Evidence, compared: Comparison) -> Gap:
         approximation_gap=np.hypot(evidence.standard_error, compared.best_elbo_error),
         amortization_gap=compared.difference_error,
     )
-    return Gap(evidence.log_evidence, compared.elbo, compared.best_elbo, errors, _gaussian(compared.best_head))
-
-
-def _gaussian(head: NDArray) -> Gaussian:
-    mu, logvar = np.split(head, 2, axis=1)
-    return Gaussian(mu.copy(), logvar.copy())
+    best = vae.posterior.gaussian(compared.best_head)
+    return Gap(evidence.log_evidence, compared.elbo, compared.best_elbo, errors, best)

@@ -29,17 +29,24 @@ class Evidence(NamedTuple):
     effective_sample_size: NDArray  # (B,): of the K weights; 1 means that one sample has all the weight
 
 
-def importance_evidence(vae: VAE, x: NDArray, num_samples: int, seed: int, watch: Watch | None = None) -> Evidence:
+def importance_evidence(
+    vae: VAE,
+    x: NDArray,
+    num_samples: int,
+    seed: int,
+    watch: Watch | None = None,
+    examples: NDArray | None = None,
+) -> Evidence:
     """log p(x) from samples of the encoder's posterior: the importance-weighted bound.
 
     Formula   log p(x) ~ log 1/K sum_k w_k, w = p(x|z) p(z) / q(z|x), z ~ q(z|x): in expectation a lower bound that
               rises with K; standard error sqrt((K / ESS - 1) / (K - 1)), ESS = (sum w)^2 / sum w^2
-    Takes     x (B, D); num_samples K; seed; watch: told how many blocks are done. The estimate of a row depends on the
-              row's number, not on its neighbours
+    Takes     x (B, D); num_samples K; seed; watch: told how many blocks are done; examples (B,): the addresses of the
+              rows' noise, by default their numbers. The estimate of a row depends on these, not on its neighbours
     Returns   Evidence, each (B,), in nats
     Source    Burda, Grosse, Salakhutdinov 2015, equation 8
     """
-    return _in_blocks(vae, x, importance_log_weights, num_samples, seed, watch)
+    return _in_blocks(vae, x, importance_log_weights, num_samples, seed, watch, examples)
 
 
 def prior_evidence(vae: VAE, x: NDArray, num_samples: int, seed: int, watch: Watch | None = None) -> Evidence:
@@ -95,14 +102,21 @@ class RunningWeights:
 
 
 def _in_blocks(
-    vae: VAE, x: NDArray, log_weights: LogWeights, num_samples: int, seed: int, watch: Watch | None
+    vae: VAE,
+    x: NDArray,
+    log_weights: LogWeights,
+    num_samples: int,
+    seed: int,
+    watch: Watch | None,
+    examples: NDArray | None = None,
 ) -> Evidence:
     x = vae._batch(x)
+    examples = np.arange(len(x)) if examples is None else examples
     parts = []
     advance = counted(watch, math.ceil(len(x) / BLOCK_ROWS) * math.ceil(num_samples / BLOCK_SAMPLES))
     for start in range(0, len(x), BLOCK_ROWS):
-        rows = np.arange(start, min(start + BLOCK_ROWS, len(x)))
-        parts.append(_estimate(vae, x[rows], rows, log_weights, num_samples, seed, advance))
+        rows = slice(start, start + BLOCK_ROWS)
+        parts.append(_estimate(vae, x[rows], examples[rows], log_weights, num_samples, seed, advance))
     return Evidence(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 

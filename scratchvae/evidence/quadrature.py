@@ -35,7 +35,7 @@ from scratchvae.evidence.triangles import affine_pieces, gauss_on_triangles
 from scratchvae.likelihoods import Bernoulli
 from scratchvae.progress import Watch, counted
 from scratchvae.reference.gaussian import LOG_2_PI
-from scratchvae.vae import VAE, Gaussian, _positive
+from scratchvae.vae import VAE, _positive
 
 MAX_LATENT_DIM = 3
 PRIOR_BOX = 8.0  # half-width of the lattice that looks for the mass
@@ -98,12 +98,13 @@ def integrate(
     x = vae._batch(np.asarray(x))
     q = vae.encode(x)
     advance = counted(watch, len(x))
+    covariance = q.covariance
     rows: list[tuple] = []
     for start in range(0, len(x), BLOCK_ROWS):
         block = slice(start, start + BLOCK_ROWS)
         for row, frame in zip(x[block], _first_frames(vae, x[block]), strict=True):
-            here = Gaussian(q.mu[len(rows)], q.logvar[len(rows)])
-            rows.append(_integrate_one(vae, row, here, frame, tolerance, max_points))
+            around_q = Frame.of(q.mu[len(rows)], covariance[len(rows)])
+            rows.append(_integrate_one(vae, row, around_q, frame, tolerance, max_points))
             advance()
     return Quadrature(*(np.array(column) for column in zip(*rows, strict=True)))
 
@@ -504,8 +505,8 @@ class Refined(NamedTuple):
     points: int
 
 
-def _integrate_one(vae: VAE, x: NDArray, q: Gaussian, frame: Frame, tolerance: float, max_points: int) -> tuple:
-    """A row of `Quadrature`. Takes x (D,), q: mu, logvar (Z,)."""
+def _integrate_one(vae: VAE, x: NDArray, q: Frame, frame: Frame, tolerance: float, max_points: int) -> tuple:
+    """A row of `Quadrature`. Takes x (D,); q: its mean and axes; frame: a first guess at those of the posterior."""
     evidence, mean, covariance = _log_integral(vae, x, frame, tolerance / 4, max_points)
     elbo = _elbo_integral(vae, x, q, tolerance / 4, max_points)
     kl = evidence.before - elbo.before
@@ -592,10 +593,9 @@ def _outermost(nodes: Nodes, log_f: NDArray, half: float) -> float:
     return float(np.exp(nodes.log_weight[edge] + log_f[edge] - _log_sum(nodes, log_f)).sum())
 
 
-def _elbo_integral(vae: VAE, x: NDArray, q: Gaussian, tolerance: float, max_points: int) -> Refined:
-    """E_q [log p(x, z) - log q(z)]."""
+def _elbo_integral(vae: VAE, x: NDArray, frame: Frame, tolerance: float, max_points: int) -> Refined:
+    """E_q [log p(x, z) - log q(z)], q the Gaussian of this frame."""
     rule, region = _rule(vae), Region(FRAME_BOX, ball=True)
-    frame = Frame.of(q.mu, np.diag(np.exp(q.logvar)))
     last, before, error, points, level = np.nan, np.nan, np.inf, 0, 0
     while error > max(tolerance, ROUNDING * abs(last)):
         nodes = rule.nodes(level, frame, region, max_points - points)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from scratchvae.hierarchical import HierarchicalVAE
-from scratchvae.reference.gaussian import LOG_2_PI, kl_per_dimension
+from scratchvae.reference.gaussian import LOG_2_PI, kl_per_dimension_forward
 from scratchvae.reference.log_sum_exp import log_sum_exp_forward
 from scratchvae.reference.random import Stream, normals
 from scratchvae.vae import VAE, Gaussian, _positive, _seed
@@ -71,13 +71,13 @@ def elbo_surgery_by_quadrature(vae: VAE, x: ArrayLike) -> Surgery:
         raise ValueError(f"latent_dim is {vae.latent_dim}; a grid is for at most {GRID_DIMS}, elbo_surgery for any")
     q = _encode(vae, x)
     coarse, fine = (_aggregate_kl(q, _grid_axes(q, spacing)) for spacing in (COARSEST, COARSEST / 1.5))
-    average = float(kl_per_dimension(*q).sum(axis=1).mean())
+    average = float(kl_per_dimension_forward(*q)[0].sum(axis=1).mean())
     return _carve(q, average - fine, abs(fine - coarse))
 
 
 def mean_variances(vae: VAE, x: ArrayLike) -> NDArray:
     """Variance over the data of the mean of q(z_j|x). Takes x (N, D); returns (Z,)."""
-    return _encode(vae, x).mu.var(axis=0)
+    return vae.encode(np.asarray(x)).mu.astype(np.float64).var(axis=0)
 
 
 def active_units(vae: VAE, x: ArrayLike) -> int:
@@ -106,12 +106,14 @@ def aggregate_log_density(q: Gaussian, z: NDArray) -> NDArray:
 def _encode(vae: VAE, x: ArrayLike) -> Gaussian:
     if isinstance(vae, HierarchicalVAE):
         raise ValueError(f"{vae!r} has two stochastic layers; expected a VAE, which has one")
+    if vae.posterior.name != "diagonal":
+        raise ValueError(f"{vae!r}: ELBO surgery is for a diagonal posterior")
     q = vae.encode(np.asarray(x))
     return Gaussian(q.mu.astype(np.float64), q.logvar.astype(np.float64))
 
 
 def _carve(q: Gaussian, mutual_information: float, error: float) -> Surgery:
-    per_dimension = kl_per_dimension(*q).mean(axis=0)
+    per_dimension = kl_per_dimension_forward(*q)[0].mean(axis=0)
     average = float(per_dimension.sum())
     return Surgery(average, mutual_information, average - mutual_information, error, per_dimension)
 

@@ -33,6 +33,11 @@ class IWAE:
 
     def of_log_weights(self, ops: ModuleType, log_weights: NDArray) -> tuple[NDArray, NDArray]:
         """L_K (B,) of log w (B, K), and d loss / d log w_k = -w~_k / B (B, K)."""
-        value, weights = ops.importance_bound_forward(log_weights)
-        dvalue = np.full(len(value), -1.0 / len(value), log_weights.dtype)  # loss = -mean(value)
-        return value, ops.importance_bound_backward(dvalue, weights)
+        return importance_weighted_bound(ops, log_weights)
+
+
+def importance_weighted_bound(ops: ModuleType, log_weights: NDArray) -> tuple[NDArray, NDArray]:
+    """L_K (B,) of log w (B, K), and the gradient of loss = -mean(L_K), -w~_k / B (B, K)."""
+    value, weights = ops.importance_bound_forward(log_weights)
+    dvalue = np.full(len(value), -1.0 / len(value), log_weights.dtype)
+    return value, ops.importance_bound_backward(dvalue, weights)

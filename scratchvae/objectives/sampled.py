@@ -11,26 +11,32 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from scratchvae.posteriors import Posterior
+
 
 class Sampled(NamedTuple):
     """What one forward pass computed."""
 
-    mu: NDArray  # (B, Z)
-    logvar: NDArray  # (B, Z)
+    head: NDArray  # (B, H): the parameters of q(z|x), as `posterior` reads them
     z: NDArray  # (B, K, Z)
-    kl: NDArray  # (B,)
+    kl: NDArray  # (B,): KL(q(z|x) || p(z)), exact
     log_likelihood: NDArray  # (B, K)
     reconstruction: NDArray  # (B,): its mean over the K samples
+    posterior: Posterior  # the family of q, for its density and its KL
 
 
 class Upstream(NamedTuple):
-    """d loss / d each entry of `Sampled`; None where the objective does not use it directly."""
+    """d loss / d each entry of `Sampled`; None where the objective does not use it directly.
+
+    `path` is not a derivative. Estimators that treat the encoder in their own way multiply by it all that reaches the
+    encoder through z, from the decoder and from dz alike; None stands for 1.
+    """
 
     dlog_likelihood: NDArray  # (B, K)
     dkl: NDArray  # (B,)
     dz: NDArray | None = None  # (B, K, Z)
-    dmu: NDArray | None = None  # (B, Z)
-    dlogvar: NDArray | None = None  # (B, Z)
+    dhead: NDArray | None = None  # (B, H)
+    path: NDArray | None = None  # (B, K)
 
 
 class Objective(Protocol):

@@ -3,6 +3,7 @@
 dense, activations, network      what the encoder and the decoder compute
 random, gather                   noise and minibatches
 gaussian, posterior              the draw z ~ q(z|x) and KL(q(z|x) || p(z))
+full_posterior                   the same for a q with a full covariance
 bernoulli, gaussian_likelihood   log p(x|z)
 log_sum_exp, importance          the importance-weighted bound
 adam                             the update
@@ -23,11 +24,20 @@ from scratchvae.reference.activations import (
 from scratchvae.reference.adam import adam_update
 from scratchvae.reference.bernoulli import bernoulli_log_likelihood_backward, bernoulli_log_likelihood_forward
 from scratchvae.reference.dense import dense_backward, dense_forward
+from scratchvae.reference.full_posterior import (
+    full_gaussian_log_density_backward,
+    full_gaussian_log_density_forward,
+    full_kl_per_dimension_backward,
+    full_kl_per_dimension_forward,
+    full_posterior_backward,
+    full_posterior_forward,
+)
 from scratchvae.reference.gather import gather_rows
 from scratchvae.reference.gaussian import (
     gaussian_log_density_backward,
     gaussian_log_density_forward,
-    kl_per_dimension,
+    kl_per_dimension_backward,
+    kl_per_dimension_forward,
     kl_to_prior_backward,
     kl_to_prior_forward,
     reparameterize_backward,
@@ -68,6 +78,12 @@ __all__ = [
     "dense_backward",
     "dense_forward",
     "effective_sample_size",
+    "full_gaussian_log_density_backward",
+    "full_gaussian_log_density_forward",
+    "full_kl_per_dimension_backward",
+    "full_kl_per_dimension_forward",
+    "full_posterior_backward",
+    "full_posterior_forward",
     "gather_rows",
     "gaussian_log_density_backward",
     "gaussian_log_density_forward",
@@ -77,7 +93,8 @@ __all__ = [
     "identity_forward",
     "importance_bound_backward",
     "importance_bound_forward",
-    "kl_per_dimension",
+    "kl_per_dimension_backward",
+    "kl_per_dimension_forward",
     "kl_to_prior_backward",
     "kl_to_prior_forward",
     "log_sum_exp_backward",

@@ -74,14 +74,25 @@ def kl_to_prior_backward(dkl: NDArray, cache: KLCache) -> tuple[NDArray, NDArray
     return dmu, dlogvar
 
 
-def kl_per_dimension(mu: NDArray, logvar: NDArray) -> NDArray:
+def kl_per_dimension_forward(mu: NDArray, logvar: NDArray) -> tuple[NDArray, KLCache]:
     """The terms of `kl_to_prior_forward` before they are summed over j.
 
-    Gives     kl_bj = 1/2 (mu_bj^2 + exp(logvar_bj) - 1 - logvar_bj)  >= 0                                       [nats]
+    Forward   kl_bj = 1/2 (mu_bj^2 + exp(logvar_bj) - 1 - logvar_bj)  >= 0                                       [nats]
     Takes     mu, logvar (B, Z)
-    Returns   (B, Z)
+    Returns   kl (B, Z), cache
     """
-    return 0.5 * (mu * mu + np.exp(logvar) - 1.0 - logvar)
+    variance = np.exp(logvar)
+    return 0.5 * (mu * mu + variance - 1.0 - logvar), KLCache(mu, variance)
+
+
+def kl_per_dimension_backward(dkl: NDArray, cache: KLCache) -> tuple[NDArray, NDArray]:
+    """Gradient of `kl_per_dimension_forward`.
+
+    Gives     d kl_j/d mu_j = mu_j        d kl_j/d logvar_j = (exp(logvar_j) - 1) / 2
+    Takes     dkl (B, Z): d loss / d kl; cache
+    Returns   dmu, dlogvar (B, Z)
+    """
+    return dkl * cache.mu, dkl * (0.5 * (cache.variance - 1.0))
 
 
 class GaussianLogDensityCache(NamedTuple):

@@ -1,5 +1,6 @@
 """evaluate, sample, gradcheck and info: each once as a user would call it, and what --json promises."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -8,9 +9,14 @@ import numpy as np
 import pytest
 
 from scratchvae import gradcheck as checker
+from scratchvae.cli.gradcheck import CHECKED
+from scratchvae.likelihoods import LIKELIHOODS
+from scratchvae.objectives import OBJECTIVES
+from scratchvae.parameters import ACTIVATION_CODES
+from scratchvae.posteriors import POSTERIORS
 from tests.cli.conftest import REPOSITORY, Command
 
-COMMANDS = ("train", "evaluate", "sample", "gradcheck", "info")
+COMMANDS = ("train", "evaluate", "sample", "export", "gradcheck", "info")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -98,8 +104,10 @@ def test_gradcheck_passes_every_parameter_by_every_method(command: Command):
 
 def test_gradcheck_all_covers_every_likelihood_activation_and_objective_by_the_complex_step(command: Command):
     rows = command("gradcheck", "--all", "--method", "complex", "--json", "--engine", "reference").record["rows"]
-    cases = {(row["likelihood"], row["activation"], row["objective"]) for row in rows}
-    assert len(cases) == 4 * 5 * 2
+    models = {(row["likelihood"], row["activation"], row["objective"]) for row in rows}
+    assert models >= set(itertools.product(LIKELIHOODS, ACTIVATION_CODES, ("elbo", "iwae")))
+    assert {(row["objective"], row["posterior"]) for row in rows} == set(itertools.product(CHECKED, POSTERIORS))
+    assert CHECKED.keys() > OBJECTIVES.keys()
     assert max(row["error"] for row in rows) <= 1e-12
 
 

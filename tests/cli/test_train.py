@@ -103,6 +103,39 @@ def test_real_numbers_train_under_a_learned_variance(command: Command, vectors, 
     assert result.record["config"]["training"]["binarize"] == "none"
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--objective", "elbo", "--beta", "0.5", "--free-bits", "0.1", "--warm-up", "5", "--posterior", "full"),
+        ("--objective", "elbo", "--kl", "monte-carlo"),
+        ("--objective", "stl"),
+        ("--objective", "dreg", "--samples", "3", "--posterior", "full"),
+        ("--objective", "score-function", "--samples", "2"),
+    ],
+    ids=" ".join,
+)
+def test_every_objective_and_posterior_trains_and_its_run_goes_on(command: Command, images, options):
+    result = command("train", images, *FAST, *options, "--epochs", "1", "--out", "run", "--json")
+    assert result.status == 0, result.err
+    for name, value in zip(options[::2], options[1::2], strict=True):
+        said = result.record["config"]["model"] | result.record["config"]["training"]
+        assert str(said[name[2:].replace("-", "_")]) == value
+    assert command("train", "--out", "run", "--resume", "--epochs", "2", "--json").record["epochs"] == 2
+    assert command("evaluate", "run", "--engine", "reference", "--samples", "5").status == 0
+
+
+def test_a_run_from_before_there_was_a_choice_of_posterior_goes_on(command: Command, images):
+    assert command("train", images, *FAST, "--epochs", "1", "--out", "run").status == 0
+    config = json.loads(Path("run/config.json").read_text())
+    del config["model"]["posterior"]
+    for name in ("free_bits", "warm_up", "kl"):
+        del config["training"][name]
+    Path("run/config.json").write_text(json.dumps(config))
+    result = command("train", "--out", "run", "--resume", "--epochs", "2", "--json")
+    assert result.status == 0, result.err
+    assert result.record["config"]["model"]["posterior"] == "diagonal"
+
+
 def test_points_of_a_plane_train_under_the_importance_weighted_bound(command: Command, tmp_path):
     np.savetxt(tmp_path / "points.csv", np.random.default_rng(0).normal(size=(40, 2)), delimiter=",")
     options = ("--objective", "iwae", "--samples", "3", "--likelihood", "gaussian", "--epochs", "1")

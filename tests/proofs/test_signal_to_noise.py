@@ -1,37 +1,39 @@
-"""What is known about the importance-weighted gradient: more samples help the decoder and drown the encoder."""
+"""What is known about the importance-weighted gradient: more samples help the decoder and drown the encoder.
+
+Rainforth et al. 2018, theorem 1, and Tucker et al. 2018, on the model of `benchmarks.signal_to_noise`.
+"""
+
+import json
 
 import numpy as np
 import pytest
 
-import scratchvae as sv
-
-pytestmark = pytest.mark.slow
-
-DIM = 4
-ROWS = 20_000
+from benchmarks import signal_to_noise
 
 
-def signal_to_noise(samples, repeats=5):
-    """|mean| / standard deviation over draws of one example's gradient, averaged over coordinates, for both networks.
-
-    The model: z ~ N(0, I), x|z ~ N(z, I), so that p(z|x) = N(x/2, I/2); the encoder is N(x/2 + 0.3, 2/3 I)
-    """
-    vae = sv.VAE(DIM, DIM, (), "gaussian", "identity", "float64", "reference")
-    vae.parameters["encoder.head.weight"][...] = np.concatenate([np.eye(DIM) / 2, np.zeros((DIM, DIM))], axis=1)
-    vae.parameters["encoder.head.bias"][:] = np.repeat([0.3, np.log(2 / 3)], DIM)
-    vae.parameters["decoder.head.weight"][...] = np.eye(DIM)
-    x = np.repeat(np.linspace(-1, 1, DIM)[None], ROWS // samples, axis=0)
-    rng, encoder, decoder = np.random.default_rng(samples), [], []
-    for _ in range(repeats * samples):
-        eps = rng.normal(size=(len(x), samples, DIM))
-        _, deltas = vae.terms_and_deltas(x, eps, sv.IWAE(samples))
-        encoder.append(deltas.networks["encoder"].das[-1][:, :DIM])  # d loss / d mu of a row, as of the bias
-        decoder.append(deltas.networks["decoder"].das[-1].reshape(len(x), samples, DIM).sum(axis=1))
-    return [np.mean(abs(g.mean(axis=0)) / g.std(axis=0)) for g in (np.concatenate(encoder), np.concatenate(decoder))]
+def test_the_toy_is_the_published_one_near_its_optimum():
+    """q's mean is the posterior's plus the offset, and the closed forms give the first entries of the table."""
+    toy = signal_to_noise.toy(0)
+    mu, variance = toy.vae.parameters["decoder.head.bias"], np.exp(toy.vae.encode(toy.x[None]).logvar)
+    np.testing.assert_allclose(variance, 2 / 3, rtol=1e-6)
+    np.testing.assert_allclose(toy.vae.encode(toy.x[None]).mu[0], (toy.x - mu) / 2 + toy.offset, rtol=1e-6, atol=1e-9)
+    assert np.abs(toy.x - mu).mean() / (2 * np.sqrt(2 / 3)) == pytest.approx(0.632)
+    assert np.abs(toy.offset).mean() / np.sqrt(2 / 3) == pytest.approx(0.0593)
 
 
-def test_signal_to_noise_falls_with_samples_for_the_encoder_and_rises_for_the_decoder():
-    """As 1/sqrt(K) and sqrt(K): Rainforth et al. 2018, theorem 1."""
-    (encoder_few, decoder_few), (encoder_many, decoder_many) = signal_to_noise(8), signal_to_noise(128)
-    assert encoder_few / encoder_many == pytest.approx(4, rel=0.35)
-    assert decoder_many / decoder_few == pytest.approx(4, rel=0.15)
+def test_the_first_entries_are_their_closed_forms():
+    found = signal_to_noise.ratios(signal_to_noise.toy(0), 1, 40_000, 0)
+    assert found.decoder == pytest.approx(0.632, rel=0.02)
+    assert found.iwae == pytest.approx(0.0593, rel=0.05)
+    assert found.dreg == pytest.approx(2 * 0.0593 * np.sqrt(2 / 3) / abs(np.sqrt(3 / 2) - 2 * np.sqrt(2 / 3)), rel=0.05)
+
+
+@pytest.mark.slow
+def test_every_slope_is_within_a_tenth_of_its_law_and_the_two_means_agree(tmp_path):
+    """sqrt(K) for the decoder, 1/sqrt(K) for the encoder under IWAE, in the end sqrt(K) under DReG."""
+    assert signal_to_noise.main(["--quick", "--json", str(tmp_path / "table.json")]) == 0
+    document = json.loads((tmp_path / "table.json").read_text())
+    assert [line["met"] for line in document["bars"]] == [True] * 4
+    for row in document["rows"]:
+        tolerance = 0.11 if row["gradient"] == "decoder" else 0.06
+        assert row["ours_over_published"] == pytest.approx(1, abs=tolerance), row

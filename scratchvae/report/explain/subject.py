@@ -125,12 +125,14 @@ def train_on_digits(settings: Settings, seed: int, engine: str, on_epoch: Callab
 def subject_of(vae: VAE, data: Dataset, method: str, seed: int, epochs: int, origin: str) -> Subject:
     """A trained model with its data.
 
-    Raises    ValueError for more latent dimensions than can be integrated over
+    Raises    ValueError for more latent dimensions than can be integrated over, or a posterior that is not diagonal
     """
     if vae.latent_dim > MAX_LATENT_DIM:
         raise ValueError(
             f"{origin}: latent_dim is {vae.latent_dim}; explain integrates over z, which takes at most {MAX_LATENT_DIM}"
         )
+    if vae.posterior.name != "diagonal":
+        raise ValueError(f"{origin}: posterior is {vae.posterior.name!r}; explain is about a diagonal one")
     exact = vae.with_parameters(vae.parameters.astype(np.float64), "reference")
     parts = [
         binarize(exact.ops, part, np.arange(len(part)), method, seed, stream, 0, np.float64)

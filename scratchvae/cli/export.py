@@ -1,0 +1,56 @@
+"""`scratchvae export`: a trained model for other tools: ONNX graphs, or weights and a module for PyTorch."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scratchvae import VAE
+from scratchvae.export import onnx_files, torch_files
+
+from .options import Engine, Json, Seed, Threads, use_threads
+from .output import Output
+from .run_directory import RunDirectory, write_whole
+
+FORMATS = {"onnx": onnx_files, "torch": torch_files}
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="A run directory made by train.")],
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="onnx: encoder.onnx (x to mu, logvar) and decoder.onnx (z to the mean of p(x|z)), with a free batch "
+            "dimension. torch: weights.safetensors (a state_dict) and vae.py (the module it fits).",
+        ),
+    ] = "onnx",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the files, made if it is not there.", show_default="RUN/FORMAT")
+    ] = None,
+    as_json: Json = False,
+    seed: Seed = 0,
+    threads: Threads = None,
+    engine: Engine = "compiled",
+) -> None:
+    """Write a trained model in the format of another tool. ONNX needs: pip install 'scratchvae[onnx]'
+
+    scratchvae export runs/digits-1
+    scratchvae export runs/digits-1 --format torch --out digits-torch
+    """
+    output = Output(as_json)
+    use_threads(threads)
+    if kind not in FORMATS:
+        raise ValueError(f"--format is {kind!r}; expected {' or '.join(FORMATS)}")
+    directory = RunDirectory(run)
+    vae = VAE.load(directory.trained_model(), engine=engine)
+    folder = out or directory.path / kind
+    if not folder.parent.is_dir() or (folder.exists() and not folder.is_dir()):
+        raise ValueError(f"--out is {folder}; expected a folder, or a new one in a folder that exists")
+    files = FORMATS[kind](vae)  # everything that can be refused is refused before the folder is made
+    folder.mkdir(exist_ok=True)
+    for name, content in files.items():
+        write_whole(folder / name, content)
+    output.message(f"{' and '.join(files)} written to {folder}")
+    paths = [folder / name for name in files]
+    output.record({"command": "export", "run": run, "format": kind, "files": paths, "model": vae.config})

@@ -1,0 +1,133 @@
+"""PyTorch's weights from a model, and a model from PyTorch's weights. None of this needs torch.
+
+A torch Linear keeps its weight as (out, in), the transpose of ours; everything else is the same under the same name.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from scratchvae.checkpoint import write_whole
+from scratchvae.vae import VAE
+
+METADATA = "scratchvae.torch"  # the key of the safetensors header under which a model's arguments stand
+ARGUMENTS = ("likelihood", "activation")  # what the weights alone do not tell
+
+
+def torch_state(vae: VAE) -> dict[str, NDArray]:
+    """The state_dict of `torch_module.VAE`, as NumPy arrays in memory of their own: `torch.from_numpy` makes tensors.
+
+    Returns   name -> array; every weight (out, in), the transpose of `vae.parameters`
+    """
+    return {name: np.array(_transposed(name, array), order="C") for name, array in vae.parameters.items()}
+
+
+def from_torch_state(
+    state: Mapping[str, ArrayLike], likelihood: str, activation: str, engine: str = "compiled", seed: int = 0
+) -> VAE:
+    """The model of a state_dict: its sizes are read from the shapes of the weights.
+
+    Takes     state: name -> tensor or array, as `torch_module.VAE` names them; likelihood, activation: as of `VAE`
+    Returns   a VAE of the weights' dtype, float32 or float64
+    Raises    ValueError for a name that is missing or too many, or for a dtype or a shape that does not fit (the
+              message has shapes as (in, out))
+    """
+    arrays = {name: _transposed(name, np.asarray(value)) for name, value in state.items()}
+    vae = VAE(
+        **_sizes(arrays), likelihood=likelihood, activation=activation, engine=engine, seed=seed, parameters=arrays
+    )
+    unknown = sorted(set(arrays) - set(vae.parameters))
+    if unknown:
+        raise ValueError(f"has a tensor {unknown[0]}; expected {', '.join(vae.parameters)}")
+    return vae
+
+
+def save_torch(vae: VAE, path: str | os.PathLike[str]) -> None:
+    """Write `torch_state` as a safetensors file, complete or not at all; its header holds the model's arguments.
+
+    Raises    ValueError where the folder does not exist or cannot be written
+    """
+    write_whole(path, _safetensors(vae))
+
+
+def load_torch(
+    path: str | os.PathLike[str], likelihood: str | None = None, activation: str | None = None, engine: str = "compiled"
+) -> VAE:
+    """The model of a safetensors file with a state_dict of `torch_module.VAE`.
+
+    Takes     likelihood, activation: needed where the file was written from torch, whose header does not hold them
+    Raises    ValueError for a file that is missing or damaged, or as `from_torch_state`
+    """
+    arrays, told = _read(Path(path))
+    given = {"likelihood": likelihood, "activation": activation}
+    arguments: dict[str, Any] = {name: given[name] or told.get(name) for name in ARGUMENTS}
+    for name, value in arguments.items():
+        if value is None:
+            raise ValueError(f"{path}: does not say its {name}; expected {name}= to be given")
+        if given[name] and told.get(name, value) != value:
+            raise ValueError(f"{path}: was written with {name} {told[name]!r}; got {value!r}")
+    try:
+        return from_torch_state(arrays, **arguments, engine=engine, seed=told.get("seed", 0))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def torch_module_source() -> str:
+    """The text of `torch_module.py`: the model as a PyTorch module, to be copied into a project of yours."""
+    return Path(__file__).with_name("torch_module.py").read_text(encoding="utf-8")
+
+
+def torch_files(vae: VAE) -> dict[str, bytes]:
+    """The contents of weights.safetensors, as `save_torch` writes it, and vae.py, the module that these weights fit."""
+    return {"weights.safetensors": _safetensors(vae), "vae.py": torch_module_source().encode()}
+
+
+def _safetensors(vae: VAE) -> bytes:
+    from safetensors.numpy import save
+
+    return save(torch_state(vae), {METADATA: json.dumps(vae.config)})
+
+
+def _transposed(name: str, array: NDArray) -> NDArray:
+    return array.T if name.endswith(".weight") and array.ndim == 2 else array
+
+
+def _sizes(arrays: Mapping[str, NDArray]) -> dict[str, Any]:
+    """data_dim, latent_dim, hidden and dtype, from weights (in, out): the decoder's rows, its columns, and between."""
+    stack, index = [], 0
+    while f"decoder.{index}.weight" in arrays:
+        stack.append(arrays[f"decoder.{index}.weight"])
+        index += 1
+    if "decoder.head.weight" not in arrays:
+        raise ValueError("has no tensor decoder.head.weight; expected the names of torch_module.VAE")
+    stack.append(arrays["decoder.head.weight"])
+    if any(weight.ndim != 2 for weight in stack):
+        raise ValueError("a weight of the decoder is not two-dimensional; expected (out, in)")
+    return {
+        "data_dim": stack[-1].shape[1],
+        "latent_dim": stack[0].shape[0],
+        "hidden": tuple(weight.shape[1] for weight in stack[:-1])[::-1],
+        "dtype": stack[-1].dtype.name,
+    }
+
+
+def _read(path: Path) -> tuple[dict[str, NDArray], dict[str, Any]]:
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; expected a state_dict in a .safetensors file")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        told = json.loads(metadata.get(METADATA, "{}"))
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise ValueError(f"{path}: not a readable safetensors file ({' '.join(str(error).split())})") from None
+    if not isinstance(told, dict):
+        raise ValueError(f"{path}: its header does not describe a model")
+    return arrays, told

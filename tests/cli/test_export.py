@@ -1,0 +1,46 @@
+"""`scratchvae export`: files that other tools read, and nothing written where it cannot be done."""
+
+import sys
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from scratchvae import VAE, export
+from tests.cli.conftest import Command
+from tests.cli.test_bad_input import assert_refused, files_of
+
+
+def test_torch_weights_and_the_module_they_fit_are_written(command: Command, trained, tmp_path):
+    result = command("export", trained, "--format", "torch", "--out", "theirs", "--json")
+    assert result.status == 0, result.err
+    folder = tmp_path / "theirs"
+    assert [tmp_path / name for name in result.record["files"]] == [folder / "weights.safetensors", folder / "vae.py"]
+    vae = VAE.load(trained / "model.safetensors", engine="reference")
+    state = load_file(folder / "weights.safetensors")
+    assert all(np.array_equal(state[name], array) for name, array in export.torch_state(vae).items())
+    assert (folder / "vae.py").read_text() == export.torch_module_source()
+    assert result.record["model"] == vae.config
+
+
+def test_onnx_graphs_are_written_and_written_over(command: Command, trained, tmp_path):
+    pytest.importorskip("onnx", reason="onnx, of the extra onnx, is not installed")
+    for _ in range(2):
+        result = command("export", trained, "--out", "graphs")
+        assert result.status == 0, result.err
+        assert result.out == ""
+        assert "encoder.onnx and decoder.onnx written to graphs" in result.err
+    vae = VAE.load(trained / "model.safetensors", engine="reference")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "graphs").iterdir()} == export.onnx_files(vae)
+
+
+def test_bad_input_is_refused_and_writes_nothing(command: Command, trained, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    before = files_of(tmp_path)
+    assert_refused(command("export", trained, "--format", "pickle"), "--format is 'pickle'; expected onnx or torch")
+    assert_refused(command("export", "nosuch"), "nosuch")
+    for out in ("file", "no/such"):
+        assert_refused(command("export", trained, "--format", "torch", "--out", out), f"--out is {out}")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert_refused(command("export", trained, "--out", "graphs"), "pip install 'scratchvae[onnx]'")
+    assert files_of(tmp_path) == before

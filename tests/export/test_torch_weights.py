@@ -1,0 +1,158 @@
+"""Weights to PyTorch and back: the same names, transposed weights, the same function."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import scratchvae as sv
+from scratchvae import export
+from scratchvae.likelihoods import LIKELIHOODS
+from scratchvae.parameters import ACTIVATION_CODES
+
+EXPORTED = ("bernoulli", "gaussian", "gaussian-learned", "gaussian-learned-diagonal")
+
+
+def model(dtype="float32", hidden=(12, 9), likelihood="gaussian-learned-diagonal", activation="tanh"):
+    """A model with no parameter at zero."""
+    vae = sv.VAE(7, 3, hidden, likelihood=likelihood, activation=activation, dtype=dtype, engine="reference", seed=2)
+    rng = np.random.default_rng(0)
+    for name, array in vae.parameters.items():
+        if not name.endswith(".weight"):
+            array[...] = rng.normal(size=array.shape)
+    return vae
+
+
+def same(a, b):
+    return all(np.array_equal(a.parameters[name], b.parameters[name]) for name in a.parameters)
+
+
+def test_the_state_has_our_names_and_torchs_shapes():
+    vae = model()
+    state = export.torch_state(vae)
+    assert list(state) == list(vae.parameters)
+    assert state["encoder.0.weight"].shape == (12, 7)
+    assert np.array_equal(state["encoder.0.weight"], vae.parameters["encoder.0.weight"].T)
+    state["encoder.0.weight"][...] = 0
+    assert vae.parameters["encoder.0.weight"].all(), "the state is a copy"
+
+
+@pytest.mark.parametrize("hidden", [(), (12,), (12, 9)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_model_comes_back_from_its_file_bit_for_bit(tmp_path, hidden, dtype):
+    vae = model(dtype, hidden)
+    export.save_torch(vae, tmp_path / "weights.safetensors")
+    back = export.load_torch(tmp_path / "weights.safetensors", engine="reference")
+    assert back.config == vae.config
+    assert same(back, vae)
+
+
+@pytest.mark.parametrize("activation", ACTIVATION_CODES)
+@pytest.mark.parametrize("likelihood", EXPORTED)
+@pytest.mark.parametrize(("dtype", "error"), [("float32", 1e-6), ("float64", 1e-14)])
+def test_the_module_computes_what_the_model_does(activation, likelihood, dtype, error):
+    torch = pytest.importorskip("torch", reason="torch, of the extra bench, is not installed")
+    from scratchvae.export import torch_module
+
+    vae = model(dtype, likelihood=likelihood, activation=activation)
+    module = torch_module.VAE(7, 3, (12, 9), likelihood, activation).to(getattr(torch, dtype))
+    assert list(module.state_dict()) == list(vae.parameters)
+    module.load_state_dict({name: torch.from_numpy(array) for name, array in export.torch_state(vae).items()})
+    rng = np.random.default_rng(1)
+    x, eps, z = (rng.random(shape).astype(dtype) for shape in ((30, 7), (30, 3), (4, 30, 3)))
+    with torch.no_grad():
+        got = [*module.encode(torch.from_numpy(x)), module.decode(torch.from_numpy(z))]
+        got.append(module(torch.from_numpy(x), torch.from_numpy(eps)))
+    for mine, theirs in zip((*vae.encode(x), vae.decode(z), vae.elbo(x, eps).elbo), got, strict=True):
+        assert np.abs(mine - theirs.numpy()).max() <= error * max(1, np.abs(mine).max())
+
+
+def test_a_file_that_torch_wrote_is_read(tmp_path):
+    torch = pytest.importorskip("torch", reason="torch, of the extra bench, is not installed")
+    from safetensors.torch import save_file as save_tensors
+
+    from scratchvae.export.torch_module import VAE
+
+    module = VAE(7, 3, (12, 9), "gaussian-learned", "relu")
+    with torch.no_grad():
+        module.likelihood.logvar += 0.5
+    save_tensors(module.state_dict(), tmp_path / "theirs.safetensors")
+    vae = export.load_torch(tmp_path / "theirs.safetensors", "gaussian-learned", "relu", engine="reference")
+    assert (vae.data_dim, vae.latent_dim, vae.hidden) == (7, 3, (12, 9))
+    x = np.random.default_rng(0).random((5, 7), np.float32)
+    with torch.no_grad():
+        np.testing.assert_allclose(vae.encode(x).mu, module.encode(torch.from_numpy(x))[0], atol=1e-6)
+    assert vae.parameters["likelihood.logvar"] == 0.5
+    assert same(vae, export.from_torch_state(module.state_dict(), "gaussian-learned", "relu", engine="reference"))
+
+
+def test_the_copied_module_works_by_itself_and_refuses_what_it_does_not_know():
+    torch = pytest.importorskip("torch", reason="torch, of the extra bench, is not installed")
+    source = export.torch_module_source()
+    assert "import scratchvae" not in source
+    assert "from scratchvae" not in source.split('"""', 2)[2]
+    names: dict = {"__name__": "copied"}
+    exec(compile(source, "vae.py", "exec"), names)
+    assert names["VAE"](4, 2).decode(torch.zeros(3, 2)).shape == (3, 4)
+    with pytest.raises(ValueError, match="likelihood is 'beta'; expected one of bernoulli, gaussian, "):
+        names["VAE"](4, 2, likelihood="beta")
+
+
+def test_every_likelihood_has_a_module_or_is_named_as_missing():
+    pytest.importorskip("torch", reason="torch, of the extra bench, is not installed")
+    from scratchvae.export.torch_module import VAE
+
+    for name in LIKELIHOODS:
+        shapes = {key: tuple(array.shape) for key, array in VAE(4, 2, likelihood=name).likelihood.state_dict().items()}
+        learned = LIKELIHOODS[name].parameter_shapes(4)
+        assert {f"likelihood.{key}": shape for key, shape in shapes.items()} == learned
+
+
+def changed(state, **arrays):
+    return {name: array for name, array in (state | arrays).items() if array is not None}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"decoder.head.weight": None}, "no tensor decoder.head.weight"),
+        ({"encoder.0.bias": None}, "no tensor encoder.0.bias"),
+        ({"encoder.0.bias": np.zeros(3, np.float32)}, "encoder.0.bias is float32 (3,); expected float32 (12,)"),
+        ({"encoder.0.bias": np.zeros(12)}, "encoder.0.bias is float64 (12,); expected float32 (12,)"),
+        (
+            {"encoder.0.weight": np.zeros((7, 12), np.float32)},
+            "float32 (12, 7); expected float32 (7, 12)",
+        ),
+        ({"decoder.0.weight": np.zeros(3, np.float32)}, "not two-dimensional"),
+        ({"extra.weight": np.zeros((2, 2), np.float32)}, "has a tensor extra.weight; expected encoder.0.weight"),
+        ({"decoder.head.weight": np.zeros((7, 12), np.float16)}, "dtype is 'float16'"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused_in_one_line(tmp_path, change, words):
+    state = changed(export.torch_state(model()), **change)
+    save_file({name: np.ascontiguousarray(array) for name, array in state.items()}, tmp_path / "w.safetensors")
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the words are looked at below
+        export.load_torch(tmp_path / "w.safetensors", "gaussian-learned-diagonal", "tanh", engine="reference")
+    assert str(caught.value).startswith(f"{tmp_path / 'w.safetensors'}: ")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_the_header_does_not_say_must_be_given_and_must_not_contradict_it(tmp_path):
+    vae, path = model(), tmp_path / "w.safetensors"
+    save_file(export.torch_state(vae), path)
+    with pytest.raises(ValueError, match="does not say its likelihood; expected likelihood= to be given"):
+        export.load_torch(path)
+    export.save_torch(vae, path)
+    with pytest.raises(ValueError, match="was written with activation 'tanh'; got 'relu'"):
+        export.load_torch(path, activation="relu")
+    for text in ("[]", "{", json.dumps({"seed": -1, "likelihood": "gaussian-learned-diagonal", "activation": "tanh"})):
+        save_file(load_file(path), path, {"scratchvae.torch": text})
+        with pytest.raises(ValueError, match=r"w\.safetensors: "):
+            export.load_torch(path)
+    path.write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="not a readable safetensors file"):
+        export.load_torch(path)
+    with pytest.raises(ValueError, match="no such file"):
+        export.load_torch(tmp_path / "none.safetensors")
