@@ -12,7 +12,7 @@ LOCK = ".lock"  # in a directory that is being written; it stays, empty: what co
 def write_whole(path: str | os.PathLike[str], content: bytes | str) -> None:
     """Write a file so that a kill at any moment leaves the old one or the new one, never a part.
 
-    It is written beside its place, synced, and renamed. A kill can leave what is beside: `remove_unfinished`.
+    It is written beside its place, synced, and renamed. A kill can leave what is beside: `unfinished`.
     Raises    ValueError, one line, where it cannot be written: no folder, no permission, no space
     """
     target = Path(path)
@@ -51,10 +51,9 @@ def append_whole(path: str | os.PathLike[str], line: bytes) -> None:
         raise _cannot_be_written(path, error) from None
 
 
-def remove_unfinished(path: Path) -> None:
-    """Take away what a killed `write_whole` of this file left beside it. Only for who holds the directory."""
-    for beside in path.parent.glob(f"{_unfinished(path.name)}*"):
-        beside.unlink(missing_ok=True)
+def unfinished(path: Path) -> list[Path]:
+    """What a killed `write_whole` of this file left beside it. Only who holds the directory may take it away."""
+    return list(path.parent.glob(f"{_unfinished(path.name)}*"))
 
 
 @contextmanager

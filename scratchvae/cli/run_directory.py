@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from scratchvae.data.checks import one_line
-from scratchvae.files import LOCK, append_whole, held, remove_unfinished, write_whole
+from scratchvae.files import LOCK, append_whole, held, unfinished, write_whole
 
 from .output import plain
 
@@ -82,9 +82,17 @@ class RunDirectory:
         except OSError as error:
             raise ValueError(f"{self.path}: cannot be made ({error.strerror})") from None
         with held(self.path):
-            for file in (self.config_file, self.history_file, self.model_file, self.pictures_file, self.report_file):
-                remove_unfinished(file)
+            for file in self._unfinished():
+                file.unlink()
             yield made
+
+    def is_free(self) -> bool:
+        """Whether a new run may be made here: nothing is there, or what a run leaves that is killed as it starts."""
+        return not self.path.is_dir() or set(self.path.iterdir()) <= {self.path / LOCK, *self._unfinished()}
+
+    def _unfinished(self) -> list[Path]:
+        files = self.config_file, self.history_file, self.model_file, self.pictures_file, self.report_file
+        return [beside for file in files for beside in unfinished(file)]
 
     def create(self, config: Mapping[str, Any]) -> None:
         """Write config.json. Called once the input is checked and the directory is held."""
@@ -198,6 +206,6 @@ def new_run(out: Path | None, data_name: str) -> RunDirectory:
         raise ValueError(f"{out} is a run already; continue it with --resume or give another --out")
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; --out takes a directory for the run")
-    if out.is_dir() and any(file.name != LOCK for file in out.iterdir()):
+    if not run.is_free():
         raise ValueError(f"{out} is a directory with other files in it; give another --out")
     return run

@@ -1,0 +1,195 @@
+"""Nothing is lost: by a kill at any moment, a full disk, a folder that cannot be written, or a second process."""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from scratchvae.checkpoint import trained_epochs
+from scratchvae.cli.run_directory import RunDirectory
+from scratchvae.files import append_whole
+from tests.cli.conftest import FAST, REPOSITORY, Command
+from tests.cli.test_train import assert_same_run
+
+
+def kill_again_and_again(folder: Path, data: Path, epochs: int, kills: int, after: int) -> list[dict]:
+    """What `tests.cli.killing` says of every kill."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.cli.killing", *map(str, (folder, data, epochs, kills, after, 0))],
+        cwd=REPOSITORY,
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr + (folder / "parts.log").read_text()
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    ("epochs", "kills", "after"), [(30, 4, 0), pytest.param(400, 46, 4, marks=pytest.mark.slow)], ids=["4", "50"]
+)
+def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(tmp_path, images, epochs, kills, after):
+    """SIGKILL at random moments, each run resumed from what the last one left: at the end the uninterrupted bits."""
+    told = kill_again_and_again(tmp_path, images, epochs, kills, after)
+    assert [kill["status"] for kill in told] == [-9] * (kills + after)
+    assert [kill["wrong"] for kill in told] == [[]] * (kills + after)
+    assert any(kill["epochs"] for kill in told)
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
+    assert sorted(os.listdir(tmp_path / "parts")) == sorted(os.listdir(tmp_path / "whole"))
+
+
+# --- a disk that is full --------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def no_file_longer_than(size: int) -> Iterator[None]:
+    """Writes that go beyond this size fail half way, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_that_fills_up_keeps_the_last_checkpoint_and_says_so(command: Command, images, tmp_path):
+    assert command("train", images, *FAST, "--epochs", "1", "--out", "run").status == 0
+    model = tmp_path / "run" / "model.safetensors"
+    with no_file_longer_than(model.stat().st_size + 1000):  # a checkpoint grows by its history
+        result = command("train", "--out", "run", "--resume", "--epochs", "9")
+    kept = len(trained_epochs(model))
+    assert 1 < kept < 9
+    assert result.status == 2
+    assert "run/model.safetensors: cannot be written (File too large)" in result.err.splitlines()[-1]
+    assert f"the checkpoint of epoch {kept} is kept; go on with: scratchvae train" in result.err.splitlines()[-1]
+    assert not [file for file in os.listdir(tmp_path / "run") if file.startswith(".") and file != ".lock"]
+
+    assert command("train", "--out", "run", "--resume", "--epochs", "9").status == 0
+    assert command("train", images, *FAST, "--epochs", "9", "--out", "straight").status == 0
+    assert_same_run(tmp_path / "run", tmp_path / "straight")
+
+
+def test_a_full_disk_at_the_start_leaves_nothing(command: Command, images, tmp_path):
+    with no_file_longer_than(500):
+        result = command("train", images, *FAST, "--out", "run")
+    assert result.status == 2
+    assert "config.json: cannot be written" in result.err.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_line_that_does_not_fit_is_not_added_in_part(tmp_path):
+    file = tmp_path / "history.jsonl"
+    file.write_bytes(b"1234567\n")
+    with no_file_longer_than(12), pytest.raises(ValueError, match="cannot be written"):
+        append_whole(file, b"7654321\n")
+    assert file.read_bytes() == b"1234567\n"
+    append_whole(file, b"7654321\n")
+    assert file.read_bytes() == b"1234567\n7654321\n"
+
+
+# --- what is taken away ---------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def that_cannot_be_written() -> Iterator[Path]:
+    """A folder that anyone may read and this process, be it root's, may not write once `yield` comes back."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def without_the_right_to_write(folder: Path) -> Iterator[None]:
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+    else:
+        folder.chmod(0o555)
+    try:
+        yield
+    finally:
+        if os.getuid() == 0:
+            os.seteuid(0)
+        else:
+            folder.chmod(0o755)
+
+
+def test_a_run_that_cannot_be_written_is_one_line_and_left_alone(command: Command, images):
+    with that_cannot_be_written() as folder:
+        shutil.copy(images, folder / "images.npy")
+        assert command("train", folder / "images.npy", *FAST, "--epochs", "1", "--out", folder / "run").status == 0
+        before = {file: file.read_bytes() for file in (folder / "run").iterdir()}
+        for file in before:
+            file.chmod(0o444)
+        with without_the_right_to_write(folder / "run"):
+            resumed = command("train", "--out", folder / "run", "--resume", "--epochs", "2")
+        with without_the_right_to_write(folder):
+            new = command("train", folder / "images.npy", *FAST, "--out", folder / "new")
+        assert (resumed.status, new.status) == (2, 2)
+        assert resumed.err == f"scratchvae: {folder}/run: cannot be written (Permission denied)\n"
+        assert new.err == f"scratchvae: {folder}/new: cannot be made (Permission denied)\n"
+        assert {file: file.read_bytes() for file in (folder / "run").iterdir()} == before
+
+
+def at_epoch_2(monkeypatch: pytest.MonkeyPatch, act) -> None:
+    """Do something to a run just before its second epoch enters the history."""
+    append = RunDirectory.append_epoch
+
+    def acting(run: RunDirectory, row: dict) -> None:
+        if row["epoch"] == 2:
+            act(run)
+        append(run, row)
+
+    monkeypatch.setattr(RunDirectory, "append_epoch", acting)
+
+
+@pytest.mark.parametrize("name", ["history.jsonl", "model.safetensors"])
+def test_a_file_that_is_removed_under_a_run_is_there_again_and_whole(
+    command: Command, images, trained, tmp_path, monkeypatch, name
+):
+    at_epoch_2(monkeypatch, lambda run: (run.path / name).unlink())
+    assert command("train", images, *FAST, "--epochs", "3", "--out", "run").status == 0
+    assert_same_run(tmp_path / "run", trained)
+
+
+def test_a_directory_that_is_removed_under_a_run_is_one_line(command: Command, images, tmp_path, monkeypatch):
+    at_epoch_2(monkeypatch, lambda run: shutil.rmtree(run.path))
+    result = command("train", images, *FAST, "--epochs", "3", "--out", "run")
+    assert result.status == 2
+    assert "run/history.jsonl: cannot be written (No such file or directory)" in result.err.splitlines()[-1]
+    assert "kept" not in result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- two processes --------------------------------------------------------------------------------------------------
+
+
+def test_a_second_process_is_told_that_a_run_is_taken_and_a_killed_one_leaves_it_free(
+    command: Command, process, images, tmp_path
+):
+    first = process("train", images, *FAST, "--epochs", "1000000", "--out", "run")
+    deadline = time.monotonic() + 120
+    while len(RunDirectory(tmp_path / "run").history()) < 2:
+        assert first.poll() is None, first.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    second = command("train", "--out", "run", "--resume", "--epochs", "3")
+    assert second.status == 2
+    assert second.err == "scratchvae: run: another process is at work on it; expected to be the only one\n"
+    assert first.poll() is None, "the first goes on"
+    first.kill()
+    first.communicate()
+    more = len(trained_epochs(tmp_path / "run" / "model.safetensors")) + 1
+    assert command("train", "--out", "run", "--resume", "--epochs", more).status == 0
+    assert len(RunDirectory(tmp_path / "run").history()) == more
