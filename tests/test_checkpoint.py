@@ -2,8 +2,6 @@
 
 import json
 import struct
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -233,46 +231,3 @@ def test_no_pickle_is_read_or_written():
 
     assert "import pickle" not in inspect.getsource(checkpoint)
     assert "allow_pickle" not in inspect.getsource(checkpoint)
-
-
-RUN = """
-import sys
-import numpy as np
-import scratchvae as sv
-
-path, epochs, resume = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "resume"
-x = (np.random.default_rng(0).random((40, 30)) < 0.5).astype(np.float32)
-vae = sv.VAE(30, 4, (50,), engine="reference")
-print("ready", flush=True)
-sv.fit(vae, x, epochs=epochs, batch_size=10, checkpoint=path, resume=resume, progress=False)
-"""
-
-
-@pytest.mark.slow
-def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(tmp_path):
-    """SIGKILL at random moments, each run resumed from what the last one left: at the end the uninterrupted bits."""
-    script, epochs, whole, parts = tmp_path / "run.py", "300", tmp_path / "whole" / "m", tmp_path / "parts" / "m"
-    script.write_text(RUN)
-    for path in (whole, parts):
-        path.parent.mkdir()
-    subprocess.run([sys.executable, script, whole, epochs, "new"], check=True, capture_output=True)
-    rng, kills = np.random.default_rng(0), 0
-    for _ in range(60):
-        start = "resume" if parts.exists() else "new"
-        with subprocess.Popen([sys.executable, script, parts, epochs, start], stdout=subprocess.PIPE) as process:
-            assert process.stdout.readline() == b"ready\n"
-            try:
-                process.wait(timeout=rng.uniform(0.05, 0.4) if kills < 10 else None)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                kills += 1
-        if parts.exists():
-            assert np.isfinite(sv.VAE.load(parts, engine="reference").parameters.flat).all()
-        if process.returncode == 0:
-            break
-    assert process.returncode == 0
-    assert kills >= 2
-    mine, theirs = load_file(parts), load_file(whole)
-    assert mine.keys() == theirs.keys()
-    for name, array in theirs.items():
-        np.testing.assert_array_equal(mine[name], array)

@@ -2,9 +2,9 @@
 
     python -m tests.cli.killing FOLDER DATA EPOCHS KILLS KILLS_AFTER_TRAINING SEED
 
-Each attempt is a fork of this process, so that it starts at once. Half are killed a random time after they begin, half at a
-random step of writing a file: half way through the bytes, before and after the sync, before and after the rename. The last
-KILLS_AFTER_TRAINING meet a run that is trained and is drawing its pictures and its page.
+Each attempt is a fork of this process, so that it starts at once. Half are killed a random time after they begin, half
+at a random step of writing a file: half way through the bytes, before and after the sync, before and after the rename.
+The last KILLS_AFTER_TRAINING meet a run that is trained and is drawing its pictures and its page.
 """
 
 import importlib
