@@ -1,0 +1,111 @@
+"""One process of `benchmarks.scaling`, alone or under mpiexec: times training steps, and the reduction by itself.
+
+The first process prints one JSON object: seconds a step in each round, of a step without its reduction at several batch
+sizes, and of a reduction of the whole gradient and of one number.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from benchmarks.images import images_of
+from benchmarks.peers.scratchvae_training import objective_of
+from benchmarks.workloads import WORKLOADS, Workload
+from scratchvae.distributed import Processes, launched_processes
+from scratchvae.engine import set_threads
+from scratchvae.training import Trainer
+from scratchvae.vae import VAE
+
+WARM_STEPS = 20
+
+
+class Alone:
+    """In the place of the other processes: one that takes rows / share of each batch and adds nothing up."""
+
+    is_first, rank = True, 0
+
+    def __init__(self, share: int) -> None:
+        self.share = share
+
+    def part(self, count: int) -> slice:
+        return slice(0, count // self.share)
+
+    def add_up(self, array) -> None:
+        pass
+
+    def copy_from_first(self, array) -> None:
+        pass
+
+
+def trainer_of(workload: Workload, pixels, processes) -> Trainer:
+    shape = workload.data_dim, workload.latent_dim, workload.hidden
+    settings = (
+        VAE(*shape, activation=workload.activation), pixels, workload.learning_rate, objective_of(workload), "none"
+    )  # fmt: skip
+    return Trainer(*settings) if processes is None else Processes.trainer(processes, *settings)
+
+
+def seconds_each(call: Callable[[], object], times: int) -> float:
+    start = time.perf_counter()
+    for _ in range(times):
+        call()
+    return (time.perf_counter() - start) / times
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--batch", type=int, required=True)
+    parser.add_argument("--rounds", type=int, required=True)
+    parser.add_argument("--steps", type=int, required=True, help="a round")
+    parser.add_argument("--data-dir")
+    options = parser.parse_args()
+    processes = launched_processes()
+    rank = 0 if processes is None else processes.rank
+    if hasattr(os, "sched_setaffinity"):  # a processor of its own for each
+        allowed = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, [allowed[rank % len(allowed)]])
+    set_threads(1)
+    workload = replace(WORKLOADS["pytorch-example"], batch_size=options.batch)
+    images = images_of(workload, options.data_dir)
+    pixels = images.pixels[: len(images.pixels) // options.batch * options.batch]
+
+    trainer = trainer_of(workload, pixels, processes)
+    steps = itertools.chain.from_iterable(trainer.epoch(n, options.batch) for n in itertools.count(1))
+    seconds_each(lambda: next(steps), WARM_STEPS)
+    answer = {"data": images.found, "parameters": trainer.vae.parameters.flat.size}
+    answer["step"] = [seconds_each(lambda: next(steps), options.steps) for _ in range(options.rounds)]
+    if processes is None:
+        answer["unreduced"] = {
+            options.batch // share: unreduced(workload, pixels, share, options) for share in (1, 2, 4, 8)
+        }
+    else:
+        answer |= reductions(processes, np.zeros(trainer.vae.parameters.flat.size + 1, np.float32), options)
+    if rank == 0:
+        print(json.dumps(answer))
+
+
+def unreduced(workload: Workload, pixels, share: int, options) -> list[float]:
+    """Seconds of what one of `share` processes does in a step, but for the reduction."""
+    trainer = trainer_of(workload, pixels, Alone(share))
+    steps = itertools.chain.from_iterable(trainer.epoch(n, options.batch) for n in itertools.count(1))
+    seconds_each(lambda: next(steps), WARM_STEPS)
+    return [seconds_each(lambda: next(steps), max(1, options.steps // 2)) for _ in range(options.rounds)]
+
+
+def reductions(processes: Processes, array, options) -> dict[str, list[float]]:
+    one = np.zeros(1, np.float32)
+    seconds_each(lambda: processes.add_up(array), WARM_STEPS)
+    return {
+        "reduction": [seconds_each(lambda: processes.add_up(array), options.steps) for _ in range(options.rounds)],
+        "latency": [seconds_each(lambda: processes.add_up(one), options.steps) for _ in range(options.rounds)],
+    }
+
+
+if __name__ == "__main__":
+    main()

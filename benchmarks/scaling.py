@@ -1,0 +1,143 @@
+"""`python -m benchmarks.scaling [--json FILE]`: training by one and by two processes, and on paper by 64.
+
+The workload is `pytorch-example` with batches of 512, one thread a process. One process is scratchvae as it is without
+MPI. Measured are whole steps of one and of two processes; what a process does but for the reduction, with a whole
+batch, a half, a quarter and an eighth; and the reduction by itself. From these, for R processes that share a batch:
+
+    step(R) = fixed + rows 512 / R + reduction(R)       fixed, rows: the line through the measured parts
+    reduction(R) = 2 (R - 1) / R transfer + 2 log2(R) latency       transfer, latency: of two processes here
+
+(Rabenseifner's reduction: a reduce-scatter and an all-gather. Thakur, Rabenseifner, Gropp 2005.) That holds where the
+network is as fast as this machine's memory; `--gigabytes` and `--microseconds` put a network's numbers in their place.
+"""
+
+import argparse
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.machine import describe_machine, warn_if_busy
+from benchmarks.measure import Spread, ratios, round_to
+from benchmarks.processes import REPOSITORY, thread_environment
+from benchmarks.report import bar, say, show_bars, show_table, write_json
+
+BATCH = 512
+ON_PAPER = (1, 2, 4, 8, 16, 32, 64)
+TWO_PROCESSES_BAR = 1.6
+
+
+def launch(processes: int, options: argparse.Namespace) -> dict:
+    """What the first of some processes measured."""
+    command = [sys.executable, "-m", "benchmarks.peers.scratchvae_scaling", "--batch", str(BATCH)]
+    command += ["--rounds", str(options.rounds), "--steps", str(options.steps)]
+    command += ["--data-dir", options.data_dir] if options.data_dir else []
+    if processes > 1:
+        command = [mpiexec(), "-n", str(processes), *command]
+    environment = os.environ | thread_environment(1)
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def mpiexec() -> str:
+    """The launcher that came with this Python's packages, else the system's."""
+    beside = Path(sys.executable).parent / "mpiexec"
+    found = str(beside) if beside.exists() else shutil.which("mpiexec")
+    if found is None:
+        sys.exit("there is no mpiexec: pip install scratchvae[mpi]")
+    return found
+
+
+def measure(options: argparse.Namespace) -> tuple[dict[str, list[float]], int]:
+    """Seconds of everything, over rounds, and the number of parameters. One and two processes take turns."""
+    seen: dict[str, list[float]] = {}
+    for turn in range(options.turns):
+        for processes in (1, 2) if turn % 2 == 0 else (2, 1):
+            answer = launch(processes, options)
+            parts = {f"step of {processes}": answer["step"]}
+            parts |= {f"unreduced {rows}": values for rows, values in answer.get("unreduced", {}).items()}
+            parts |= {name: answer[name] for name in ("reduction", "latency") if name in answer}
+            for name, values in parts.items():
+                seen.setdefault(name, []).extend(values)
+            say(f"turn {turn + 1}: processes {processes}: {np.median(answer['step']) * 1e6:.0f} us a step")
+    return seen, answer["parameters"]
+
+
+def on_paper(spreads: dict[str, Spread], parameters: int, options: argparse.Namespace) -> list[dict]:
+    """Steps per second and efficiency of R processes: of one batch shared, and of a batch for each."""
+    parts = {int(name.split()[1]): spread.median for name, spread in spreads.items() if name.startswith("unreduced")}
+    rows, fixed = np.polyfit(list(parts), list(parts.values()), 1)
+    one = spreads["step of 1"].median
+    latency = options.microseconds * 1e-6 if options.microseconds else spreads["latency"].median / 2
+    transfer = spreads["reduction"].median - 2 * latency
+    if options.gigabytes:
+        transfer = 4 * parameters / (options.gigabytes * 1e9)
+    lines = []
+    for size in ON_PAPER:
+        reduction = 2 * (size - 1) / size * transfer + 2 * math.log2(size) * latency
+        compute = one if size == 1 else fixed + rows * BATCH / size
+        whole = one if size == 1 else fixed + rows * BATCH
+        lines.append(
+            {
+                "processes": size,
+                "compute_microseconds": round_to(compute * 1e6),
+                "reduction_microseconds": round_to(reduction * 1e6),
+                "speed": round_to(one / (compute + reduction), 4),
+                "efficiency": round_to(one / (compute + reduction) / size, 3),
+                "efficiency_with_a_batch_each": round_to(one / (whole + reduction), 3),
+            }
+        )
+    return lines
+
+
+def show(spreads: dict[str, Spread], paper: list[dict]) -> None:
+    lines = [[name, "", f"{spread.median * 1e6:.0f}", f"{spread.lower_quartile * 1e6:.0f} - "
+              f"{spread.upper_quartile * 1e6:.0f}"] for name, spread in spreads.items()]  # fmt: skip
+    show_table(f"Measured, batch {BATCH}", ["what", "", "us", "quartiles"], lines)
+    columns = ["on paper", "processes", "compute us", "reduction us", "speed", "efficiency", "a batch each"]
+    show_table(
+        "One batch shared by R processes, and a batch for each",
+        columns,
+        [["", *(f"{value:g}" for value in line.values())] for line in paper],
+    )
+
+
+def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__.splitlines()[0])
+    parser.add_argument("--json", metavar="FILE", help="where the numbers go")
+    parser.add_argument("--turns", type=int, default=5, help="of one process and two; default 5")
+    parser.add_argument("--rounds", type=int, default=5, help="in each turn; default 5")
+    parser.add_argument("--steps", type=int, default=60, help="in each round; default 60")
+    parser.add_argument("--gigabytes", type=float, help="a second that the network carries; default: as measured here")
+    parser.add_argument("--microseconds", type=float, help="of a message's latency; default: as measured here")
+    parser.add_argument("--data-dir", help="folder with MNIST's four files; else SCRATCHVAE_DATA")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status 1 where two processes are not as much faster as they should be."""
+    options = read_options(arguments)
+    warn_if_busy(describe_machine(), say)
+    seen, parameters = measure(options)
+    spreads = {name: Spread.of(values) for name, values in seen.items()}
+    gain = ratios(seen["step of 1"], seen["step of 2"])
+    paper = on_paper(spreads, parameters, options)
+    show(spreads, paper)
+    bars = [bar("two processes, times as fast as one (one thread each)", TWO_PROCESSES_BAR, gain.median)]
+    bars.append(bar("efficiency of two processes", TWO_PROCESSES_BAR / 2, gain.median / 2))
+    show_bars(bars)
+    if options.json:
+        rows = [{"measured": name, "seconds": spread.as_json()} for name, spread in spreads.items()]
+        settings = {name: getattr(options, name) for name in ("turns", "rounds", "steps", "gigabytes", "microseconds")}
+        settings |= {"workload": "pytorch-example", "batch": BATCH, "threads_each": 1}
+        write_json(options.json, "scaling", settings, rows, bars, on_paper=paper, gain=gain.as_json())
+    return 0 if all(line["met"] for line in bars) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
