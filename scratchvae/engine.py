@@ -5,6 +5,8 @@ Both are packages that offer the same functions under the same names, so the mod
 
 import importlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 ENGINES = ("reference", "compiled")
@@ -35,6 +37,22 @@ def get_threads() -> int:
     import numba
 
     return int(numba.get_num_threads())
+
+
+@contextmanager
+def one_order_of_sums(engine: str) -> Iterator[None]:
+    """While it lasts, an engine's results are the same bits for any number of threads.
+
+    The compiled engine's always are. NumPy's matrix library sums in another order with every number of threads, so
+    under the reference engine it keeps to one.
+    """
+    if engine != "reference":
+        yield
+        return
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, "blas"):
+        yield
 
 
 def processors() -> int:

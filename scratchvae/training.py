@@ -19,6 +19,7 @@ from scratchvae.checkpoint import TrainingState, load_state, save_model
 from scratchvae.data.binarize import binarize as draw_batch
 from scratchvae.data.binarize import check_method
 from scratchvae.data.checks import as_data, check_pixels
+from scratchvae.engine import one_order_of_sums
 from scratchvae.objectives import ELBO, Objective, check_objective
 from scratchvae.parameters import Parameters
 from scratchvae.progress import Progress, progress_bar
@@ -257,7 +258,8 @@ class _Run:
         updates = -(-len(self.plan.x) // self.batch_size)
         # a diverging update overflows: `_check_finite` says so, once and in words
         quiet = np.errstate(over="ignore", invalid="ignore")
-        with quiet, progress_bar(self.epochs, updates, enabled=progress, done=len(self.history)) as bar:
+        bars = progress_bar(self.epochs, updates, enabled=progress, done=len(self.history))
+        with quiet, one_order_of_sums(self.trainer.vae.engine), bars as bar:
             while not self._is_over():
                 entry = self._epoch(bar)
                 if self.trainer.writes and self.checkpoint is not None and self._is_due():

@@ -1,5 +1,7 @@
 """Adam: its first steps are known in closed form, and torch's are the same."""
 
+import inspect
+
 import numpy as np
 import pytest
 
@@ -51,3 +53,9 @@ def test_it_works_in_place_and_keeps_float32(ops):
 
 def test_a_gradient_of_zero_moves_nothing(ops):
     np.testing.assert_array_equal(run(ops, np.zeros((3, 4))), np.zeros((3, 4)))
+
+
+@pytest.mark.parametrize("name", ["adam_update", "network_adam"])
+def test_what_is_not_said_is_as_in_the_paper(ops, name):
+    settings = inspect.signature(getattr(ops, name)).parameters
+    assert [settings[setting].default for setting in ("beta1", "beta2", "epsilon")] == [0.9, 0.999, 1e-8]

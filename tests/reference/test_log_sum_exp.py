@@ -24,3 +24,10 @@ def test_an_impossible_term_changes_nothing_and_only_impossible_terms_give_minus
     out, weights = ops.log_sum_exp_forward(np.array([[1.0, -np.inf], [-np.inf, -np.inf]]))
     np.testing.assert_array_equal(out, [1.0, -np.inf])
     np.testing.assert_array_equal(weights, [[1, 0], [0.5, 0.5]])
+
+
+def test_the_last_axis_is_summed_over_whatever_stands_before_it(ops):
+    a = np.random.default_rng(0).normal(size=(2, 3, 4))
+    out, weights = ops.log_sum_exp_forward(a)
+    np.testing.assert_allclose(out, logsumexp(a, axis=2), rtol=1e-13)
+    np.testing.assert_allclose(weights, softmax(a, axis=2), rtol=1e-12)
