@@ -71,8 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
         root = copy_of(REPOSITORY, Path(folder) / "project")
         for name in options.parts or PARTS:
             part = PARTS[name]._replace(**({"sample": options.sample} if options.sample else {}))
-            before, results[name] = results.get(name, {}), {}
-            for results[name] in examine(name, part, root, before):
+            for result in examine(name, part, root, results.get(name, {})):
+                results[name] = result
                 _write(options.json, results)
     return 0 if all(_report(name, results[name]) for name in options.parts or PARTS) else 1
 
