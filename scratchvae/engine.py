@@ -55,6 +55,26 @@ def one_order_of_sums(engine: str) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def one_thread(wanted: bool = True) -> Iterator[None]:
+    """One thread for compiled operations and NumPy's matrix products while it lasts, if `wanted`.
+
+    For work so small that a second thread only waits, and burns a processor doing so. Results do not depend on it.
+    """
+    if not wanted:
+        yield
+        return
+    from threadpoolctl import threadpool_limits  # comes with scikit-learn
+
+    before = get_threads()
+    set_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        set_threads(before)
+
+
 def processors() -> int:
     """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from scratchvae.checkpoint import TrainingState, load_state, save_model
 from scratchvae.data.binarize import binarize as draw_batch
 from scratchvae.data.binarize import check_method
-from scratchvae.data.checks import as_data, check_pixels
+from scratchvae.data.checks import as_data_set
+from scratchvae.data.mapped import Data, column_mean
 from scratchvae.engine import one_order_of_sums
 from scratchvae.objectives import ELBO, Objective, check_objective
 from scratchvae.parameters import Parameters
@@ -80,7 +81,7 @@ class Trainer:
     def __init__(
         self,
         vae: VAE,
-        x: NDArray,
+        x: Data,
         learning_rate: LearningRate = 1e-3,
         objective: Objective | None = None,
         binarize: str = "dynamic",
@@ -117,11 +118,11 @@ class Trainer:
         """Means over the examples of all terms."""
         return Averages.of(terms, with_error)
 
-    def validate(self, x: NDArray) -> Averages:
+    def validate(self, x: Data) -> Averages:
         """Mean terms on held-out data and the standard error of the ELBO, with the same noise whenever it is called."""
         return self.averages(self._held_out(x, 0, len(x)), with_error=True)
 
-    def _held_out(self, x: NDArray, low: int, high: int) -> list[Terms]:
+    def _held_out(self, x: Data, low: int, high: int) -> list[Terms]:
         """The terms of rows low to high of held-out data."""
         terms = []
         for start in range(low, high, VALIDATION_ROWS):
@@ -140,7 +141,7 @@ class Trainer:
         objective = self.objective if self._at is None else self._at(self.updates)
         return self.vae.terms_and_deltas(x, eps, objective)
 
-    def _draw(self, x: NDArray, rows: NDArray, stream: Stream, step: int) -> NDArray:
+    def _draw(self, x: Data, rows: NDArray, stream: Stream, step: int) -> NDArray:
         return draw_batch(self.vae.ops, x, rows, self.binarize, self.seed, stream, step, self.vae.dtype)
 
     def _noise(self, rows: NDArray, stream: Stream, step: int) -> NDArray:
@@ -164,13 +165,13 @@ class Trainer:
 
 def fit(
     vae: VAE,
-    x: NDArray,
+    x: Data,
     epochs: int = 10,
     batch_size: int = 100,
     learning_rate: LearningRate = 1e-3,
     objective: Objective | None = None,
     binarize: str | None = None,
-    validation: NDArray | None = None,
+    validation: Data | None = None,
     seed: int = 0,
     patience: int | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
@@ -184,7 +185,7 @@ def fit(
 ) -> History:
     """Train `vae` in place by Adam on loss = -mean(objective).
 
-    Takes     x (N, D): uint8 (scaled by 1/255) or float
+    Takes     x (N, D): uint8 (scaled by 1/255) or float; mapped from the disk it is read a batch at a time
               epochs: in all, those before `resume` included
               learning_rate: a number, or a schedule such as `Stages`: any function from an update's number, counted
               from 1, to its rate. To be resumed it needs a repr that says what it is, as a frozen dataclass has
@@ -223,13 +224,13 @@ def fit(
     if source is not None:
         run.restore(source)
     elif not vae.output_bias.any():
-        vae.set_output_bias(_training_mean(plan.x))
+        vae.set_output_bias(column_mean(plan.x))
     return run.train(progress, on_epoch)
 
 
 class _Plan(NamedTuple):
-    x: NDArray
-    validation: NDArray | None
+    x: Data
+    validation: Data | None
     objective: Objective
     binarize: str
 
@@ -372,16 +373,12 @@ def _check(vae, x, validation, learning_rate, objective, binarize, patience, all
     check_learning_rate(learning_rate)
     unit_interval = vae.likelihood.unit_interval
     method = binarize if binarize is not None else ("dynamic" if unit_interval else "none")
-    x = as_data(x, vae.data_dim, unit_interval)
-    if unit_interval:
-        check_pixels(x, "x")
+    x = as_data_set(x, vae.data_dim, unit_interval)
     check_method(method, x if unit_interval else None, allow_grey)
     if method != "none" and not unit_interval:
         raise ValueError(f"binarize is {method!r} under likelihood {vae.likelihood.name!r}; expected 'none'")
     if validation is not None:
-        validation = as_data(validation, vae.data_dim, unit_interval, name="validation")
-        if unit_interval:
-            check_pixels(validation, "validation")
+        validation = as_data_set(validation, vae.data_dim, unit_interval, name="validation")
         check_method(method, validation if unit_interval else None, allow_grey)
     return _Plan(x, validation, objective or ELBO(), method)
 
@@ -389,11 +386,6 @@ def _check(vae, x, validation, learning_rate, objective, binarize, patience, all
 def _check_non_negative(name: str, value: float) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value < np.inf:
         raise ValueError(f"{name} is {value!r}; expected a number of at least 0")
-
-
-def _training_mean(x: NDArray) -> NDArray:
-    mean = x.mean(axis=0, dtype=np.float64)
-    return mean / 255 if x.dtype == np.uint8 else mean
 
 
 def _row(averages: Averages) -> dict[str, float]:

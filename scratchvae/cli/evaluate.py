@@ -3,19 +3,18 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
-from numpy.typing import NDArray
 
 from scratchvae import VAE
-from scratchvae.data import as_data, check_method, load
+from scratchvae.data import Data, Dataset, as_data_set, check_method, load
+from scratchvae.data.images import parse_size
 from scratchvae.evidence import METHODS
 from scratchvae.progress import counting_bar
 from scratchvae.report.summary import summarise
 
 from .options import Engine, Json, Seed, Threads, use_threads
 from .output import Output
-from .run_directory import RunDirectory
+from .run_directory import RunDirectory, data_of
 
 NAMES = ("digits", "mnist")  # data sets with a held-out part of their own
 
@@ -77,15 +76,21 @@ def evaluate(
     )
 
 
-def _parts(vae: VAE, config: dict[str, Any], data: str | None, data_dir: Path | None) -> dict[str, NDArray]:
+def _given(config: dict[str, Any], data: str, data_dir: Path | None) -> Dataset:
+    """Other data than the run's own; images of a folder are resized as the run's were."""
+    size = parse_size(config["data"].get("resize")) if Path(data).is_dir() else None
+    folder = data_dir or config["data"].get("data_dir")
+    return load(data, data_dir=folder, seed=config["training"]["seed"], resize=size)
+
+
+def _parts(vae: VAE, config: dict[str, Any], data: str | None, data_dir: Path | None) -> dict[str, Data]:
     """The parts of the data to measure, checked against the model. Raises ValueError where they do not fit."""
     training = config["training"]
-    source = data or config["data"]["source"]
-    dataset = load(source, data_dir=data_dir or config["data"].get("data_dir"), seed=training["seed"])
+    dataset = data_of(config, data_dir) if data is None else _given(config, data, data_dir)
     unit_interval = vae.likelihood.unit_interval
     for array in (dataset.train, dataset.held_out):
-        as_data(array, vae.data_dim, unit_interval, name=dataset.name)
+        as_data_set(array, vae.data_dim, unit_interval, name=dataset.name)
         check_method(training["binarize"], array if unit_interval else None, training["allow_grey"])
     if data is None or data in NAMES:
         return {"training": dataset.train, "held out": dataset.held_out}
-    return {"given": np.concatenate([dataset.train, dataset.held_out])}
+    return {"given": dataset.every_row()}

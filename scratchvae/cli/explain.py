@@ -14,7 +14,7 @@ from scratchvae.files import write_whole
 
 from .options import Engine, Json, Seed, Threads, use_threads
 from .output import Output
-from .run_directory import RunDirectory
+from .run_directory import RunDirectory, data_of
 
 if TYPE_CHECKING:
     from scratchvae.report.explain import Answers, Settings, Subject
@@ -90,14 +90,12 @@ def _of_digits(settings: "Settings", seed: int, engine: str, watch: Watch) -> "S
 
 
 def _of_run(run: Path) -> "Subject":
-    from scratchvae.data import load
     from scratchvae.report.explain import subject_of
 
     directory = RunDirectory(run)
     vae, config = VAE.load(directory.trained_model(), engine="reference"), directory.config()
-    data, training = config["data"], config["training"]
-    dataset = load(data["source"], data_dir=data.get("data_dir"), seed=training["seed"])
-    return subject_of(vae, dataset, training["binarize"], training["seed"], len(directory.history()), f"of {run}")
+    training, epochs = config["training"], len(directory.history())
+    return subject_of(vae, data_of(config), training["binarize"], training["seed"], epochs, f"of {run}")
 
 
 def _command(run: Path | None, quick: bool, seed: int) -> str:

@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scratchvae import VAE, __version__, checkpoint
-from scratchvae.data import Dataset, as_data, check_method, load
+from scratchvae.data import Dataset, as_data_set, check_method, load
+from scratchvae.data.images import parse_size
+from scratchvae.data.mapped import blocks
 from scratchvae.likelihoods import LIKELIHOODS
 from scratchvae.objectives import ELBO, OBJECTIVES, Objective
 
-from .run_directory import ENTRIES, FORMAT, RunDirectory, new_run
+from .run_directory import ENTRIES, FORMAT, RunDirectory, data_of, new_run
 
 ELBO_SETTINGS = ("beta", "free_bits", "warm_up", "kl")
 FREE_ON_RESUME = ("epochs",)  # what may change when a run goes on
@@ -56,7 +58,8 @@ class Job(NamedTuple):
 
 def new_job(out: Path | None, asked: Mapping[str, Any]) -> Job:
     """A run that starts from nothing, with all its input checked. Raises ValueError for bad input; writes nothing."""
-    dataset = load(asked["data"] or "digits", data_dir=asked["data_dir"], seed=asked["seed"])
+    options = {name: asked[name] for name in ("data_dir", "seed", "labels")}
+    dataset = load(asked["data"] or "digits", resize=parse_size(asked["resize"]), **options)
     run = new_run(out, Path(dataset.name).stem if asked["data"] else dataset.name)
     config = _configuration(asked, dataset)
     vae, objective = _model_and_objective(config, dataset)
@@ -69,7 +72,8 @@ def job_to_resume(out: Path | None, given: Mapping[str, Any]) -> Job:
         raise ValueError("--resume needs --out RUN, the run to go on with")
     run = RunDirectory(out)
     config = run.config()
-    known = {**config["model"], **config["training"], "data": config["data"].get("source")}
+    known = {**config["model"], **config["training"], "data": config["data"]["source"]}
+    known |= {name: config["data"].get(name) for name in ("resize", "labels")}
     for name, value in given.items():
         if name in known and name not in FREE_ON_RESUME and value != known[name]:
             option = "DATA" if name == "data" else f"--{name.replace('_', '-')}"
@@ -78,10 +82,11 @@ def job_to_resume(out: Path | None, given: Mapping[str, Any]) -> Job:
             )
     if "epochs" in given:
         config["training"]["epochs"] = given["epochs"]
-    source, data_dir = config["data"]["source"], given.get("data_dir") or config["data"].get("data_dir")
-    dataset = load(source, data_dir=data_dir, seed=config["training"]["seed"])
+    dataset = data_of(config, given.get("data_dir"))
     if fingerprint(dataset) != config["data"]["sha256"]:
-        raise ValueError(f"{source} no longer holds the data that {out} was trained on; expected the same values")
+        raise ValueError(
+            f"{config['data']['source']} no longer holds the data that {out} was trained on; expected the same values"
+        )
     vae, objective = _model_and_objective(config, dataset)
     if run.model_file.is_file():  # else it was stopped before its first checkpoint, and starts again
         checkpoint.load_state(vae, run.model_file)
@@ -103,6 +108,8 @@ def _configuration(asked: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]
             "name": dataset.name,
             "source": asked["data"] or "digits",
             "data_dir": asked["data_dir"],
+            "resize": asked["resize"],
+            "labels": asked["labels"],
             "found": dataset.found,
             "examples": len(dataset.train),
             "held_out": len(dataset.held_out),
@@ -139,7 +146,8 @@ def fingerprint(dataset: Dataset) -> str:
     digest = hashlib.sha256()
     for part in (dataset.train, dataset.held_out):
         digest.update(f"{part.dtype.str}{part.shape}".encode())
-        digest.update(np.ascontiguousarray(part).view(np.uint8).data)
+        for _, block in blocks(part):
+            digest.update(np.ascontiguousarray(block).view(np.uint8).data)
     return digest.hexdigest()
 
 
@@ -155,7 +163,7 @@ def _model_and_objective(config: Mapping[str, Any], dataset: Dataset) -> tuple[V
             f"binarize is {training['binarize']!r} under likelihood {model['likelihood']!r}; expected none"
         )
     for part in (dataset.train, dataset.held_out):
-        as_data(part, vae.data_dim, vae.likelihood.unit_interval, name=dataset.name)
+        as_data_set(part, vae.data_dim, vae.likelihood.unit_interval, name=dataset.name)
         check_method(training["binarize"], part if vae.likelihood.unit_interval else None, training["allow_grey"])
     return vae, objective
 

@@ -1,12 +1,10 @@
 """The options that every command takes."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 
-from scratchvae.engine import ENGINES, get_threads, set_threads
+from scratchvae.engine import ENGINES, set_threads
 
 
 def _below_2_to_64(seed: int) -> int:
@@ -39,17 +37,3 @@ def use_threads(threads: int | None) -> None:
 
     set_threads(threads)
     threadpool_limits(threads)
-
-
-@contextmanager
-def one_thread(wanted: bool) -> Iterator[None]:
-    """A single thread while it lasts, if `wanted`."""
-    from threadpoolctl import threadpool_limits  # comes with scikit-learn
-
-    before = get_threads()
-    set_threads(1 if wanted else before)
-    try:
-        with threadpool_limits(1 if wanted else None):
-            yield
-    finally:
-        set_threads(before)

@@ -13,7 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from scratchvae.data import Dataset, load
 from scratchvae.data.checks import one_line
+from scratchvae.data.images import parse_size
 from scratchvae.files import LOCK, append_whole, held, unfinished, write_whole
 
 from .output import plain
@@ -22,7 +24,15 @@ FORMAT = 1
 DEFAULT_PARENT = Path("runs")
 NUMBER, OPTIONAL = (int, float), type(None)
 ENTRIES: dict[str, dict[str, Any]] = {  # what config.json must hold, and of which type
-    "data": {"name": str, "source": str, "data_dir": (str, OPTIONAL), "image_shape": (list, OPTIONAL), "sha256": str},
+    "data": {
+        "name": str,
+        "source": str,
+        "data_dir": (str, OPTIONAL),
+        "resize": (str, OPTIONAL),
+        "labels": (str, OPTIONAL),
+        "image_shape": (list, OPTIONAL),
+        "sha256": str,
+    },
     "model": {
         "data_dim": int,
         "latent_dim": int,
@@ -188,6 +198,18 @@ def _line(row: Mapping[str, Any]) -> bytes:
 
 def _is_image_shape(shape: list[Any], values: int) -> bool:
     return len(shape) == 2 and all(isinstance(size, int) and size > 0 for size in shape) and math.prod(shape) == values
+
+
+def data_of(config: Mapping[str, Any], data_dir: Path | None = None) -> Dataset:
+    """The data that a run was trained on, read again as its config.json says; `data_dir`: where MNIST is now."""
+    data = config["data"]
+    return load(
+        data["source"],
+        data_dir=data_dir or data.get("data_dir"),
+        seed=config["training"]["seed"],
+        resize=parse_size(data.get("resize")),
+        labels=data.get("labels"),
+    )
 
 
 def new_run(out: Path | None, data_name: str) -> RunDirectory:

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from numpy.typing import NDArray
 
 from scratchvae import VAE, DivergedError, History, fit
 from scratchvae.checkpoint import trained_epochs
-from scratchvae.data import METHODS, Dataset
+from scratchvae.data import METHODS, Data, Dataset
 from scratchvae.distributed import Processes, launched_processes
-from scratchvae.engine import ENGINES, get_threads
+from scratchvae.engine import ENGINES, get_threads, one_thread
 from scratchvae.files import write_whole
 from scratchvae.likelihoods import LIKELIHOODS
 from scratchvae.objectives import KLS, OBJECTIVES
@@ -22,7 +21,7 @@ from scratchvae.posteriors import POSTERIORS
 from scratchvae.report.summary import Summary, summarise
 
 from .job import Job, job_to_resume, new_job
-from .options import Json, Seed, Threads, one_thread, use_threads
+from .options import Json, Seed, Threads, use_threads
 from .output import Output, plain
 from .run_directory import RunDirectory
 from .status import InterruptionError
@@ -36,7 +35,19 @@ def train(
     data: Annotated[
         str | None,
         typer.Argument(
-            help="digits, mnist, or a path: .npy .npz .csv .idx .gz, a folder of images.", show_default="digits"
+            help="digits, mnist, or a path: .npy .npz .csv .parquet .idx .gz, a folder of images.",
+            show_default="digits",
+        ),
+    ] = None,
+    resize: Annotated[
+        str | None,
+        typer.Option(help="Size of images from a folder, such as 28x28 (width x height).", show_default="as they are"),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="Labels for the pictures: a column of a .csv or .parquet, an array of a .npz, a file beside a .npy.",
+            show_default="subfolders, IDX label files, y or labels in a .npz",
         ),
     ] = None,
     epochs: Annotated[
@@ -237,7 +248,7 @@ def _how_to_go_on(run: RunDirectory) -> str:
 
 def measure(vae: VAE, dataset: Dataset, binarize: str, seed: int) -> dict[str, Summary]:
     """The numbers of the table at the end, for the training data and the data held out."""
-    parts: dict[str, NDArray] = {"training": dataset.train, "held out": dataset.held_out}
+    parts: dict[str, Data] = {"training": dataset.train, "held out": dataset.held_out}
     return {
         name: summarise(vae, array, name.replace(" ", "-"), binarize, FINAL_SAMPLES, FINAL_EXAMPLES, seed=seed)
         for name, array in parts.items()

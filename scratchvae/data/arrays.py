@@ -1,4 +1,4 @@
-"""The user's own arrays: .npy and .npz (without pickle), and .csv with or without a header line."""
+"""The user's own arrays: .npy and .npz (without pickle), and .csv with or without a header line; labels beside them."""
 
 import csv
 import math
@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 
 from scratchvae.data.checks import DataError, one_line
 from scratchvae.data.idx import DEFLATE_LIMIT
+from scratchvae.data.labels import as_labels, fits
 
 NPY_MAGIC = b"\x93NUMPY"
 TRAIN_KEYS = ("train", "x_train", "train_images", "x", "data", "images")
 HELD_OUT_KEYS = ("held_out", "test", "x_test", "test_images")
+LABEL_KEYS = ("y", "labels", "label", "target", "targets", "y_train", "train_labels")
+HELD_OUT_LABEL_KEYS = ("y_test", "test_labels", "held_out_labels")
 DELIMITERS = ",;\t"
 # what a damaged .npy or .npz makes NumPy and zipfile raise
 DAMAGE = (
@@ -38,11 +41,13 @@ DAMAGE = (
 
 
 class Arrays(NamedTuple):
-    """What a file holds: its data and, where it has such an array, the held-out part; and their names in it."""
+    """What a file or folder holds: its data and, where it has them, the held-out part and labels; and what it was."""
 
     train: NDArray
     held_out: NDArray | None
     found: str
+    labels: NDArray | None = None
+    held_out_labels: NDArray | None = None
 
 
 def read_npy(path: Path) -> NDArray:
@@ -65,29 +70,37 @@ def read_npy(path: Path) -> NDArray:
     return array
 
 
-def read_npz(path: Path) -> Arrays:
+def read_npz(path: Path, labels: str | None = None) -> Arrays:
     """The data in a .npz file: its only array, or the one named like data and the one named like held-out data.
 
-    Names     TRAIN_KEYS and HELD_OUT_KEYS, upper case or lower case; other arrays (labels) are left alone
+    Names     TRAIN_KEYS and HELD_OUT_KEYS, upper case or lower case. Labels are the array `labels`, else those named
+              like labels (LABEL_KEYS, HELD_OUT_LABEL_KEYS) with one value a row; other arrays are left alone
     Errors    DataError, one line: another format, a damaged archive, pickled objects, no or several arrays to choose
     """
     _check_start(path, b"PK", "NumPy's .npz format, a zip archive")
     try:
         with zipfile.ZipFile(path) as archive, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # as in `read_npy`
-            train, held_out = _choose(
-                path, [name[:-4] for name in dict.fromkeys(archive.namelist()) if _is_array(name)]
-            )
-            arrays = [_read_member(path, archive, f"{key}.npy") for key in (train, held_out) if key is not None]
+            keys = [name[:-4] for name in dict.fromkeys(archive.namelist()) if _is_array(name)]
+            train, held_out = _choose(path, keys, labels)
+            if labels is not None and labels not in keys:
+                raise DataError(f"{path}: no array {labels!r} among its {_listed(keys)}; expected the labels' name")
+            given = _read_member(path, archive, f"{train}.npy")
+            kept = None if held_out is None else _read_member(path, archive, f"{held_out}.npy")
+            of_train: NDArray | None
+            if labels is not None:
+                of_train = as_labels(_read_member(path, archive, f"{labels}.npy"), _rows(given), f"{path}, {labels!r}")
+            else:
+                of_train = _found_labels(path, archive, given, _named_like(keys, LABEL_KEYS))
+            of_kept = _found_labels(path, archive, kept, _named_like(keys, HELD_OUT_LABEL_KEYS))
     except DataError:
         raise
     except DAMAGE as error:
         raise DataError(
             f"{path}: cannot be read ({one_line(error)}); expected a complete .npz file of numbers"
         ) from None
-    if held_out is None:
-        return Arrays(arrays[0], None, f"array '{train}'")
-    return Arrays(arrays[0], arrays[1], f"array '{train}', held out '{held_out}'")
+    found = f"array '{train}'" + (f", held out '{held_out}'" if held_out else "")
+    return Arrays(given, kept, found, of_train, of_kept)
 
 
 def _is_array(name: str) -> bool:
@@ -117,12 +130,14 @@ def _read_member(path: Path, archive: zipfile.ZipFile, name: str) -> NDArray:
         return np.lib.format.read_array(member, allow_pickle=False)
 
 
-def _choose(path: Path, keys: list[str]) -> tuple[str, str | None]:
+def _choose(path: Path, keys: list[str], labels: str | None) -> tuple[str, str | None]:
     """The names of the data and of the held-out data among the names in the file."""
-    if len(keys) == 1:
-        return keys[0], None
-    train = [key for key in keys if key.lower() in TRAIN_KEYS]
-    held_out = [key for key in keys if key.lower() in HELD_OUT_KEYS]
+    known_labels = (*LABEL_KEYS, *HELD_OUT_LABEL_KEYS)
+    others = [key for key in keys if key != labels and key.lower() not in known_labels] or keys
+    if len(others) == 1:
+        return others[0], None
+    train = [key for key in others if key.lower() in TRAIN_KEYS]
+    held_out = [key for key in others if key.lower() in HELD_OUT_KEYS]
     if len(train) != 1 or len(held_out) > 1:
         raise DataError(
             f"{path}: holds {_listed(keys)}; expected one array, or one named {' or '.join(TRAIN_KEYS)} "
@@ -131,9 +146,30 @@ def _choose(path: Path, keys: list[str]) -> tuple[str, str | None]:
     return train[0], held_out[0] if held_out else None
 
 
+def _named_like(keys: list[str], names: tuple[str, ...]) -> str | None:
+    found = [key for key in keys if key.lower() in names]
+    return found[0] if len(found) == 1 else None
+
+
+def _rows(data: NDArray) -> int:
+    return len(data) if data.ndim else 0
+
+
+def _found_labels(path: Path, archive: zipfile.ZipFile, data: NDArray | None, key: str | None) -> NDArray | None:
+    """What is called like labels, if it can be read and fits the data: nobody asked for it."""
+    if data is None or key is None:
+        return None
+    try:
+        found = _read_member(path, archive, f"{key}.npy")
+    except (*DAMAGE, DataError):
+        return None
+    return as_labels(found, _rows(data), key) if fits(found, _rows(data)) else None
+
+
 def _listed(keys: list[str]) -> str:
     shown = ", ".join(repr(key) for key in keys[:6])
-    return f"{len(keys)} arrays ({shown}{', ...' if len(keys) > 6 else ''})" if keys else "no array"
+    many = f"{len(keys)} arrays" if len(keys) != 1 else "1 array"
+    return f"{many} ({shown}{', ...' if len(keys) > 6 else ''})" if keys else "no array"
 
 
 def _check_start(path: Path, magic: bytes, expected: str) -> None:
@@ -150,28 +186,49 @@ def read_csv(path: Path) -> NDArray:
     The first line is a header if none of its fields is a number. Lines that are empty or start with # are skipped.
     Errors    DataError, one line: a field that is no number, lines of different lengths, no line of numbers
     """
+    return read_csv_with_labels(path, None)[0]
+
+
+def read_csv_with_labels(path: Path, labels: str | None) -> tuple[NDArray, NDArray | None]:
+    """As `read_csv`, and the column that the header calls `labels`, of numbers or of words, taken out of the data."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise DataError(f"{path}: not text in UTF-8; expected lines of comma-separated numbers") from None
     try:
-        return _numbers(path, text)
+        return _numbers_and_labels(path, text, labels)
     except csv.Error as error:
         raise DataError(f"{path}: {one_line(error)}; expected lines of comma-separated numbers") from None
 
 
-def _numbers(path: Path, text: str) -> NDArray:
+def _numbers_and_labels(path: Path, text: str, labels: str | None) -> tuple[NDArray, NDArray | None]:
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if _counts(line)]
     delimiter = next((mark for mark in DELIMITERS if lines and mark in lines[0][1]), ",")
-    if lines and not any(_is_number(field) for field in _fields(lines[0][1], delimiter)):
+    names = [field.strip() for field in _fields(lines[0][1], delimiter)] if lines else []
+    label = None
+    if labels is not None:
+        if labels not in names:
+            raise DataError(f"{path}: no column {labels!r}; expected one of {', '.join(map(repr, names[:6]))}")
+        label = names.index(labels)
+    if label is not None or (lines and not any(_is_number(name) for name in names)):
         del lines[0]
     if not lines:
         raise DataError(f"{path}: no line of numbers; expected lines of comma-separated numbers")
+    columns = [column for column in range(len(_fields(lines[0][1], delimiter))) if column != label]
     try:
-        return np.loadtxt((line for _, line in lines), delimiter=delimiter, ndmin=2, comments=None, quotechar='"')
+        rows = (line for _, line in lines)
+        used = None if label is None else columns
+        data = np.loadtxt(rows, delimiter=delimiter, ndmin=2, comments=None, quotechar='"', usecols=used)
     except ValueError as error:
-        reason = _first_bad_field(lines, delimiter) or one_line(error)
+        reason = _first_bad_field(lines, delimiter, label) or one_line(error)
         raise DataError(f"{path}: {reason}") from None
+    if label is None:
+        return data, None
+    too_long = _first_bad_field(lines, delimiter, label)  # loadtxt lets such a line pass where columns are chosen
+    if too_long:
+        raise DataError(f"{path}: {too_long}")
+    words = np.array([_fields(line, delimiter)[label] for _, line in lines])
+    return data, as_labels(words, len(data), f"{path}, column {labels!r}")
 
 
 def _counts(line: str) -> bool:
@@ -191,7 +248,7 @@ def _is_number(field: str) -> bool:
     return True
 
 
-def _first_bad_field(lines: Iterable[tuple[int, str]], delimiter: str) -> str | None:
+def _first_bad_field(lines: Iterable[tuple[int, str]], delimiter: str, label: int | None) -> str | None:
     """Line and column, counted from 1 as an editor does, of the first thing that is not as expected."""
     width, first = None, 0
     for number, line in lines:
@@ -201,6 +258,6 @@ def _first_bad_field(lines: Iterable[tuple[int, str]], delimiter: str) -> str | 
         if len(fields) != width:
             return f"line {number} has {len(fields)} fields; expected {width} as in line {first}"
         for column, field in enumerate(fields, 1):
-            if not _is_number(field):
+            if column - 1 != label and not _is_number(field):
                 return f"line {number}, column {column} is {field[:40]!r}; expected a number"
     return None

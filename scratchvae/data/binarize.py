@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from scratchvae.data.checks import DataError, is_grey
+from scratchvae.data.mapped import Data, MappedRows
 from scratchvae.reference.random import Stream
 
 METHODS = ("none", "dynamic", "fixed", "threshold")
 
 
-def check_method(method: str, data: NDArray | None = None, allow_grey: bool = False) -> None:
+def check_method(method: str, data: Data | None = None, allow_grey: bool = False) -> None:
     """Refuse an unknown method; and, given the data of a Bernoulli, grey values left as they are.
 
     Errors    DataError, one line
@@ -36,7 +37,7 @@ def check_method(method: str, data: NDArray | None = None, allow_grey: bool = Fa
 
 def binarize(
     engine: Any,
-    data: NDArray,
+    data: Data,
     rows: NDArray,
     method: str,
     seed: int,
@@ -47,18 +48,22 @@ def binarize(
     """The batch made of some rows of the data.
 
     Takes     engine: with gather_rows, bernoulli_bytes and bernoulli_probabilities (scratchvae.reference or .compiled);
-              data (N, D), uint8 or float in [0, 1] (any float for "none"); rows (B,): numbers of rows;
+              data (N, D), in memory or on the disk, uint8 or float in [0, 1] (any float for "none");
+              rows (B,): numbers of rows;
               seed, stream, step: what the dynamic draw is a function of
     Returns   (B, D) of dtype: 0 and 1, or the values themselves (uint8 / 255) for "none"
     """
     check_method(method)
+    places = rows
+    if isinstance(data, MappedRows):
+        data, places = data[rows], np.arange(len(rows))  # what is read is in memory; draws go by the rows' own numbers
     if method == "none":
-        return engine.gather_rows(data, rows, dtype)
+        return engine.gather_rows(data, places, dtype)
     if method == "threshold":
-        picked = data[rows]
+        picked = data[places]
         return (picked >= (128 if data.dtype == np.uint8 else 0.5)).astype(dtype)
     if method == "fixed":
         stream, step = Stream.FIXED_BINARIZE, 0
     if data.dtype == np.uint8:
-        return engine.bernoulli_bytes(data, rows, seed, stream, step, rows, dtype=dtype)
-    return engine.bernoulli_probabilities(data[rows], seed, stream, step, rows, dtype=dtype)
+        return engine.bernoulli_bytes(data, places, seed, stream, step, rows, dtype=dtype)
+    return engine.bernoulli_probabilities(data[places], seed, stream, step, rows, dtype=dtype)

@@ -3,14 +3,14 @@
 Shapes: N examples (rows), D data dimensions (columns).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-CHUNK = 1 << 18  # elements looked at together, so that a check of a huge array needs no huge temporary
+from scratchvae.data.mapped import Data, MappedRows, blocks, converted, grey_in, kept_dtype
+
 HINTS = {1: "; one example x is x[None, :]", 3: "; images x are flattened by x.reshape(len(x), -1)"}
-EXACT_IN_FLOAT32 = 1 << 24  # every whole number up to here is a float32
 
 
 class DataError(ValueError):
@@ -37,38 +37,72 @@ def as_data(x: ArrayLike, data_dim: int | None = None, unit_interval: bool = Fal
     """
     array = _numeric_array(x, name)
     _check_shape(array, data_dim, name)
-    array = _uint8_or_float(array)
+    array = converted(array, kept_dtype(array))
     if array.dtype != np.uint8:
-        _check_values(array, unit_interval, name)
+        _check_values(array, float(array.min()), float(array.max()), unit_interval, name)
     return array
 
 
-def check_pixels(data: NDArray, name: str = "x") -> None:
+def as_data_set(x: ArrayLike | MappedRows, data_dim: int | None, unit_interval: bool, name: str = "x") -> Data:
+    """As `as_data`, for a whole data set: rows on the disk stay there, and under a Bernoulli pixels are checked.
+
+    Errors    DataError, one line
+    """
+    if isinstance(x, MappedRows):
+        data: Data = _mapped_data(x, data_dim, unit_interval, name)
+    else:
+        data = as_data(x, data_dim, unit_interval, name)
+    if unit_interval:
+        check_pixels(data, name)
+    return data
+
+
+def map_rows(array: NDArray, name: str) -> MappedRows:
+    """An array mapped from the disk as data that stays there, with all the checks of `as_data`."""
+    array = _numeric_array(array, name)
+    if array.ndim < 2 or array.size == 0:
+        _check_shape(array, None, name)
+    return _mapped_data(MappedRows(array), None, False, name)
+
+
+def _mapped_data(data: MappedRows, data_dim: int | None, unit_interval: bool, name: str) -> MappedRows:
+    _check_shape(data, data_dim, name)
+    if data.dtype != np.uint8:
+        _check_values(data, data.range.low, data.range.high, unit_interval, name)
+    return data
+
+
+def check_pixels(data: Data, name: str = "x") -> None:
     """Refuse a whole data set of uint8 in which nothing is above 1: uint8 means value / 255, so this is a slip.
 
     For data sets only. A batch or a row of a proper data set may well be that dark.
     Errors    DataError, one line
     """
-    if data.dtype == np.uint8 and all(block.max() <= 1 for _, block in _chunks(data)) and data.any():
+    if data.dtype == np.uint8 and _greatest_up_to_2(data) == 1:
         raise DataError(
             f"{name}: uint8 with no value above 1; expected pixels 0..255 (uint8 means value / 255): "
             "pass data of 0 and 1 as bool or float"
         )
 
 
-def is_grey(data: NDArray) -> bool:
-    """Whether any value is strictly between 0 and 1 (uint8: between 0 and 255). Stops at the first chunk with one.
+def _greatest_up_to_2(data: Data) -> int:
+    """The greatest pixel, or 2 as soon as one is greater than 1."""
+    if isinstance(data, MappedRows):
+        return min(2, int(data.range.high))
+    greatest = 0
+    for _, block in blocks(data):
+        greatest = max(greatest, min(2, int(block.max())))
+        if greatest == 2:
+            break
+    return greatest
+
+
+def is_grey(data: Data) -> bool:
+    """Whether any value is strictly between 0 and 1 (uint8: between 0 and 255). Stops at the first block with one.
 
     A Bernoulli's log-likelihood of such values is not normalised: the data are to be binarized first.
     """
-    for _, block in _chunks(data):
-        if data.dtype == np.uint8:
-            # uint8 wraps, 0 - 1 = 255: what is then below 254 was neither 0 nor 255
-            if (block - np.uint8(1) < 254).any():
-                return True
-        elif ((block > 0) & (block < 1)).any():
-            return True
-    return False
+    return data.range.grey if isinstance(data, MappedRows) else any(grey_in(block) for _, block in blocks(data))
 
 
 def _numeric_array(x: ArrayLike, name: str) -> NDArray:
@@ -83,7 +117,7 @@ def _numeric_array(x: ArrayLike, name: str) -> NDArray:
     return array
 
 
-def _check_shape(array: NDArray, data_dim: int | None, name: str) -> None:
+def _check_shape(array: Data, data_dim: int | None, name: str) -> None:
     if array.size == 0:
         raise DataError(f"{name}: empty, shape {array.shape}; expected at least one row and one column")
     if array.ndim != 2:
@@ -95,43 +129,23 @@ def _check_shape(array: NDArray, data_dim: int | None, name: str) -> None:
         )
 
 
-def _uint8_or_float(array: NDArray) -> NDArray:
-    """The same values as uint8, float32 or float64 in native byte order (bool: True as 255)."""
-    kind, size = array.dtype.kind, array.dtype.itemsize
-    if array.dtype == np.uint8:
-        return array
-    if kind == "b":
-        return array.astype(np.uint8) * np.uint8(255)
-    if kind == "f":
-        return array.astype(np.float32 if size <= 4 else np.float64, copy=False)
-    small = max(-int(array.min()), int(array.max())) <= EXACT_IN_FLOAT32
-    return array.astype(np.float32 if small else np.float64)
-
-
-def _check_values(array: NDArray, unit_interval: bool, name: str) -> None:
-    # minimum and maximum pass on a NaN, so two reductions without a temporary see everything there is to see
-    low, high = float(array.min()), float(array.max())
+def _check_values(array: Data, low: float, high: float, unit_interval: bool, name: str) -> None:
+    """Refuse NaN, infinity and what is outside [0, 1]; low and high: its least and greatest value, NaN for a NaN."""
     if not (np.isfinite(low) and np.isfinite(high)):
-        where = _first(array, lambda block: ~np.isfinite(block))
+        where = _first(array, lambda block: ~np.isfinite(block)) or f"values from {low:g} to {high:g}"
         raise DataError(f"{name}: {where}; expected finite numbers")
     if unit_interval and (low < 0.0 or high > 1.0):
-        where = _first(array, lambda block: (block < 0) | (block > 1))
+        where = _first(array, lambda block: (block < 0) | (block > 1)) or f"values from {low:g} to {high:g}"
         hint = " (pixels 0..255: pass uint8, or divide by 255)" if low >= 0.0 and high <= 255.0 else ""
         raise DataError(f"{name}: {where}; expected values in [0, 1] for a Bernoulli{hint}")
 
 
-def _first(array: NDArray, is_bad: Callable[[NDArray], NDArray]) -> str:
-    """Where the first bad value is, and what it is."""
-    for start, block in _chunks(array):
+def _first(array: Data, is_bad: Callable[[NDArray], NDArray]) -> str | None:
+    """Where the first bad value is, and what it is; None where it is in another part of the data on the disk."""
+    for start, block in blocks(array):
         bad = is_bad(block)
         if bad.any():
             row, column = np.unravel_index(int(bad.argmax()), bad.shape)
-            return f"row {start + row}, column {column} (counted from 0) is {block[row, column]:g}"
-    raise AssertionError("called for an array without a bad value")
-
-
-def _chunks(array: NDArray) -> Iterator[tuple[int, NDArray]]:
-    """Blocks of whole rows, each with the number of its first row."""
-    rows = max(1, CHUNK // max(1, array.shape[1]))
-    for start in range(0, array.shape[0], rows):
-        yield start, array[start : start + rows]
+            number = array.rows[start + row] if isinstance(array, MappedRows) else start + row
+            return f"row {number}, column {column} (counted from 0) is {block[row, column]:g}"
+    return None

@@ -5,18 +5,23 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
+import numpy as np
 from numpy.typing import NDArray
 
 from scratchvae.data import digits, mnist
-from scratchvae.data.arrays import read_csv, read_npy, read_npz
-from scratchvae.data.checks import DataError, as_data, check_pixels, is_grey, one_line
+from scratchvae.data.arrays import Arrays, read_csv_with_labels, read_npy, read_npz
+from scratchvae.data.checks import DataError, as_data, check_pixels, is_grey, map_rows, one_line
 from scratchvae.data.idx import read_idx
 from scratchvae.data.images import read_images
+from scratchvae.data.labels import labels_beside, read_label_file
+from scratchvae.data.mapped import Data, MappedRows
+from scratchvae.data.parquet import read_parquet
 from scratchvae.data.split import split_rows
 
 DIGITS_HELD_OUT = 0.2
 OWN_HELD_OUT = 0.1
-EXPECTED = "digits, mnist, a .npy, .npz, .csv, .idx, -ubyte or .gz (IDX) file, or a folder of images"
+STAYS_ON_DISK = 1 << 28  # bytes of a .npy from which on its rows are read as batches take them
+EXPECTED = "digits, mnist, a .npy, .npz, .csv, .parquet, .idx, -ubyte or .gz (IDX) file, or a folder of images"
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,13 +29,19 @@ class Dataset:
     """Data ready to be trained on: two arrays of the same columns, N examples (rows) by D values."""
 
     name: str  # "digits", "mnist", or the file's name
-    train: NDArray  # (N, D), uint8 (meaning value / 255), float32 or float64
-    held_out: NDArray  # (M, D), of the same type
+    train: Data  # (N, D), uint8 (meaning value / 255), float32 or float64; MappedRows where it stays on the disk
+    held_out: Data  # (M, D), of the same type
     image_shape: tuple[int, int] | None  # (height, width) of a row, where the rows are images
     grey: bool  # whether any value is strictly between 0 and 1 (uint8: 0 and 255)
     found: str  # one line: what was read, and from where the held-out part comes
-    train_labels: NDArray | None = None  # uint8 (N,), for pictures; nothing is trained on them
-    held_out_labels: NDArray | None = None  # uint8 (M,)
+    train_labels: NDArray | None = None  # (N,), numbers or words, for pictures; nothing is trained on them
+    held_out_labels: NDArray | None = None  # (M,)
+
+    def every_row(self) -> Data:
+        """The training part and the held-out part, one after the other."""
+        if isinstance(self.train, MappedRows) and isinstance(self.held_out, MappedRows):
+            return self.train.followed_by(self.held_out)
+        return np.concatenate([self.train, self.held_out])
 
 
 def load(
@@ -38,25 +49,36 @@ def load(
     data_dir: str | PathLike[str] | None = None,
     seed: int = 0,
     held_out: float | None = None,
+    resize: tuple[int, int] | None = None,
+    labels: str | None = None,
 ) -> Dataset:
     """The data set of a name, or the user's own data from a path.
 
-    Takes     source: "digits", "mnist", or a path: .npy, .npz, .csv, IDX (.idx, -ubyte, or gzipped), a folder of images
+    Takes     source: "digits", "mnist", or a path: .npy, .npz, .csv, .parquet, IDX (.idx, -ubyte, or gzipped), a folder
+              of images, or of subfolders of images named like their labels
               data_dir: where MNIST's files are (else SCRATCHVAE_DATA, else they are downloaded once)
               seed: which rows of the user's own data are held out. "digits" is split the same way whatever the seed,
               and "mnist" as published, so that results can be compared
               held_out: the fraction of the rows to hold out, if not 0.2 of digits and 0.1 of the user's own data
-    Returns   Dataset; images are flattened
+              resize: (width, height) that every image of a folder is resized to
+              labels: where labels for pictures are, beyond those found by themselves: a column of a .csv or .parquet,
+              an array of a .npz, or for .npy and IDX a file with one label a row
+    Returns   Dataset; images are flattened. A .npy of 256 MB or more stays on the disk, read as batches take its rows
     Errors    DataError (a ValueError), one line that names the file, what was found and what is expected
     """
     try:
+        if source in ("digits", "mnist"):
+            for name, value in {"resize": resize, "labels": labels}.items():
+                if value is not None:
+                    raise DataError(f"{source}: {name} is {value}; expected none: it has its own")
         if source == "digits":
             return _digits(DIGITS_HELD_OUT if held_out is None else held_out)
         if source == "mnist":
             if held_out is not None:
                 raise DataError(f"mnist: held_out is {held_out}; expected None: its test set is what is held out")
             return _mnist(data_dir)
-        return _own(_existing(source), seed, OWN_HELD_OUT if held_out is None else held_out)
+        fraction = OWN_HELD_OUT if held_out is None else held_out
+        return _own(_existing(source), seed, fraction, resize, labels)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         raise DataError(f"{where}{error.strerror or one_line(error)}; expected {EXPECTED}") from None
@@ -84,37 +106,53 @@ def _existing(source: str | PathLike[str]) -> Path:
     return path
 
 
-def _own(path: Path, seed: int, held_out: float) -> Dataset:
-    array, given, found = _read_own(path)
+def _own(path: Path, seed: int, held_out: float, resize: tuple[int, int] | None, labels: str | None) -> Dataset:
+    array, given, found, *marks = _read_own(path, resize, labels)
     rows, shape = _as_rows(array, str(path))
     check_pixels(rows, str(path))
+    parts: tuple[Data, Data]
     if given is None:
         train, held = split_rows(len(rows), held_out, seed, str(path))
         found = f"{found} {array.shape} of {array.dtype}, {len(held)} of {len(rows)} rows held out"
-        parts = rows[train], rows[held]
+        parts = (rows.subset(train), rows.subset(held)) if isinstance(rows, MappedRows) else (rows[train], rows[held])
+        marks = [None if marks[0] is None else marks[0][part] for part in (train, held)]
     else:
         found = f"{found}, {array.shape} and {given.shape} of {array.dtype}"
         parts = rows, _as_rows(given, f"{path}, held out", rows)[0]
-    return Dataset(path.name, *parts, shape, is_grey(parts[0]) or is_grey(parts[1]), found)
+    return Dataset(path.name, *parts, shape, is_grey(parts[0]) or is_grey(parts[1]), found, *marks)
 
 
-def _read_own(path: Path) -> tuple[NDArray, NDArray | None, str]:
-    """The array in a file or folder, the held-out one where the file has its own, and what it was."""
+def _read_own(path: Path, resize: tuple[int, int] | None, labels: str | None) -> Arrays:
+    """The array in a file or folder, the held-out one where the file has its own, what it was, and labels."""
     name = path.name.lower()
     if path.is_dir():
-        return read_images(path), None, "folder of images"
+        if labels is not None:
+            raise DataError(f"{path}: labels is {labels!r}; expected none: in a folder of images, subfolders name them")
+        images = read_images(path, resize)
+        return Arrays(images.pixels, None, "folder of images", images.labels)
+    if resize is not None:
+        raise DataError(f"{path}: resize is {resize[0]}x{resize[1]}; expected a folder of images to resize")
     if name.endswith(".npy"):
-        return read_npy(path), None, ".npy array"
+        return _with_label_file(read_npy(path), ".npy array", labels)
     if name.endswith(".npz"):
-        return read_npz(path)
+        return read_npz(path, labels)
     if name.endswith(".csv"):
-        return read_csv(path), None, "csv table"
+        data, column = read_csv_with_labels(path, labels)
+        return Arrays(data, None, "csv table", column)
+    if name.endswith(".parquet"):
+        data, column = read_parquet(path, labels)
+        return Arrays(data, None, "parquet table", column)
     if name.endswith((".idx", "-ubyte", ".gz")):
-        return read_idx(path), None, "IDX array"
+        return _with_label_file(read_idx(path), "IDX array", labels or labels_beside(path))
     raise DataError(f"{path}: a file of another kind; expected {EXPECTED}")
 
 
-def _as_rows(array: NDArray, name: str, like: NDArray | None = None) -> tuple[NDArray, tuple[int, int] | None]:
+def _with_label_file(array: NDArray, found: str, labels: str | PathLike[str] | None) -> Arrays:
+    rows = len(array) if array.ndim else 0
+    return Arrays(array, None, found, None if labels is None else read_label_file(Path(labels), rows))
+
+
+def _as_rows(array: NDArray, name: str, like: Data | None = None) -> tuple[Data, tuple[int, int] | None]:
     """The array as data, one row an example, and the shape of the images where each example is one.
 
     Takes     array (N, D), images (N, height, width), or of a higher rank, which is flattened; like: data whose columns
@@ -123,6 +161,8 @@ def _as_rows(array: NDArray, name: str, like: NDArray | None = None) -> tuple[ND
     shape = tuple(int(size) for size in array.shape[1:])
     if len(shape) == 3 and shape[2] == 1:
         shape = shape[:2]
+    if isinstance(array, np.memmap) and array.nbytes >= STAYS_ON_DISK:
+        return map_rows(array, name), (shape[0], shape[1]) if len(shape) == 2 else None
     if array.ndim > 2 and array.size > 0:
         array = array.reshape(len(array), -1)
     data = as_data(array, None if like is None else like.shape[1], name=name)

@@ -1,9 +1,10 @@
-"""A folder of images of one size, as grey bytes. Needs Pillow."""
+"""A folder of images, of one size or resized to one, as grey bytes. Needs Pillow."""
 
 import struct
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,55 +14,97 @@ from scratchvae.data.checks import DataError, one_line
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
+LARGEST = 65_535  # pixels along a side
+# formats that Pillow knows by name but reads only with another program or on another system
+NOT_READ = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
 # what a damaged or oversized image makes Pillow's decoders raise
 DAMAGE = (OSError, ValueError, SyntaxError, EOFError, TypeError, IndexError, KeyError, MemoryError, struct.error)
 
 
-def read_images(folder: Path) -> NDArray:
-    """The images of a folder, in the order of their file names: uint8 (N, height, width). Subfolders are left alone.
+class Images(NamedTuple):
+    pixels: NDArray  # uint8 (N, height, width)
+    labels: NDArray | None  # (N,): the names of the subfolders the images are in, where there are subfolders
 
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """(width, height) written as 28x28, or as 28 for a square. Raises DataError, one line, for anything else."""
+    if text is None:
+        return None
+    sizes = text.lower().split("x")
+    if len(sizes) > 2 or not all(size.isascii() and size.isdigit() and 0 < int(size) <= LARGEST for size in sizes):
+        raise DataError(f"resize is {text!r}; expected WIDTHxHEIGHT in pixels, such as 28x28")
+    return int(sizes[0]), int(sizes[-1])
+
+
+def read_images(folder: Path, size: tuple[int, int] | None = None) -> Images:
+    """The images of a folder in the order of their names; or of its subfolders, whose names are then their labels.
+
+    Formats   all that Pillow reads by itself, known by the file's ending; other files are left alone
+    Takes     size: (width, height) to resize every image to, by averaging areas; None: all must be of one size
     Errors    DataError, one line: no image, one that cannot be read, more than 8 bits a channel, different sizes
     """
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    formats = _formats(folder)
+    paths = _image_files(folder, formats)
+    labels: list[str] = []
+    if not paths:
+        inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        for one in inside:
+            found = _image_files(one, formats)
+            paths += found
+            labels += [one.name] * len(found)
     if not paths:
         raise DataError(
-            f"{folder}: a folder without images; expected {' '.join(SUFFIXES)} files "
-            "(a folder with MNIST's IDX files is the data directory of 'mnist')"
+            f"{folder}: a folder without images; expected .png .jpg .tif .webp or other files that Pillow reads, in it "
+            "or in subfolders named like their labels (MNIST's four IDX files: --data-dir of 'mnist')"
         )
-    first = _read_image(paths[0])
-    images = np.empty((len(paths), *first.shape), np.uint8)
+    first = _read_image(paths[0], formats, size)
+    pixels = np.empty((len(paths), *first.shape), np.uint8)
     for number, path in enumerate(paths):
-        image = _read_image(path)
+        image = _read_image(path, formats, size)
         if image.shape != first.shape:
-            raise DataError(f"{path}: {_size(image)} pixels; expected {_size(first)} as in {paths[0].name}")
-        images[number] = image
-    return images
+            raise DataError(
+                f"{path}: {_size(image)} pixels; expected {_size(first)} as in {paths[0].name}, or a size to resize to"
+            )
+        pixels[number] = image
+    return Images(pixels, np.array(labels) if labels else None)
 
 
-def _read_image(path: Path) -> NDArray:
-    """One image as grey values (height, width), uint8; transparent pixels count by their colour."""
+def _formats(folder: Path) -> dict[str, str]:
+    """Endings of files, and the format that Pillow takes each for."""
     try:
         from PIL import Image
     except ImportError:
         raise DataError(
-            f"{path}: Pillow is not installed; expected it to read images (pip install 'scratchvae[images]')"
+            f"{folder}: Pillow is not installed; expected it to read images (pip install 'scratchvae[images]')"
         ) from None
+    known = Image.registered_extensions()
+    return {ending: name for ending, name in known.items() if name in Image.OPEN and name not in NOT_READ}
+
+
+def _image_files(folder: Path, formats: Mapping[str, str]) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in formats and path.is_file())
+
+
+def _read_image(path: Path, formats: Mapping[str, str], size: tuple[int, int] | None) -> NDArray:
+    """One image as grey values (height, width), uint8; transparent pixels count by their colour."""
+    from PIL import Image
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of notes inside the file, such as the camera's
-            with Image.open(path) as image:
-                return _grey(image, path)
+            with Image.open(path, formats=sorted(set(formats.values()))) as image:
+                grey = _grey(image, path)
+                return np.asarray(grey if size is None else grey.resize(size, Image.Resampling.BOX))
     except DataError:
         raise
     except (*DAMAGE, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: cannot be read ({one_line(error)}); expected an image") from None
 
 
-def _grey(image: "Image", path: Path) -> NDArray:
+def _grey(image: "Image", path: Path) -> "Image":
     if image.mode.startswith(("I", "F")):  # converting these would clip, not scale
         raise DataError(f"{path}: pixels of mode {image.mode}, more than 8 bits; expected 8 bits a channel")
-    return np.asarray(image.convert("L"))
+    return image.convert("L")
 
 
 def _size(image: NDArray) -> str:

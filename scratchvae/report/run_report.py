@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from scratchvae.data.mapped import Data
 from scratchvae.vae import VAE
 
 from . import page, plots
@@ -25,7 +26,7 @@ class RunReport:
     html: str
 
 
-def picture_of(vae: VAE, held_out: NDArray, shape: Sequence[int] | None, binarize: str, seed: int) -> Figure:
+def picture_of(vae: VAE, held_out: Data, shape: Sequence[int] | None, binarize: str, seed: int) -> Figure:
     """Held-out data, what the model was shown of them, its reconstructions, and samples, in one figure."""
     examples, samples = (POINTS, POINTS) if vae.data_dim == 2 else (EXAMPLES, SAMPLES)
     rows = spread_rows(len(held_out), examples)
@@ -39,7 +40,7 @@ def picture_of(vae: VAE, held_out: NDArray, shape: Sequence[int] | None, binariz
 
 def run_report(
     vae: VAE,
-    held_out: NDArray,
+    held_out: Data,
     config: Mapping[str, Any],
     history: Sequence[Mapping[str, Any]],
     summaries: Mapping[str, Summary],

@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scratchvae.data.binarize import binarize as draw_batch
+from scratchvae.data.mapped import Data
 from scratchvae.evidence import active_units, log_evidence
 from scratchvae.progress import Watch
 from scratchvae.reference.random import Stream
 from scratchvae.vae import VAE
 
 ELBO_SAMPLES = 100  # samples of z per example behind E_q log p(x|z)
-BLOCK_ROWS = 100  # examples worked on together; the result does not depend on it
+BLOCK = 1 << 24  # values of decoded samples held together; the result does not depend on it
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def spread_rows(count: int, limit: int) -> NDArray[np.int64]:
     return np.arange(wanted, dtype=np.int64) * count // wanted
 
 
-def as_seen(vae: VAE, data: NDArray, rows: NDArray, binarize: str, seed: int) -> NDArray:
+def as_seen(vae: VAE, data: Data, rows: NDArray, binarize: str, seed: int) -> NDArray:
     """Rows of the data as the model is evaluated on them: binarized as in training, by draws of their own."""
     return draw_batch(vae.ops, data, rows, binarize, seed, Stream.EVIDENCE_BINARIZE, 0, vae.dtype)
 
@@ -65,8 +66,9 @@ def as_seen(vae: VAE, data: NDArray, rows: NDArray, binarize: str, seed: int) ->
 def elbo_terms(vae: VAE, x: NDArray, seed: int, num_samples: int = ELBO_SAMPLES) -> tuple[NDArray, NDArray]:
     """E_q log p(x|z) by `num_samples` draws, and the exact KL to the prior, each (B,), in nats."""
     terms = []
-    for start in range(0, len(x), BLOCK_ROWS):
-        rows = np.arange(start, min(start + BLOCK_ROWS, len(x)))
+    step = max(1, BLOCK // (num_samples * vae.data_dim))
+    for start in range(0, len(x), step):
+        rows = np.arange(start, min(start + step, len(x)))
         eps = vae.ops.normals(seed, Stream.VALIDATION, 0, rows, num_samples * vae.latent_dim)
         terms.append(vae.elbo(x[rows], eps.reshape(len(rows), num_samples, vae.latent_dim)))
     reconstruction, kl = (np.concatenate([getattr(t, name) for t in terms]) for name in ("reconstruction", "kl"))
@@ -75,7 +77,7 @@ def elbo_terms(vae: VAE, x: NDArray, seed: int, num_samples: int = ELBO_SAMPLES)
 
 def summarise(
     vae: VAE,
-    data: NDArray,
+    data: Data,
     part: str,
     binarize: str = "none",
     num_samples: int = 5000,

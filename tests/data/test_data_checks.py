@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from scratchvae.data import as_data, check_pixels, is_grey
-from scratchvae.data.checks import CHUNK
+from scratchvae.data.mapped import BLOCK
 
 X = np.random.default_rng(0).random((4, 3))
 
@@ -107,7 +107,7 @@ def test_one_bad_value_anywhere_is_found_where_it_is(array, row, column, bad):
 
 
 def test_a_bad_value_in_the_last_chunk_is_found_without_a_large_temporary():
-    x = np.zeros((9, CHUNK), np.float32)
+    x = np.zeros((9, BLOCK), np.float32)
     x[8, 5] = np.nan
     tracemalloc.start()
     message_of(lambda: as_data(x), "row 8, column 5 ")
@@ -128,7 +128,7 @@ def test_grey_floats_are_those_between_0_and_1(x):
 
 
 def test_grey_is_found_in_the_last_chunk_too():
-    x = np.zeros((3, CHUNK), np.uint8)
+    x = np.zeros((3, BLOCK), np.uint8)
     assert not is_grey(x)
     x[2, -1] = 7
     assert is_grey(x)

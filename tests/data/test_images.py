@@ -7,7 +7,7 @@ import pytest
 from data_files import idx_bytes, message_of
 
 from scratchvae.data import load
-from scratchvae.data.images import read_images
+from scratchvae.data.images import parse_size, read_images
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow (the extra 'images') is not installed")
 
@@ -24,13 +24,13 @@ def folder(tmp_path):
 
 
 def test_grey_images_come_back_as_saved(folder):
-    np.testing.assert_array_equal(read_images(folder), PICTURES)
+    np.testing.assert_array_equal(read_images(folder).pixels, PICTURES)
 
 
 @pytest.mark.parametrize("suffix", ["bmp", "pgm", "tif", "PNG"])
 def test_lossless_formats_come_back_as_saved(tmp_path, suffix):
     Image.fromarray(PICTURES[0]).save(tmp_path / f"a.{suffix}")
-    np.testing.assert_array_equal(read_images(tmp_path)[0], PICTURES[0])
+    np.testing.assert_array_equal(read_images(tmp_path).pixels[0], PICTURES[0])
 
 
 def test_a_folder_of_images_is_a_data_set(folder):
@@ -44,7 +44,7 @@ def test_a_folder_of_images_is_a_data_set(folder):
 def test_colour_becomes_grey(tmp_path):
     Image.new("RGB", (3, 2), (255, 255, 255)).save(tmp_path / "a.png")
     Image.new("RGBA", (3, 2), (0, 0, 0, 255)).save(tmp_path / "b.png")
-    images = read_images(tmp_path)
+    images = read_images(tmp_path).pixels
     assert images[0].min() == 255
     assert images[1].max() == 0
 
@@ -87,3 +87,68 @@ def test_a_folder_without_images_is_refused(tmp_path):
 def test_without_pillow_it_says_what_is_missing(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     message_of(lambda: load(folder), "Pillow is not installed", "scratchvae[images]")
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    """Two subfolders of images of two sizes, and one of something else."""
+    for name, number, size in (("cat", 5, (6, 4)), ("dog", 7, (9, 9))):
+        (tmp_path / name).mkdir()
+        for image in range(number):
+            Image.new("L", size, 100 if name == "cat" else 200).save(tmp_path / name / f"{image}.png")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "readme.txt").write_text("left alone")
+    return tmp_path
+
+
+def test_the_names_of_subfolders_are_labels(labelled):
+    images = read_images(labelled, (3, 2))
+    assert images.pixels.shape == (12, 2, 3)
+    assert images.labels.tolist() == ["cat"] * 5 + ["dog"] * 7
+    data = load(labelled, resize=(3, 2))
+    for part, labels in ((data.train, data.train_labels), (data.held_out, data.held_out_labels)):
+        assert labels.tolist() == ["cat" if row[0] == 100 else "dog" for row in part]
+    assert data.image_shape == (2, 3)
+
+
+def test_images_of_two_sizes_say_that_they_can_be_resized(labelled):
+    message_of(lambda: load(labelled), "9x9 pixels; expected 6x4", "or a size to resize to")
+
+
+def test_images_are_resized_by_averaging_areas(tmp_path):
+    small = PICTURES[0]
+    for name, large in (("a", np.kron(small, np.ones((3, 2), np.uint8))), ("b", small)):
+        Image.fromarray(large).save(tmp_path / f"{name}.png")
+    images = read_images(tmp_path, (6, 4)).pixels
+    np.testing.assert_array_equal(images[0], small)
+    np.testing.assert_array_equal(images[1], small)
+    halves = read_images(tmp_path, (3, 4)).pixels[1].astype(int)
+    assert np.abs(halves - small.reshape(4, 3, 2).mean(2)).max() <= 0.5
+
+
+@pytest.mark.parametrize("suffix", ["webp", "tga", "pcx", "ico", "jp2", "gif", "sgi"])
+def test_any_format_that_pillow_reads_is_read(tmp_path, suffix):
+    grey = Image.fromarray(np.full((16, 16), 128, np.uint8))
+    (grey.convert("RGBA") if suffix == "ico" else grey).save(tmp_path / f"a.{suffix}")
+    assert np.abs(read_images(tmp_path).pixels[0].astype(int) - 128).max() <= 2
+
+
+def test_an_image_is_not_run_as_a_program(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n")
+    message_of(lambda: load(tmp_path), "a.png", "cannot be read")
+
+
+@pytest.mark.parametrize(("text", "size"), [("28x20", (28, 20)), ("28", (28, 28)), ("8X9", (8, 9)), (None, None)])
+def test_a_size_is_written_as_width_x_height(text, size):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "0x3", "28x", "x28", "-2x3", "3x4x5", "a", "99999x2", "\u0662x2", "1.5x2"])
+def test_what_is_no_size_is_refused(text):
+    message_of(lambda: parse_size(text), "resize is", "expected WIDTHxHEIGHT")
+
+
+def test_only_a_folder_of_images_is_resized_and_only_its_subfolders_name_labels(folder):
+    np.save(folder / "x.npy", PICTURES)
+    message_of(lambda: load(folder / "x.npy", resize=(2, 2)), "x.npy", "resize is 2x2", "expected a folder of images")
+    message_of(lambda: load(folder, labels="y"), "labels is 'y'", "subfolders name them")

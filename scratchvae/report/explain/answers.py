@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from scratchvae.engine import one_thread
 from scratchvae.evidence.surgery import Surgery, elbo_surgery
 
 from .estimators import Estimators, estimators
@@ -44,20 +45,8 @@ class Answers:
 
 def answer(subject: Subject, settings: Settings, seed: int, watch: Watch) -> Answers:
     """Everything the page says in numbers."""
-    with one_matrix_thread():
+    with one_thread():
         return _answer(subject, settings, seed, Steps(watch))
-
-
-@contextmanager
-def one_matrix_thread() -> Iterator[None]:
-    """Matrix products here are so small that a second thread only waits, and burns a processor doing so."""
-    try:
-        from threadpoolctl import threadpool_limits
-    except ImportError:
-        yield
-        return
-    with threadpool_limits(1, user_api="blas"):
-        yield
 
 
 def _answer(subject: Subject, settings: Settings, seed: int, started: "Steps") -> Answers:

@@ -1,0 +1,88 @@
+"""A .parquet table: its columns of numbers, or of lists of numbers of one length, side by side. Needs pyarrow."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scratchvae.data.checks import DataError, one_line
+from scratchvae.data.labels import as_labels
+
+if TYPE_CHECKING:
+    from pyarrow import Array
+    from pyarrow.parquet import ParquetFile
+
+
+def read_parquet(path: Path, labels: str | None = None) -> tuple[NDArray, NDArray | None]:
+    """The table as an array (N, D), one row an example, and the column called `labels`, taken out of the data.
+
+    Columns   of numbers or bool, each one value of a row; of lists, all of one length, as many values. The array has
+              the type that holds them all: columns of uint8 stay uint8
+    Errors    DataError, one line: pyarrow not installed, a damaged file, no column of that name, a column of another
+              kind, a missing value, lists of different lengths
+    """
+    try:
+        import pyarrow
+        from pyarrow.parquet import ParquetFile
+    except ImportError:
+        raise DataError(
+            f"{path}: pyarrow is not installed; expected it to read .parquet (pip install 'scratchvae[parquet]')"
+        ) from None
+    try:
+        with ParquetFile(path) as file:
+            return _columns(path, file, labels)
+    except (pyarrow.ArrowException, OSError) as error:
+        if isinstance(error, FileNotFoundError | PermissionError):
+            raise
+        raise DataError(f"{path}: cannot be read ({one_line(error)}); expected a complete .parquet table") from None
+
+
+def _columns(path: Path, file: "ParquetFile", labels: str | None) -> tuple[NDArray, NDArray | None]:
+    names = file.schema_arrow.names
+    if labels is not None and labels not in names:
+        raise DataError(f"{path}: no column {labels!r}; expected one of {', '.join(map(repr, names[:6]))}")
+    parts = [_values(path, name, file.read([name]).column(0)) for name in names if name != labels]
+    if not parts:
+        raise DataError(f"{path}: no column of numbers; expected at least one")
+    data = np.empty((file.metadata.num_rows, sum(part.shape[1] for part in parts)), np.result_type(*parts))
+    np.concatenate(parts, axis=1, out=data)
+    if labels is None:
+        return data, None
+    words = _whole(path, labels, file.read([labels]).column(0)).to_numpy(zero_copy_only=False)
+    words = words.astype(str) if words.dtype == object else words
+    return data, as_labels(words, len(data), f"{path}, column {labels!r}")
+
+
+def _whole(path: Path, name: str, column: Any, lists: int = 1) -> "Array":
+    """The column in one piece, without dictionary encoding. Refuses one with missing values."""
+    import pyarrow
+
+    if column.null_count:
+        row = column.is_null().to_pylist().index(True) // lists
+        raise DataError(f"{path}: column {name!r} has no value in row {row}; expected every value present")
+    if pyarrow.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    return pyarrow.concat_arrays(column.chunks) if isinstance(column, pyarrow.ChunkedArray) else column
+
+
+def _values(path: Path, name: str, column: Any) -> NDArray:
+    """One column as an array (N, 1), or (N, L) for lists of length L."""
+    from pyarrow import types
+
+    values, lists = _whole(path, name, column), 1
+    kind = values.type
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        lengths = set(values.value_lengths().to_numpy()) if not types.is_fixed_size_list(kind) else {kind.list_size}
+        if len(lengths) > 1:
+            raise DataError(
+                f"{path}: column {name!r} has lists of {min(lengths)} to {max(lengths)} values; expected one length"
+            )
+        lists = max(1, int(next(iter(lengths), 1)))
+        values = _whole(path, name, values.flatten(), lists)
+        kind = values.type
+    if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
+        raise DataError(
+            f"{path}: column {name!r} is of {kind}; expected numbers, or lists of them (labels: name their column)"
+        )
+    return values.to_numpy(zero_copy_only=False).reshape(-1, lists)

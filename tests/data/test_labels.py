@@ -1,0 +1,112 @@
+"""Labels beside the data: found where they lie, kept with their rows, and refused where they do not fit."""
+
+import numpy as np
+import pytest
+from data_files import gzipped, idx_bytes, message_of
+
+from scratchvae.data import load
+
+ROWS = np.arange(20 * 16, dtype=np.float32).reshape(20, 16)
+NAMES = np.array([f"kind {row % 3}" for row in range(20)])
+NUMBERS = np.arange(20) % 3
+
+
+def assert_with_their_rows(data, labels):
+    """Every row of ROWS is told by its first value."""
+    for part, found in ((data.train, data.train_labels), (data.held_out, data.held_out_labels)):
+        np.testing.assert_array_equal(found, labels[(part[:, 0] // 16).astype(int)])
+
+
+@pytest.mark.parametrize("key", ["y", "labels", "Target", "y_train"])
+def test_an_npz_has_labels_under_a_name_like_theirs(tmp_path, key):
+    np.savez(tmp_path / "a.npz", **{"whatever": ROWS, key: NUMBERS})
+    assert_with_their_rows(load(tmp_path / "a.npz"), NUMBERS)
+
+
+def test_an_npz_keeps_the_labels_of_its_held_out_part(tmp_path):
+    np.savez(tmp_path / "a.npz", x_train=ROWS[:15], y_train=NAMES[:15], x_test=ROWS[15:], y_test=NAMES[15:])
+    assert_with_their_rows(load(tmp_path / "a.npz"), NAMES)
+
+
+def test_an_npz_gives_the_array_asked_for(tmp_path):
+    np.savez(tmp_path / "a.npz", x=ROWS, kinds=NAMES, y=NUMBERS)
+    assert_with_their_rows(load(tmp_path / "a.npz", labels="kinds"), NAMES)
+    message_of(lambda: load(tmp_path / "a.npz", labels="sort"), "a.npz", "no array 'sort'", "expected the labels")
+    np.savez(tmp_path / "b.npz", x=ROWS, kinds=NAMES[:3])
+    message_of(lambda: load(tmp_path / "b.npz", labels="kinds"), "b.npz", "shape (3,)", "each of 20 rows")
+
+
+def test_an_array_that_is_called_like_labels_and_is_none_is_left_alone(tmp_path):
+    np.savez(tmp_path / "a.npz", x=ROWS, y=np.eye(20))
+    assert load(tmp_path / "a.npz").train_labels is None
+
+
+@pytest.mark.parametrize("pack", [bytes, gzipped])
+def test_a_label_file_lies_beside_an_idx_file_of_images(tmp_path, pack):
+    ending = ".gz" if pack is gzipped else ""
+    images = (ROWS % 256).astype(np.uint8).reshape(20, 4, 4)
+    images[:, 0, 0] = np.arange(20)
+    (tmp_path / f"my-images-idx3-ubyte{ending}").write_bytes(pack(idx_bytes(images)))
+    assert load(tmp_path / f"my-images-idx3-ubyte{ending}").train_labels is None
+    (tmp_path / f"my-labels-idx1-ubyte{ending}").write_bytes(pack(idx_bytes(NUMBERS.astype(np.uint8))))
+    data = load(tmp_path / f"my-images-idx3-ubyte{ending}")
+    np.testing.assert_array_equal(data.train_labels, data.train[:, 0] % 3)
+    (tmp_path / f"my-labels-idx1-ubyte{ending}").write_bytes(pack(idx_bytes(NUMBERS[:4].astype(np.uint8))))
+    message_of(lambda: load(tmp_path / f"my-images-idx3-ubyte{ending}"), "my-labels-idx1-ubyte", "each of 20 rows")
+
+
+@pytest.mark.parametrize("kind", ["npy", "idx", "txt"])
+def test_a_npy_has_its_labels_in_a_file_of_their_own(tmp_path, kind):
+    np.save(tmp_path / "x.npy", ROWS)
+    path = tmp_path / f"labels.{kind}"
+    content = {"idx": idx_bytes(NUMBERS.astype(np.uint8)), "txt": "\n".join(NAMES).encode() + b"\n", "npy": b""}
+    path.write_bytes(content[kind])
+    if kind == "npy":
+        np.save(path, NUMBERS)
+    assert_with_their_rows(load(tmp_path / "x.npy", labels=str(path)), NAMES if kind == "txt" else NUMBERS)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"a\nb\n", ["<U1 of shape (2,)", "each of 20 rows"]),
+        (b"\xff\xfe", ["not text in UTF-8"]),
+        (None, ["no such file"]),
+    ],
+)
+def test_a_file_of_labels_that_does_not_fit_is_refused(tmp_path, content, words):
+    np.save(tmp_path / "x.npy", ROWS)
+    if content is not None:
+        (tmp_path / "labels.txt").write_bytes(content)
+    message_of(lambda: load(tmp_path / "x.npy", labels=str(tmp_path / "labels.txt")), "labels.txt", *words)
+
+
+@pytest.mark.parametrize("labels", [NAMES, NUMBERS], ids=["words", "numbers"])
+def test_a_column_of_a_csv_is_taken_out_of_the_data(tmp_path, labels):
+    lines = ["a,kind," + ",".join(f"x{column}" for column in range(15))]
+    lines += [",".join(map(str, (row[0], f'"{label}"', *row[1:]))) for row, label in zip(ROWS, labels, strict=True)]
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    data = load(tmp_path / "a.csv", labels="kind")
+    assert data.train.shape == (18, 16)
+    assert_with_their_rows(data, labels)
+    assert data.train_labels.dtype.kind == labels.dtype.kind
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a,b\n1,2\n3,4\n", ["no column 'kind'", "'a', 'b'"]),
+        ("a,kind\n1,x\n3,y,z\n", ["line 3 has 3 fields", "expected 2"]),
+        ("a,kind\n1,x\nq,y\n", ["line 3, column 1 is 'q'", "expected a number"]),
+        ("", ["no column 'kind'"]),
+    ],
+)
+def test_a_csv_without_its_labels_is_refused(tmp_path, text, words):
+    (tmp_path / "a.csv").write_text(text)
+    message_of(lambda: load(tmp_path / "a.csv", labels="kind"), "a.csv", *words)
+
+
+@pytest.mark.parametrize("option", [{"labels": "y"}, {"resize": (4, 4)}])
+@pytest.mark.parametrize("source", ["digits", "mnist"])
+def test_published_data_sets_have_their_own_labels_and_size(source, option):
+    message_of(lambda: load(source, **option), source, next(iter(option)), "expected none")

@@ -1,0 +1,91 @@
+"""A parquet table: columns of numbers and of lists side by side, labels by name, one line for what is neither."""
+
+import sys
+
+import numpy as np
+import pytest
+from data_files import message_of
+
+from scratchvae.data import load
+from scratchvae.data.parquet import read_parquet
+
+arrow = pytest.importorskip("pyarrow", reason="pyarrow (the extra 'parquet') is not installed")
+parquet = pytest.importorskip("pyarrow.parquet")
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (30, 6)).astype(np.uint8)
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Writes columns as a table, in several row groups."""
+
+    def write(**columns):
+        parquet.write_table(arrow.table(columns), tmp_path / "t.parquet", row_group_size=7)
+        return tmp_path / "t.parquet"
+
+    return write
+
+
+def columns_of(values):
+    return {f"p{column}": arrow.array(values[:, column]) for column in range(values.shape[1])}
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float32, np.float64, np.bool_])
+def test_columns_of_one_type_come_back_as_written(table, dtype):
+    data, labels = read_parquet(table(**columns_of(PIXELS.astype(dtype))))
+    np.testing.assert_array_equal(data, PIXELS.astype(dtype))
+    assert data.dtype == dtype
+    assert labels is None
+
+
+@pytest.mark.parametrize(
+    "kind", [arrow.list_(arrow.uint8()), arrow.large_list(arrow.uint8()), arrow.list_(arrow.uint8(), 6)]
+)
+def test_a_column_of_lists_is_as_many_columns(table, kind):
+    data, _ = read_parquet(table(pixels=arrow.array(PIXELS.tolist(), kind), more=arrow.array(PIXELS[:, 0])))
+    np.testing.assert_array_equal(data, np.concatenate([PIXELS, PIXELS[:, :1]], axis=1))
+    assert data.dtype == np.uint8
+
+
+def test_columns_of_several_types_take_the_type_that_holds_them_all(table):
+    data, _ = read_parquet(table(a=arrow.array(PIXELS[:, 0]), b=arrow.array(PIXELS[:, 1] / 7)))
+    np.testing.assert_array_equal(data, np.stack([PIXELS[:, 0], PIXELS[:, 1] / 7], axis=1))
+
+
+@pytest.mark.parametrize("encode", [False, True])
+def test_a_column_of_labels_is_taken_out_of_the_data(table, encode):
+    names = arrow.array(["cat" if row[0] > 99 else "dog" for row in PIXELS])
+    data = load(table(**columns_of(PIXELS), kind=names.dictionary_encode() if encode else names), labels="kind")
+    assert data.train.shape == (27, 6)
+    np.testing.assert_array_equal(data.train_labels, np.where(data.train[:, 0] > 99, "cat", "dog"))
+    assert "parquet table" in data.found
+
+
+@pytest.mark.parametrize(
+    ("columns", "labels", "words"),
+    [
+        ({"a": ["x", "y"]}, None, ["column 'a' is of string", "expected numbers"]),
+        ({"a": [1, None]}, None, ["column 'a' has no value in row 1"]),
+        ({"a": [[1, 2], [3, None]]}, None, ["column 'a' has no value in row 1"]),
+        ({"a": [[1, 2], [3]]}, None, ["lists of 1 to 2 values", "expected one length"]),
+        ({"a": [1, 2]}, "b", ["no column 'b'", "expected one of 'a'"]),
+        ({"a": [1, 2]}, "a", ["no column of numbers"]),
+        ({"a": [1, 2], "b": ["x", None]}, "b", ["column 'b' has no value in row 1"]),
+    ],
+)
+def test_what_is_no_table_of_numbers_is_refused(table, columns, labels, words):
+    path = table(**{name: arrow.array(values) for name, values in columns.items()})
+    message_of(lambda: load(path, labels=labels), "t.parquet", *words)
+
+
+@pytest.mark.parametrize("keep", [0, 3, 100, -1])
+def test_a_damaged_table_is_refused(table, keep):
+    path = table(**columns_of(PIXELS))
+    path.write_bytes(path.read_bytes()[:keep])
+    message_of(lambda: load(path), "t.parquet", "cannot be read", "expected a complete .parquet table")
+
+
+def test_without_pyarrow_it_says_what_is_missing(table, monkeypatch):
+    path = table(**columns_of(PIXELS))
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    message_of(lambda: load(path), "pyarrow is not installed", "scratchvae[parquet]")
