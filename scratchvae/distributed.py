@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scratchvae.data.mapped import Data
 from scratchvae.engine import processors
 from scratchvae.parameters import Parameters, aligned_zeros
 from scratchvae.training import Averages, Trainer
@@ -165,7 +166,7 @@ class DistributedTrainer(Trainer):
         whole = Terms(*(self.processes.gather(np.concatenate(column)) for column in columns))
         return Averages.of([whole], with_error)
 
-    def validate(self, x: NDArray) -> Averages:
+    def validate(self, x: Data) -> Averages:
         """As `Trainer.validate`; every process takes a part of the rows."""
         part = self.processes.part(len(x))
         return self.averages(self._held_out(x, part.start, part.stop), with_error=True)
