@@ -85,7 +85,8 @@ def load_state(vae: "VAE", path: str | os.PathLike[str]) -> tuple[Parameters, Tr
     """
     arrays, header = _read(path)
     theirs = header.get("model")
-    if not isinstance(theirs, dict) or {"posterior": "diagonal"} | theirs != vae.config:  # older files do not say which
+    # a file from before there was a choice says nothing of the posterior
+    if not isinstance(theirs, dict) or vae.config not in (theirs, {"posterior": "diagonal"} | theirs):
         raise ValueError(f"{path}: holds {theirs}; expected the model being trained, {vae.config}")
     training: Any = header.get("training")
     best = _without_prefix("best.", arrays)

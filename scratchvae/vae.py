@@ -180,7 +180,7 @@ class VAE:
         return eps
 
     def encoder_head(self, x: NDArray) -> NDArray:
-        """What the encoder says of x (B, D), as `log_weights` takes it: mu and logvar (B, 2 Z) of a diagonal q."""
+        """What the encoder says of x (B, D), as `log_weights` takes it: the parameters of q(z|x), (B, H)."""
         return self.ops.network_forward(x, self._encoder)[0]
 
     def log_weights(self, x: NDArray, head: NDArray, eps: NDArray) -> NDArray:

@@ -263,6 +263,8 @@ def test_resuming_gives_the_bits_of_the_run_that_was_not_stopped(engine, tmp_pat
     ("ask", "message"),
     [
         (lambda vae, x, eps: vae.value_and_grad(x, eps, sv.ELBO(3, beta=0.5)), "beta"),
+        (lambda vae, x, eps: sv.check_gradients(vae, x, eps, sv.STL(3)), "needs log q itself"),
+        (lambda vae, x, eps: vae.value_and_grad(x, eps, sv.ELBO(3, free_bits=0.1)), "treats the KL by itself"),
         (lambda vae, x, eps: vae.elbo(x, eps[..., :3]), r"expected real numbers of shape \(3, 5\)"),
         (lambda vae, x, eps: vae.decode(eps), r"expected real numbers of shape \(\.\.\., 3\)"),
         (lambda vae, x, eps: sv.log_evidence(vae, x, "ais", num_samples=10), "has two stochastic layers"),
