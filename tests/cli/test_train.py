@@ -210,7 +210,7 @@ def test_control_c_keeps_a_checkpoint_that_resumes_to_the_same_bits(command: Com
         time.sleep(0.02)
     started.send_signal(signal.SIGINT)
     _, err = started.communicate(timeout=120)
-    assert started.returncode == 130
+    assert started.returncode == 130, err
     assert "Traceback" not in err
     assert "--resume" in err.splitlines()[-1]
 
