@@ -73,6 +73,12 @@ class Posterior(Protocol):
     def kl_per_dimension_backward(self, dkl: NDArray, cache: Any) -> NDArray: ...
 
 
+def check_diagonal(posterior: Posterior, what: str) -> None:
+    """Raises ValueError where `what` is to be done with a posterior that is not diagonal."""
+    if posterior.name != "diagonal":
+        raise ValueError(f"{what} is for a diagonal posterior; got a model whose posterior is {posterior.name!r}")
+
+
 class DiagonalPosterior:
     """q(z|x) = N(mu, diag(exp(logvar))); head: mu, logvar."""
 

@@ -8,6 +8,8 @@ import scratchvae as sv
 from scratchvae.evidence import active_units, annealed_importance, elbo_surgery, inference_gap
 from scratchvae.evidence.exact import LinearGaussian
 from scratchvae.evidence.quadrature import integrate
+from scratchvae.export.onnx_graphs import encoder_onnx
+from scratchvae.export.torch_weights import torch_state
 from scratchvae.posteriors import POSTERIORS
 from scratchvae.reference.full_posterior import full_head_size, full_latent_dim
 from tests.cases import build, linear_gaussian, random_weights
@@ -176,8 +178,13 @@ def test_the_approximation_gap_of_the_full_family_is_zero_where_that_of_the_diag
     assert isinstance(gaps["full"].best, sv.FullGaussian)
 
 
-def test_surgery_says_that_it_is_for_a_diagonal_posterior():
+def test_what_is_for_a_diagonal_posterior_says_so():
     vae, x, _ = build(posterior="full")
     assert 0 <= active_units(vae, x) <= 2
-    with pytest.raises(ValueError, match="ELBO surgery is for a diagonal posterior"):
+    with pytest.raises(ValueError, match=r"ELBO surgery is for a diagonal posterior; got .*'full'"):
         elbo_surgery(vae, x)
+    for export in (torch_state, encoder_onnx):
+        with pytest.raises(ValueError, match="export is for a diagonal posterior"):
+            export(vae)
+    with pytest.raises(ValueError, match="expected a diagonal Gaussian"):
+        LinearGaussian.from_vae(linear_gaussian().vae).elbo(np.zeros((3, 6)), vae.encode(x))

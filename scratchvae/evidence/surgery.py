@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from scratchvae.hierarchical import HierarchicalVAE
+from scratchvae.posteriors import check_diagonal
 from scratchvae.reference.gaussian import LOG_2_PI, kl_per_dimension_forward
 from scratchvae.reference.log_sum_exp import log_sum_exp_forward
 from scratchvae.reference.random import Stream, normals
@@ -106,8 +107,7 @@ def aggregate_log_density(q: Gaussian, z: NDArray) -> NDArray:
 def _encode(vae: VAE, x: ArrayLike) -> Gaussian:
     if isinstance(vae, HierarchicalVAE):
         raise ValueError(f"{vae!r} has two stochastic layers; expected a VAE, which has one")
-    if vae.posterior.name != "diagonal":
-        raise ValueError(f"{vae!r}: ELBO surgery is for a diagonal posterior")
+    check_diagonal(vae.posterior, "ELBO surgery")
     q = vae.encode(np.asarray(x))
     return Gaussian(q.mu.astype(np.float64), q.logvar.astype(np.float64))
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from scratchvae.checkpoint import write_whole
 from scratchvae.parameters import Layer
+from scratchvae.posteriors import check_diagonal
 from scratchvae.vae import VAE
 
 OPSET = 13
@@ -33,8 +34,9 @@ OPERATORS = MappingProxyType({"tanh": "Tanh", "relu": "Relu", "sigmoid": "Sigmoi
 def encoder_onnx(vae: VAE) -> Any:
     """The encoder as an `onnx.ModelProto`: input x (batch, D), outputs mu and logvar, each (batch, Z).
 
-    Raises    ImportError without the onnx package
+    Raises    ImportError without the onnx package; ValueError for a posterior that is not diagonal
     """
+    check_diagonal(vae.posterior, "export")
     graph = _Graph(vae)
     h = graph.hidden_layers("x", "encoder", vae._encoder.layers)
     head, latent = vae._encoder.layers[-1], vae.latent_dim

@@ -6,7 +6,7 @@ import pytest
 import scratchvae as sv
 from tests.cases import build, linear_gaussian, with_posterior
 
-ROWS = 4000
+ROWS = 1000
 SIGMAS = 3.0  # standard errors
 COORDINATES = "encoder.head.weight", "encoder.head.bias", "encoder.0.weight", "encoder.0.bias"
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from scratchvae.data import Dataset, binarize, load
 from scratchvae.evidence.quadrature import MAX_LATENT_DIM
+from scratchvae.posteriors import check_diagonal
 from scratchvae.reference.random import Stream
 from scratchvae.training import fit
 from scratchvae.vae import VAE
@@ -131,8 +132,7 @@ def subject_of(vae: VAE, data: Dataset, method: str, seed: int, epochs: int, ori
         raise ValueError(
             f"{origin}: latent_dim is {vae.latent_dim}; explain integrates over z, which takes at most {MAX_LATENT_DIM}"
         )
-    if vae.posterior.name != "diagonal":
-        raise ValueError(f"{origin}: posterior is {vae.posterior.name!r}; explain is about a diagonal one")
+    check_diagonal(vae.posterior, "explain")
     exact = vae.with_parameters(vae.parameters.astype(np.float64), "reference")
     parts = [
         binarize(exact.ops, part, np.arange(len(part)), method, seed, stream, 0, np.float64)
