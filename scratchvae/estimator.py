@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from scratchvae.data.mapped import column_mean
 from scratchvae.evidence.importance import BLOCK_ROWS, BLOCK_SAMPLES, importance_evidence
 from scratchvae.likelihoods import LIKELIHOODS
 from scratchvae.objectives import Objective
 from scratchvae.reference.random import Stream
 from scratchvae.schedules import LearningRate
-from scratchvae.training import History, Trainer, _check, _Run, _training_mean
+from scratchvae.training import History, Trainer, _check, _Run
 from scratchvae.vae import VAE, _one_of, _positive
 
 try:
@@ -134,7 +135,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         _one_of("bound", self.bound, BOUNDS), _positive("num_samples", self.num_samples)  # before the long part
         plan = _check(self.vae_, x, None, self.learning_rate, self.objective, self.binarize, None, False)
         if not self.history_.epochs:
-            self.vae_.set_output_bias(_training_mean(plan.x))
+            self.vae_.set_output_bias(column_mean(plan.x))
         trainer = Trainer(self.vae_, plan.x, self.learning_rate, plan.objective, plan.binarize, self.seed_)
         trainer.first, trainer.second = self._moments
         trainer.updates = self._updates
