@@ -26,6 +26,7 @@ from scratchvae.reference.random import Stream, uniforms
 __all__ = ["VAE", "Deltas", "Elbo", "ForwardCache", "Gaussian", "Terms"]
 
 DTYPES = ("float32", "float64")
+DECODED_TOGETHER = 1000  # samples: results do not depend on it
 
 
 class Elbo(NamedTuple):
@@ -196,10 +197,18 @@ class VAE:
         return self.log_likelihood(x, z) + log_prior - log_posterior
 
     def log_likelihood(self, x: NDArray, z: NDArray) -> NDArray:
-        """log p(x|z) of each sample, in nats. Takes x (B, D) and z (B, K, Z), as `forward` does; returns (B, K)."""
-        rows, samples, latent = z.shape
-        out, _ = self.ops.network_forward(z.reshape(rows * samples, latent), self.output_network)
-        return self.likelihood.forward(self.ops, x, out.reshape(rows, samples, -1), self.parameters)[0]
+        """log p(x|z) of each sample, in nats. Takes x (B, D) and z (B, K, Z), as `forward` does; returns (B, K).
+
+        The decoder's output is worked on a piece at a time, so that memory is bounded and a piece stays in the cache.
+        """
+        step = max(1, DECODED_TOGETHER // z.shape[1])
+        log_likelihood = np.empty(z.shape[:2], z.dtype)
+        for rows in (slice(start, start + step) for start in range(0, len(x), step)):
+            flat = z[rows].reshape(-1, z.shape[2])
+            out, _ = self.ops.network_forward(flat, self.output_network)
+            out = out.reshape(*z[rows].shape[:2], -1)
+            log_likelihood[rows] = self.likelihood.forward(self.ops, x[rows], out, self.parameters)[0]
+        return log_likelihood
 
     # --- forward and backward ---------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from scratchvae.vae import VAE
 
 LogWeights = Callable[[VAE, NDArray, NDArray, NDArray], NDArray]  # vae, x, encoder head, eps -> log w (B, K)
 BLOCK_SAMPLES = 50  # samples of an example drawn under one address; part of what a result is a function of
-BLOCK_ROWS = 20  # examples worked on together; results do not depend on it
+BLOCK_ROWS = 100  # examples worked on together; results do not depend on it
 
 
 class Evidence(NamedTuple):

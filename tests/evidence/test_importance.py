@@ -7,6 +7,7 @@ import pytest
 from scipy.special import logsumexp
 
 import scratchvae as sv
+from scratchvae import vae as model
 from scratchvae.engine import get_threads, processors, set_threads
 from scratchvae.evidence import importance
 from tests.cases import build, linear_gaussian
@@ -97,7 +98,8 @@ def test_probabilities_of_all_binary_vectors_sum_to_one():
 
 
 @pytest.mark.parametrize("method", ["importance", "prior", "ais", "quadrature"])
-def test_progress_is_told_step_by_step_to_its_end_and_changes_nothing(method):
+def test_progress_is_told_step_by_step_to_its_end_and_changes_nothing(method, monkeypatch):
+    monkeypatch.setattr(importance, "BLOCK_ROWS", 20)
     vae, x, _ = build(rows=25, latent_dim=1)
     seen: list[tuple[int, int]] = []
     got = sv.log_evidence(vae, x, method, num_samples=120, watch=lambda done, total: seen.append((done, total)))
@@ -122,6 +124,25 @@ def test_the_number_of_threads_changes_no_bit(method):
         set_threads(kept)
     for one, two in zip(*answers, strict=True):
         np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("method", ["importance", "prior"])
+def test_how_much_is_worked_on_together_changes_no_bit(engine, method, monkeypatch):
+    vae, x, _ = build(rows=30, engine=engine, dtype="float32", data_dim=9)
+    kept = sv.log_evidence(vae, x, method, num_samples=120)
+    monkeypatch.setattr(importance, "BLOCK_ROWS", 7)
+    monkeypatch.setattr(model, "DECODED_TOGETHER", 110)
+    for one, two in zip(kept, sv.log_evidence(vae, x, method, num_samples=120), strict=True):
+        np.testing.assert_allclose(one, two, rtol=0 if engine == "compiled" else 1e-5)  # NumPy's products may differ
+
+
+def test_memory_grows_with_neither_the_number_of_examples_nor_that_of_samples():
+    vae, x, _ = build(rows=400, data_dim=200, dtype="float32")
+    tracemalloc.start()
+    sv.log_evidence(vae, x, num_samples=100)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.25 * 400 * 100 * 200 * x.itemsize, "a quarter of the decoder's output for all samples"
 
 
 def test_memory_does_not_grow_with_the_number_of_samples():
