@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 import scratchvae as sv
+from scratchvae.objectives import Sampled
+from scratchvae.posteriors import DiagonalPosterior
 from scratchvae.training import Trainer
 from tests.cases import build, with_posterior
 
@@ -50,6 +52,16 @@ def test_with_free_bits_a_row_does_not_notice_its_neighbours(engine):
     np.testing.assert_allclose(together, apart, rtol=1e-13)
     kl = kl_per_dimension(vae, x)
     assert np.maximum(kl, 0.5).sum(axis=1).mean() >= np.maximum(kl.mean(axis=0), 0.5).sum(), "Jensen"
+
+
+def test_a_kl_that_is_not_a_number_does_not_hide_under_the_floor(ops):
+    head = np.array([[np.nan, 0.5, 0.0, 0.0]])
+    z, kl, _ = sv.VAE(3, 2).posterior.forward(head, np.zeros((1, 1, 2)))
+    sampled = Sampled(head, z, kl, np.zeros((1, 1)), np.zeros(1), DiagonalPosterior(ops))
+    value, upstream = sv.ELBO(free_bits=10.0).evaluate(ops, sampled)
+    assert np.isnan(value).all()
+    assert np.isnan(upstream.dhead[0, 0])
+    assert upstream.dhead[0, 1] == 0
 
 
 def test_free_bits_keep_latent_dimensions_in_use():

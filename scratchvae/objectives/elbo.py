@@ -31,8 +31,8 @@ class ELBO:
               mean_b max(l, KL_bj) >= max(l, mean_b KL_bj): this objective is the lower one
     Raises    ValueError for num_samples < 1; a beta or free_bits that is negative or not finite; a warm_up that is not
               a number of updates; an unknown kl, or free_bits with a KL that is not exact
-    Source    Kingma, Welling 2013, equation 10 (exact) and 8 (monte-carlo); beta: Higgins et al. 2017, equation 4; free
-              bits: Kingma et al. 2016, equation 15; warm-up: Sonderby et al. 2016, section 2.2
+    Source    Kingma, Welling 2013, equations 10 (exact) and 6 (monte-carlo); beta: Higgins et al. 2017, equation 4;
+              free bits: Kingma et al. 2016, appendix; warm-up: Sonderby et al. 2016
     """
 
     num_samples: int = 1
@@ -94,7 +94,7 @@ class ELBO:
         """Value (B,) with KL_b = sum_j max(free_bits, KL_bj), and its gradient: 0 for a dimension at its floor."""
         rows, samples = sampled.log_likelihood.shape
         kl, cache = sampled.posterior.kl_per_dimension_forward(sampled.head)
-        above = kl.real > self.free_bits
+        above = ~(kl.real <= self.free_bits)  # what is not a number is not at its floor: NaN in, NaN out
         value = sampled.reconstruction - self.beta * np.where(above, kl, self.free_bits).sum(axis=1)
         dkl = (above * (self.beta / rows)).astype(kl.dtype)
         return value, Upstream(

@@ -21,7 +21,7 @@ class STL(Estimator):
               so that where q is the posterior, log w = log p(x) for every z, and every single sample gives g = 0
     Biased    unless K = 1: weighted by w~_k the score no longer has mean 0. `DReG` is unbiased for any K
     Raises    ValueError for num_samples < 1
-    Source    Roeder, Wu, Duvenaud 2017, equation 8; the bias: Tucker et al. 2018, section 3
+    Source    Roeder, Wu, Duvenaud 2017; the bias: Tucker, Lawson, Gu, Maddison 2018
     """
 
     name: str = "stl"
