@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from scratchvae.data.mapped import column_mean
 from scratchvae.evidence.importance import BLOCK_ROWS, BLOCK_SAMPLES, importance_evidence
-from scratchvae.likelihoods import LIKELIHOODS
+from scratchvae.likelihoods import as_likelihood
 from scratchvae.objectives import Objective
 from scratchvae.reference.random import Stream
 from scratchvae.schedules import LearningRate
@@ -112,7 +112,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
 
     def _new_model(self, X: ArrayLike) -> NDArray:  # noqa: N803
         """Start over: an untrained model for X. Returns X as data."""
-        unit_interval = LIKELIHOODS[_one_of("likelihood", self.likelihood, LIKELIHOODS)].unit_interval
+        unit_interval = as_likelihood(self.likelihood).unit_interval
         x = validate_data(self, X, dtype=_dtypes(FLOATS, unit_interval))
         self.seed_ = self._seed(self.random_state)
         self.vae_ = VAE(
@@ -213,7 +213,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
 
     def _binarized(self, x: NDArray) -> NDArray:
         """Rows as 0 and 1 where training saw them so; the draws of a row are a function of its values."""
-        method = self.binarize or ("dynamic" if self.vae_.likelihood.unit_interval else "none")
+        method = self.binarize or ("dynamic" if self.vae_.likelihood.binary else "none")
         if method == "none":
             return x
         if method == "threshold":

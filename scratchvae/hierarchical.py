@@ -83,7 +83,7 @@ class HierarchicalVAE(VAE):
 
     def encode(self, x: NDArray) -> Gaussian:
         """q(z1|x) of every example. Takes x (B, D); returns mu, logvar (B, Z1)."""
-        head, _ = self.ops.network_forward(self._batch(x), self.networks["encoder.1"])
+        head = self.encoder_head(self._batch(x))
         return Gaussian(*(half.copy() for half in np.split(head, 2, axis=1)))
 
     def decode(self, z: NDArray) -> NDArray:
@@ -112,7 +112,7 @@ class HierarchicalVAE(VAE):
 
     def encoder_head(self, x: NDArray) -> NDArray:
         """What encoder.1 says of x (B, D): mu and logvar of q(z1|x) side by side, (B, 2 Z1)."""
-        return self.ops.network_forward(x, self.networks["encoder.1"])[0]
+        return self.ops.network_forward(self.likelihood.encoder_input(x), self.networks["encoder.1"])[0]
 
     def log_weights(self, x: NDArray, head: NDArray, eps: NDArray) -> NDArray:
         """log w = log p(x, z1, z2) - log q(z1|x) - log q(z2|z1) of each sample, in nats; the rest as `VAE`."""
@@ -129,7 +129,8 @@ class HierarchicalVAE(VAE):
             rows = np.arange(start, min(start + BLOCK_ROWS, len(x)))
             eps = self.ops.normals(_seed(seed), Stream.AGGREGATE, 0, rows, num_samples * self.latent_dims[0])
             eps = eps.reshape(len(rows), num_samples, -1).astype(self.dtype)
-            z1, _, cache = draw_forward(self.ops, self.networks["encoder.1"], self._batch(x[rows]), eps)
+            seen = self.likelihood.encoder_input(self._batch(x[rows]))
+            z1, _, cache = draw_forward(self.ops, self.networks["encoder.1"], seen, eps)
             head, _ = self.ops.network_forward(_rows(z1), self.networks["encoder.2"])
             means = head[:, : self.latent_dims[1]].reshape(len(rows), num_samples, -1).astype(np.float64)
             mu1.append(cache.mu.astype(np.float64))
@@ -144,7 +145,7 @@ class HierarchicalVAE(VAE):
         """One pass from x (B, D) and noise (B, K, Z1 + Z2) to the log-weights."""
         ops, networks, shape = self.ops, self.networks, eps.shape[:2]
         eps1, eps2 = self._by_layer(eps)
-        z1, log_q1, posterior_1 = draw_forward(ops, networks["encoder.1"], x, eps1)
+        z1, log_q1, posterior_1 = draw_forward(ops, networks["encoder.1"], self.likelihood.encoder_input(x), eps1)
         z1 = _rows(z1)
         z2, log_q2, posterior_2 = draw_forward(ops, networks["encoder.2"], z1, _rows(eps2)[:, None])
         log_p2, prior_2 = ops.standard_normal_log_density_forward(z2)

@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 
 from scratchvae.checkpoint import TrainingState, load_state, save_model
 from scratchvae.data.binarize import binarize as draw_batch
-from scratchvae.data.binarize import check_method
-from scratchvae.data.checks import as_data_set
 from scratchvae.data.mapped import Data, column_mean
 from scratchvae.engine import one_order_of_sums
+from scratchvae.likelihoods import data_set_for
 from scratchvae.objectives import ELBO, Objective, check_objective
 from scratchvae.parameters import Parameters
 from scratchvae.progress import Progress, progress_bar
@@ -190,8 +189,8 @@ def fit(
               learning_rate: a number, or a schedule such as `Stages`: any function from an update's number, counted
               from 1, to its rate. To be resumed it needs a repr that says what it is, as a frozen dataclass has
               objective: `ELBO()` by default
-              binarize: "none", "dynamic" (fresh Bernoulli draws at every use), "fixed" (one draw for good) or
-              "threshold"; by default "dynamic" under a Bernoulli, else "none"
+              binarize: under a Bernoulli "none", "dynamic" (fresh Bernoulli draws at every use, the default), "fixed"
+              (one draw for good) or "threshold"; under any other likelihood "none"
               validation (M, D): held-out data, evaluated after every epoch
               patience: stop after so many epochs without a better validation ELBO, and keep the best parameters
               checkpoint: a .safetensors file, written after every epoch, but where epochs are short not before
@@ -371,15 +370,11 @@ def _check(vae, x, validation, learning_rate, objective, binarize, patience, all
     if objective is not None:
         check_objective(objective)
     check_learning_rate(learning_rate)
-    unit_interval = vae.likelihood.unit_interval
-    method = binarize if binarize is not None else ("dynamic" if unit_interval else "none")
-    x = as_data_set(x, vae.data_dim, unit_interval)
-    check_method(method, x if unit_interval else None, allow_grey)
-    if method != "none" and not unit_interval:
-        raise ValueError(f"binarize is {method!r} under likelihood {vae.likelihood.name!r}; expected 'none'")
+    likelihood = vae.likelihood
+    method = binarize if binarize is not None else ("dynamic" if likelihood.binary else "none")
+    x = data_set_for(likelihood, x, vae.data_dim, method, allow_grey)
     if validation is not None:
-        validation = as_data_set(validation, vae.data_dim, unit_interval, name="validation")
-        check_method(method, validation if unit_interval else None, allow_grey)
+        validation = data_set_for(likelihood, validation, vae.data_dim, method, allow_grey, "validation")
     return _Plan(x, validation, objective or ELBO(), method)
 
 

@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scratchvae import checkpoint
-from scratchvae.data.checks import as_data
 from scratchvae.engine import get_engine
-from scratchvae.likelihoods import LIKELIHOODS, Draws
+from scratchvae.likelihoods import Draws, Likelihood, as_likelihood, data_for
 from scratchvae.objectives import ELBO, Objective, Sampled, Upstream, check_objective
 from scratchvae.parameters import ACTIVATION_CODES, Network, Parameters
 from scratchvae.posteriors import POSTERIORS, Gaussian, Posterior
@@ -64,14 +63,16 @@ class VAE:
     """A VAE with dense layers, a Gaussian posterior and the prior N(0, I).
 
     Takes     data_dim D; latent_dim Z; hidden: sizes of the encoder's hidden layers, mirrored by the decoder, () for a
-              linear encoder and decoder; likelihood: bernoulli, gaussian (unit variance), gaussian-learned (one
-              variance), gaussian-learned-diagonal (one per dimension); activation of the hidden layers: tanh, relu,
-              sigmoid, softplus, identity; dtype: float32 or float64; engine: compiled or reference; seed of the
+              linear encoder and decoder; likelihood: a name (`likelihoods.LIKELIHOODS`) or a record such
+              as Categorical((3, 4, 5)); activation of the hidden layers: tanh, relu, sigmoid, softplus, identity;
+              dtype: float32 or float64; engine: compiled or reference; seed of the
               weights; posterior: diagonal, N(mu, diag(exp(logvar))), or full, N(mu, L L^T), whose encoder head has
               Z + Z (Z + 1) / 2 columns: mu, logvar with L_jj = exp(logvar_j / 2), the strict lower triangle of L;
               parameters: arrays by name, to be copied in place of random weights
-    Weights   Glorot-uniform, U(-a, a) with a = sqrt(6 / (in + out)) (Glorot, Bengio 2010, equation 16); biases zero
-    Raises    ValueError for a size below 1, an unknown name, a parameter that is missing or of another shape or dtype
+    Weights   Glorot-uniform, U(-a, a) with a = sqrt(6 / (in + out)) (Glorot, Bengio 2010, equation 16); biases zero;
+              what the likelihood learns itself where it says
+    Raises    ValueError for a size below 1, an unknown name, a likelihood of another number of columns, a parameter
+              that is missing or of another shape or dtype
     """
 
     NETWORKS: tuple[str, ...] = ("encoder", "decoder")
@@ -81,7 +82,7 @@ class VAE:
         data_dim: int,
         latent_dim: int = 20,
         hidden: Iterable[int] = (400,),
-        likelihood: str = "bernoulli",
+        likelihood: str | Likelihood = "bernoulli",
         activation: str = "relu",
         dtype: str = "float32",
         engine: str = "compiled",
@@ -94,7 +95,7 @@ class VAE:
         if not isinstance(hidden, Iterable):
             raise ValueError(f"hidden is {hidden!r}; expected a sequence of sizes, such as ({hidden!r},)")
         self.hidden = tuple(_positive("a hidden size", size) for size in hidden)
-        self.likelihood = LIKELIHOODS[_one_of("likelihood", likelihood, LIKELIHOODS)]
+        self.likelihood = as_likelihood(likelihood)
         self.activation = _one_of("activation", activation, ACTIVATION_CODES)
         self.dtype = np.dtype(_one_of("dtype", getattr(dtype, "__name__", str(dtype)), DTYPES))
         self.seed = _seed(seed)
@@ -115,12 +116,11 @@ class VAE:
         Takes     x (B, D)
         Returns   Gaussian: mu, logvar (B, Z); of a full posterior FullGaussian: mu (B, Z), cholesky (B, Z, Z)
         """
-        head, _ = self.ops.network_forward(self._batch(x), self._encoder)
-        return self.posterior.gaussian(head)
+        return self.posterior.gaussian(self.encoder_head(self._batch(x)))
 
     def decode(self, z: NDArray) -> NDArray:
         """Mean of p(x|z). Takes z (..., Z); returns (..., D)."""
-        return self.likelihood.mean(self.ops, self._decoder_output(z))
+        return self.likelihood.mean(self.ops, self._decoder_output(z), self.parameters)
 
     def reconstruct(self, x: NDArray) -> NDArray:
         """Mean of p(x|z) at z = mu(x). Takes x (B, D); returns (B, D)."""
@@ -147,7 +147,7 @@ class VAE:
         eps = self.ops.normals(_seed(seed), Stream.LATENT, 0, examples, self.latent_dim)
         out = self._decoder_output(self.prior_draws(eps.astype(self.dtype)))
         if mean:
-            return self.likelihood.mean(self.ops, out)
+            return self.likelihood.mean(self.ops, out, self.parameters)
         return self.likelihood.draw(self.ops, out, self.parameters, Draws(seed, examples))
 
     def elbo(self, x: NDArray, eps: NDArray) -> Elbo:
@@ -156,7 +156,7 @@ class VAE:
         Forward   elbo_b = 1/K sum_k log p(x_b | mu_b + exp(logvar_b / 2) eps_bk) - KL(q(z|x_b) || p(z))
         Takes     x (B, D); eps (B, Z), or (B, K, Z) for K samples
         Returns   Elbo(elbo, reconstruction, kl), each (B,)
-        Raises    ValueError for a wrong shape, a value that is not finite, or one outside [0, 1] under a Bernoulli
+        Raises    ValueError for a wrong shape, a value that is not finite, or one that the likelihood cannot explain
         """
         x = self._batch(x)
         sampled, _ = self.forward(x, self._samples("eps", eps, len(x)))
@@ -182,7 +182,7 @@ class VAE:
 
     def encoder_head(self, x: NDArray) -> NDArray:
         """What the encoder says of x (B, D), as `log_weights` takes it: the parameters of q(z|x), (B, H)."""
-        return self.ops.network_forward(x, self._encoder)[0]
+        return self.ops.network_forward(self.likelihood.encoder_input(x), self._encoder)[0]
 
     def log_weights(self, x: NDArray, head: NDArray, eps: NDArray) -> NDArray:
         """log w = log p(x, z) - log q(z|x) of each sample, z ~ q(z|x), in nats.
@@ -215,7 +215,7 @@ class VAE:
     def forward(self, x: NDArray, eps: NDArray) -> tuple[Sampled, ForwardCache]:
         """One pass from x (B, D) and noise (B, K, Z) to the terms of the objective."""
         rows, samples, _ = eps.shape
-        head, encoder = self.ops.network_forward(x, self._encoder)
+        head, encoder = self.ops.network_forward(self.likelihood.encoder_input(x), self._encoder)
         z, kl, posterior = self.posterior.forward(head, eps)
         out, decoder = self.ops.network_forward(z.reshape(rows * samples, self.latent_dim), self._decoder)
         log_likelihood, likelihood = self.likelihood.forward(
@@ -358,9 +358,11 @@ class VAE:
                 inputs, outputs = array.shape
                 unit = uniforms(self.seed, Stream.WEIGHTS, index, np.arange(inputs), outputs)
                 array[...] = np.sqrt(6.0 / (inputs + outputs)) * (2.0 * unit - 1.0)
+        for name, value in self.likelihood.parameter_start().items():
+            self.parameters[name][...] = value
 
     def _batch(self, x: NDArray) -> NDArray:
-        x = as_data(x, self.data_dim, unit_interval=self.likelihood.unit_interval)
+        x = data_for(self.likelihood, x, self.data_dim)
         dtype = self.dtype if self.dtype.kind == "f" else np.dtype("float64")
         return self.ops.gather_rows(x, np.arange(len(x)), dtype)
 

@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import scratchvae as sv
-from scratchvae.likelihoods import LIKELIHOODS
+from scratchvae.likelihoods import (
+    LIKELIHOODS,
+    Bernoulli,
+    Categorical,
+    ContinuousBernoulli,
+    DiscretisedLogistic,
+    Poisson,
+)
 from scratchvae.objectives import Objective
 from scratchvae.parameters import ACTIVATION_CODES
 
@@ -24,16 +31,33 @@ class Case(NamedTuple):
 
 
 def random_weights(vae: sv.VAE, rng: np.random.Generator, scale: float = 0.6) -> sv.VAE:
-    """The model with every tensor random, biases and variances too: an all-zero tensor would hide mistakes."""
-    for array in vae.parameters.values():
-        array[...] = scale * rng.normal(size=array.shape)
+    """The model with every tensor random, biases too: an all-zero tensor would hide mistakes. Scales, around theirs."""
+    for name, array in vae.parameters.items():
+        start = vae.likelihood.parameter_start().get(name, 0.0)
+        array[...] = start + scale * rng.normal(size=array.shape)
     return vae
 
 
 def random_data(vae: sv.VAE, rng: np.random.Generator, rows: int) -> NDArray:
-    """Zeros and ones for a Bernoulli, real numbers for a Gaussian."""
-    shape = rows, vae.data_dim
-    return (rng.random(shape) < 0.5).astype(float) if vae.likelihood.unit_interval else rng.normal(size=shape)
+    """Data that the likelihood can explain, whatever the model says of them."""
+    shape, likelihood = (rows, vae.data_dim), vae.likelihood
+    match likelihood:
+        case Bernoulli():
+            return (rng.random(shape) < 0.5).astype(float)
+        case ContinuousBernoulli():
+            return rng.random(shape)
+        case DiscretisedLogistic():
+            return rng.integers(0, likelihood.levels, shape) / (likelihood.levels - 1)
+        case Categorical():
+            return one_hot(rng, rows, likelihood.sizes or (vae.data_dim,))
+        case Poisson():
+            return rng.poisson(1.5, shape).astype(float)
+    return rng.normal(size=shape)
+
+
+def one_hot(rng: np.random.Generator, rows: int, sizes: tuple[int, ...]) -> NDArray:
+    """Groups of columns, one of which is 1 in every row and group."""
+    return np.concatenate([np.eye(size)[rng.integers(0, size, rows)] for size in sizes], axis=1)
 
 
 def build(
@@ -52,19 +76,19 @@ def build(
     """A model with random weights, data it may be given and noise."""
     rng = np.random.default_rng(seed)
     vae = sv.VAE(data_dim, latent_dim, hidden, likelihood, activation, dtype, engine, posterior=posterior)
-    vae = random_weights(vae, rng)
+    vae = random_weights(vae, rng, 0.2 if likelihood == "poisson" else 0.6)  # rates are exponentials of the decoder's
     return Case(vae, random_data(vae, rng, rows), rng.normal(size=(rows, samples, latent_dim)))
 
 
 @st.composite
 def architectures(draw: st.DrawFn) -> dict:
     """Arguments of `build`, but for the engine: depth 0 to 3, any likelihood and activation, odd sizes."""
-    size = st.integers(1, 9)
+    size, likelihood = st.integers(1, 9), draw(st.sampled_from(LIKELIHOOD_NAMES))
     return {
-        "data_dim": draw(size),
+        "data_dim": draw(st.integers(2, 9) if likelihood == "categorical" else size),  # a column alone is always 1
         "latent_dim": draw(st.integers(1, 5)),
         "hidden": tuple(draw(st.lists(size, max_size=3))),
-        "likelihood": draw(st.sampled_from(LIKELIHOOD_NAMES)),
+        "likelihood": likelihood,
         "activation": draw(st.sampled_from(ACTIVATION_NAMES)),
         "rows": draw(st.integers(1, 6)),
         "samples": draw(st.integers(1, 4)),

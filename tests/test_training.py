@@ -319,7 +319,9 @@ def test_seeds_use_all_of_their_64_bits(engine):
 def test_grey_pixels_without_binarization_need_to_be_asked_for():
     vae, _ = small()
     grey = np.full((5, 6), 0.5)
-    with pytest.raises(ValueError, match=r"binarize is 'none'.*expected dynamic, fixed or threshold"):
+    with pytest.raises(
+        ValueError, match=r"binarize is 'none'.*expected binarize dynamic.*or likelihood continuous-bernoulli"
+    ):
         fit(vae, grey, binarize="none")
     with pytest.raises(ValueError, match="binarize is 'none'"):
         fit(vae, np.eye(6), binarize="none", validation=grey)

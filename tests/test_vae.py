@@ -242,7 +242,7 @@ def test_a_draw_is_the_same_however_many_are_drawn(engine, likelihood):
     assert (vae.sample(20, seed=4) != many).any()
 
 
-@pytest.mark.parametrize("likelihood", LIKELIHOOD_NAMES)
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian", "gaussian-learned", "gaussian-learned-diagonal"])
 def test_draws_scatter_around_their_means_as_the_likelihood_says(likelihood):
     vae, _, _ = build(likelihood=likelihood)
     draws, means = vae.sample(40_000, seed=1), vae.sample(40_000, seed=1, mean=True)
@@ -279,7 +279,7 @@ def test_draws_of_a_linear_gaussian_model_have_its_mean_and_covariance():
         ({"hidden": 400}, "hidden is 400", r"(400,)"),
         ({"likelihood": ["bernoulli"]}, r"\['bernoulli'\]", "expected one of"),
         ({"dtype": 7}, "dtype is '7'", "float32"),
-        ({"likelihood": "poisson"}, "'poisson'", "bernoulli"),
+        ({"likelihood": "beta"}, "'beta'", "bernoulli"),
         ({"activation": "gelu"}, "'gelu'", "tanh"),
         ({"dtype": "float16"}, "'float16'", "float32"),
         ({"engine": "cuda"}, "'cuda'", "compiled"),

@@ -6,9 +6,10 @@ from typing import Annotated, Any
 import typer
 
 from scratchvae import VAE
-from scratchvae.data import Data, Dataset, as_data_set, check_method, load
+from scratchvae.data import Data, Dataset, load
 from scratchvae.data.images import parse_size
 from scratchvae.evidence import METHODS
+from scratchvae.likelihoods import data_set_for
 from scratchvae.progress import counting_bar
 from scratchvae.report.summary import summarise
 
@@ -87,10 +88,8 @@ def _parts(vae: VAE, config: dict[str, Any], data: str | None, data_dir: Path | 
     """The parts of the data to measure, checked against the model. Raises ValueError where they do not fit."""
     training = config["training"]
     dataset = data_of(config, data_dir) if data is None else _given(config, data, data_dir)
-    unit_interval = vae.likelihood.unit_interval
     for array in (dataset.train, dataset.held_out):
-        as_data_set(array, vae.data_dim, unit_interval, name=dataset.name)
-        check_method(training["binarize"], array if unit_interval else None, training["allow_grey"])
+        data_set_for(vae.likelihood, array, vae.data_dim, training["binarize"], training["allow_grey"], dataset.name)
     if data is None or data in NAMES:
         return {"training": dataset.train, "held out": dataset.held_out}
     return {"given": dataset.every_row()}

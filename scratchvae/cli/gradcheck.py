@@ -15,7 +15,7 @@ from scratchvae.likelihoods import LIKELIHOODS
 from scratchvae.objectives import ELBO, IWAE, OBJECTIVES, Objective
 from scratchvae.parameters import ACTIVATION_CODES
 from scratchvae.posteriors import POSTERIORS
-from scratchvae.reference.random import Stream, normals, uniforms
+from scratchvae.reference.random import Stream, normals
 
 from .options import Json, Seed, Threads, use_threads
 from .output import Output
@@ -146,7 +146,7 @@ def model_away_from_kinks(case: Case, engine: str, seed: int) -> tuple[VAE, NDAr
 
 
 def _random_model(case: Case, engine: str, seed: int) -> tuple[VAE, NDArray, NDArray]:
-    """Weights, biases and the likelihood's own parameters random, and random data and noise."""
+    """Weights, biases and the likelihood's own parameters random, data drawn from the model, and noise."""
     vae = VAE(
         DATA_DIM,
         LATENT_DIM,
@@ -161,11 +161,9 @@ def _random_model(case: Case, engine: str, seed: int) -> tuple[VAE, NDArray, NDA
     for index, (name, array) in enumerate(vae.parameters.items()):
         if not name.endswith(".weight"):
             noise = normals(seed, Stream.WEIGHTS, 1000 + index, np.arange(1), array.size)
-            array[...] = 0.3 * noise.reshape(array.shape)
+            array[...] += 0.3 * noise.reshape(array.shape)  # biases are zero, but a scale is not
     rows = np.arange(EXAMPLES)
-    x = uniforms(seed, Stream.PIXELS, 0, rows, DATA_DIM).astype(np.float64)
-    if vae.likelihood.unit_interval:
-        x = np.round(x)
+    x = vae.sample(EXAMPLES, seed)
     eps = normals(seed, Stream.POSTERIOR, 0, rows, SAMPLES * LATENT_DIM).reshape(EXAMPLES, SAMPLES, LATENT_DIM)
     return vae, x, eps.astype(np.float64)
 
@@ -180,7 +178,7 @@ def _far_from_kinks(vae: VAE, x: NDArray, eps: NDArray) -> bool:
 
 
 def _relus_are_far(vae: VAE, x: NDArray, z: NDArray) -> bool:
-    for prefix, h in (("encoder", x), ("decoder", z)):
+    for prefix, h in (("encoder", vae.likelihood.encoder_input(x)), ("decoder", z)):
         for layer in vae.parameters.network(prefix, vae.activation).layers[:-1]:
             a = h @ layer.weight + layer.bias
             if np.abs(a).min() < KINK_MARGIN or not (a > 0).any():

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scratchvae import VAE, __version__, checkpoint
-from scratchvae.data import Dataset, as_data_set, check_method, load
+from scratchvae.data import Dataset, load
 from scratchvae.data.images import parse_size
 from scratchvae.data.mapped import blocks
-from scratchvae.likelihoods import LIKELIHOODS
+from scratchvae.likelihoods import data_set_for, likelihood_named
 from scratchvae.objectives import ELBO, OBJECTIVES, Objective
 
 from .run_directory import ENTRIES, FORMAT, RunDirectory, data_of, new_run
@@ -99,8 +99,7 @@ def _configuration(asked: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]
     suited = SMALL if dimensions <= SMALL_DIMENSIONS else LARGE
     nothing = (None, ())  # how typer says that an option was not given
     chosen = {name: value if asked[name] in nothing else asked[name] for name, value in suited._asdict().items()}
-    likelihood, objective = asked["likelihood"], asked["objective"]
-    unit_interval = likelihood in LIKELIHOODS and LIKELIHOODS[likelihood].unit_interval
+    likelihood, objective = likelihood_named(asked["likelihood"]), asked["objective"]
     return {
         "format": FORMAT,
         "scratchvae": __version__,
@@ -121,7 +120,7 @@ def _configuration(asked: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]
             "data_dim": dimensions,
             "latent_dim": chosen["latent_dim"],
             "hidden": list(chosen["hidden"]),
-            "likelihood": likelihood,
+            "likelihood": likelihood.name,
             "activation": chosen["activation"],
             "engine": chosen["engine"],
             "posterior": asked["posterior"],
@@ -133,7 +132,7 @@ def _configuration(asked: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]
             "epochs": chosen["epochs"],
             "batch_size": chosen["batch_size"],
             "learning_rate": chosen["learning_rate"],
-            "binarize": asked["binarize"] or ("dynamic" if unit_interval else "none"),
+            "binarize": asked["binarize"] or ("dynamic" if likelihood.binary else "none"),
             "allow_grey": asked["allow_grey"],
             "patience": asked["patience"],
             "seed": asked["seed"],
@@ -158,13 +157,8 @@ def _model_and_objective(config: Mapping[str, Any], dataset: Dataset) -> tuple[V
     objective = _objective(training)
     if not 0.0 < training["learning_rate"] < math.inf:
         raise ValueError(f"learning_rate is {training['learning_rate']}; expected a positive, finite number")
-    if training["binarize"] != "none" and not vae.likelihood.unit_interval:
-        raise ValueError(
-            f"binarize is {training['binarize']!r} under likelihood {model['likelihood']!r}; expected none"
-        )
     for part in (dataset.train, dataset.held_out):
-        as_data_set(part, vae.data_dim, vae.likelihood.unit_interval, name=dataset.name)
-        check_method(training["binarize"], part if vae.likelihood.unit_interval else None, training["allow_grey"])
+        data_set_for(vae.likelihood, part, vae.data_dim, training["binarize"], training["allow_grey"], dataset.name)
     return vae, objective
 
 

@@ -26,6 +26,7 @@ from .output import Output, plain
 from .run_directory import RunDirectory
 from .status import InterruptionError
 
+DATA_OF_EACH = "; ".join(f"{name} ({p.data})" for name, p in LIKELIHOODS.items() if not name.endswith("-diagonal"))
 FINAL_SAMPLES = 1000  # of the bound on log p(x) in the table at the end
 FINAL_EXAMPLES = 500  # per part of the data
 
@@ -71,7 +72,10 @@ def train(
             show_default="128; 400",
         ),
     ] = None,
-    likelihood: Annotated[str, typer.Option(help=f"p(x|z): {', '.join(LIKELIHOODS)}.")] = "bernoulli",
+    likelihood: Annotated[
+        str,
+        typer.Option(help=f"p(x|z), by what the data are: {DATA_OF_EACH}."),
+    ] = "bernoulli",
     activation: Annotated[
         str | None, typer.Option(help=f"Of the hidden layers: {', '.join(ACTIVATION_CODES)}.", show_default="relu")
     ] = None,

@@ -25,7 +25,19 @@ with kernel_cache():
     )
     from scratchvae.compiled.adam import adam_update
     from scratchvae.compiled.bernoulli import bernoulli_log_likelihood_backward, bernoulli_log_likelihood_forward
+    from scratchvae.compiled.categorical import (
+        categorical_log_likelihood_backward,
+        categorical_log_likelihood_forward,
+    )
+    from scratchvae.compiled.continuous_bernoulli import (
+        continuous_bernoulli_log_likelihood_backward,
+        continuous_bernoulli_log_likelihood_forward,
+    )
     from scratchvae.compiled.dense import dense_backward, dense_forward
+    from scratchvae.compiled.discretised_logistic import (
+        discretised_logistic_log_likelihood_backward,
+        discretised_logistic_log_likelihood_forward,
+    )
     from scratchvae.compiled.full_posterior import (
         full_gaussian_log_density_backward,
         full_gaussian_log_density_forward,
@@ -60,6 +72,10 @@ with kernel_cache():
     )
     from scratchvae.compiled.log_sum_exp import log_sum_exp_backward, log_sum_exp_forward
     from scratchvae.compiled.network import network_adam, network_backward, network_forward, network_gradient
+    from scratchvae.compiled.poisson import (
+        poisson_log_likelihood_backward,
+        poisson_log_likelihood_forward,
+    )
     from scratchvae.compiled.posterior import posterior_backward, posterior_forward
     from scratchvae.compiled.random import (
         bernoulli_bytes,
@@ -77,8 +93,14 @@ __all__ = [
     "bernoulli_log_likelihood_backward",
     "bernoulli_log_likelihood_forward",
     "bernoulli_probabilities",
+    "categorical_log_likelihood_backward",
+    "categorical_log_likelihood_forward",
+    "continuous_bernoulli_log_likelihood_backward",
+    "continuous_bernoulli_log_likelihood_forward",
     "dense_backward",
     "dense_forward",
+    "discretised_logistic_log_likelihood_backward",
+    "discretised_logistic_log_likelihood_forward",
     "effective_sample_size",
     "full_gaussian_log_density_backward",
     "full_gaussian_log_density_forward",
@@ -108,6 +130,8 @@ __all__ = [
     "normals",
     "permutation",
     "philox4x32",
+    "poisson_log_likelihood_backward",
+    "poisson_log_likelihood_forward",
     "posterior_backward",
     "posterior_forward",
     "random_words",

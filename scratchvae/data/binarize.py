@@ -30,8 +30,9 @@ def check_method(method: str, data: Data | None = None, allow_grey: bool = False
         raise DataError(f"binarize is {method!r}; expected one of {', '.join(METHODS)}")
     if method == "none" and data is not None and not allow_grey and is_grey(data):
         raise DataError(
-            "binarize is 'none' and the data have values between 0 and 1, for which a Bernoulli is no normalised "
-            "likelihood; expected dynamic, fixed or threshold, or allow_grey"
+            "binarize is 'none' and the data have values between 0 and 1, of which a Bernoulli is no normalised "
+            "likelihood; expected binarize dynamic, fixed or threshold, or likelihood continuous-bernoulli "
+            "(allow_grey, --allow-grey: go on all the same)"
         )
 
 

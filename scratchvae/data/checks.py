@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scratchvae.data.mapped import Data, MappedRows, blocks, converted, grey_in, kept_dtype
 
 HINTS = {1: "; one example x is x[None, :]", 3: "; images x are flattened by x.reshape(len(x), -1)"}
+LEVEL_ROUNDING = 0.01  # of a step between levels: float32 is off by 2^-8 of a step where there are 2^16
 
 
 class DataError(ValueError):
@@ -28,8 +29,8 @@ def one_line(error: object) -> str:
 def as_data(x: ArrayLike, data_dim: int | None = None, unit_interval: bool = False, name: str = "x") -> NDArray:
     """The array `x` as data: 2-D, native uint8, float32 or float64, with finite values.
 
-    Takes     x (N, D), N and D at least 1; data_dim: the D it must have; unit_interval: whether its values are
-              means of a Bernoulli, to lie in [0, 1]; name: what the messages call it
+    Takes     x (N, D), N and D at least 1; data_dim: the D it must have; unit_interval: whether its values
+              are to lie in [0, 1]; name: what the messages call it
     Returns   (N, D), not copied if it is uint8, float32 or float64 already. uint8 stays uint8 and means value / 255.
               bool becomes uint8 0 or 255, which means exactly 0 or 1. Other integers become the float of the same
               value (float32 where it holds all of them exactly): they are not scaled. float16 becomes float32
@@ -105,6 +106,70 @@ def is_grey(data: Data) -> bool:
     return data.range.grey if isinstance(data, MappedRows) else any(grey_in(block) for _, block in blocks(data))
 
 
+def check_levels(data: Data, levels: int, name: str = "x") -> None:
+    """Refuse values that are none of 0, 1 / (levels - 1), ..., 1, but for rounding.
+
+    Errors    DataError, one line
+    """
+    steps = levels - 1
+
+    def between(block: NDArray) -> NDArray:
+        level = block * (steps / 255 if block.dtype == np.uint8 else steps)
+        return np.abs(level - np.rint(level)) > LEVEL_ROUNDING
+
+    if any(between(block).any() for _, block in blocks(data)):
+        raise DataError(
+            f"{name}: {_first(data, between)}; expected multiples of 1/{steps}, {levels} levels "
+            "(discretised-logistic is for 8-bit pixels, discretised-logistic:L for L levels)"
+        )
+
+
+def check_counts(data: Data, name: str = "x") -> None:
+    """Refuse what is no count: a negative number, a fraction, and uint8 that is not 0 or 255, for it means value / 255.
+
+    Errors    DataError, one line
+    """
+
+    def is_no_count(block: NDArray) -> NDArray:
+        return _grey_bytes(block) if block.dtype == np.uint8 else (block < 0) | (block != np.floor(block))
+
+    if any(is_no_count(block).any() for _, block in blocks(data)):
+        raise DataError(f"{name}: {_first(data, is_no_count)}; expected counts 0, 1, 2, ...{_no_scaling(data)}")
+
+
+def check_one_hot(data: Data, starts: NDArray, name: str = "x") -> None:
+    """Refuse rows that do not have, in every group of columns, one 1 and else 0.
+
+    Takes     starts (G,): the first column of each group (uint8: 255 means 1)
+    Errors    DataError, one line
+    """
+
+    def is_not_binary(block: NDArray) -> NDArray:
+        return _grey_bytes(block) if block.dtype == np.uint8 else (block != 0) & (block != 1)
+
+    for start, block in blocks(data):
+        if is_not_binary(block).any():
+            expected = f"expected 0 or 1, one-hot columns{_no_scaling(data)}"
+            raise DataError(f"{name}: {_first(data, is_not_binary)}; {expected}")
+        ones = np.add.reduceat(block != 0, starts, axis=1, dtype=np.int64)
+        if (ones != 1).any():
+            row, group = np.unravel_index(int((ones != 1).argmax()), ones.shape)
+            last = [*starts[1:], data.shape[1]][group] - 1
+            raise DataError(
+                f"{name}: row {start + row} has {ones[row, group]} ones in columns {starts[group]} to {last} "
+                "(counted from 0); expected exactly one, as a one-hot group has"
+            )
+
+
+def _grey_bytes(block: NDArray) -> NDArray:
+    """Where uint8 is neither 0 nor 255."""
+    return (block != 0) & (block != 255)
+
+
+def _no_scaling(data: Data) -> str:
+    return ": pass them as int or float, for uint8 means value / 255" if data.dtype == np.uint8 else ""
+
+
 def _numeric_array(x: ArrayLike, name: str) -> NDArray:
     try:
         array = np.asarray(x)
@@ -137,7 +202,7 @@ def _check_values(array: Data, low: float, high: float, unit_interval: bool, nam
     if unit_interval and (low < 0.0 or high > 1.0):
         where = _first(array, lambda block: (block < 0) | (block > 1)) or f"values from {low:g} to {high:g}"
         hint = " (pixels 0..255: pass uint8, or divide by 255)" if low >= 0.0 and high <= 255.0 else ""
-        raise DataError(f"{name}: {where}; expected values in [0, 1] for a Bernoulli{hint}")
+        raise DataError(f"{name}: {where}; expected values in [0, 1]{hint}")
 
 
 def _first(array: Data, is_bad: Callable[[NDArray], NDArray]) -> str | None:

@@ -110,7 +110,7 @@ class Path:
     def of(cls, vae: VAE, x: NDArray, start: str) -> "Path":
         """From the prior, mu = logvar = 0, or from the encoder's q(z|x)."""
         if _one_of("start", start, STARTS) == "encoder":
-            return cls(vae, x, vae.posterior, vae.ops.network_forward(x, vae._encoder)[0])
+            return cls(vae, x, vae.posterior, vae.ops.network_forward(vae.likelihood.encoder_input(x), vae._encoder)[0])
         return cls(vae, x, DiagonalPosterior(vae.ops), np.zeros((len(x), 2 * vae.latent_dim), vae.dtype))
 
     def draw(self, eps: NDArray) -> NDArray:

@@ -164,7 +164,7 @@ class Search:
 
     def best_head(self, x: NDArray, rows: NDArray) -> NDArray:
         """The head (B, H) that is the mean of the second half of Adam's path on loss = -L."""
-        head = self.vae.ops.network_forward(x, self.vae._encoder)[0].copy()
+        head = _head(self.vae, x).copy()
         flat = head.reshape(-1)  # one vector for all examples: no sum of Adam's goes over its elements
         first, second = np.zeros_like(flat), np.zeros_like(flat)
         total = np.zeros(head.shape)
@@ -221,9 +221,14 @@ class Comparison(NamedTuple):
     best_head: NDArray  # (B, H): its parameters
 
 
+def _head(vae: VAE, x: NDArray) -> NDArray:
+    """mu and logvar of the encoder. Raises ValueError for a model with more than one stochastic layer."""
+    return vae.ops.network_forward(vae.likelihood.encoder_input(x), vae._encoder)[0]
+
+
 def _compare(vae: VAE, x: NDArray, found: NDArray, rows: NDArray, num_samples: int, seed: int) -> Comparison:
     """Choose between the encoder's head and the one found (B, H), then evaluate the encoder's and the chosen one."""
-    head, _ = vae.ops.network_forward(x, vae._encoder)
+    head = _head(vae, x)
     of_q, of_found = _log_weights(vae, x, (head, found), rows, CHOICE_STEP, num_samples, seed)
     better = of_found.mean(axis=1) > of_q.mean(axis=1)
     best = np.where(better[:, None], found, head)

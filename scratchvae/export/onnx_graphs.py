@@ -21,8 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scratchvae.checkpoint import write_whole
+from scratchvae.likelihoods import DiscretisedLogistic
 from scratchvae.parameters import Layer
 from scratchvae.posteriors import check_diagonal
+from scratchvae.reference.continuous_bernoulli import MEAN_SERIES, NEAR
 from scratchvae.vae import VAE
 
 OPSET = 13
@@ -38,7 +40,10 @@ def encoder_onnx(vae: VAE) -> Any:
     """
     check_diagonal(vae.posterior, "export")
     graph = _Graph(vae)
-    h = graph.hidden_layers("x", "encoder", vae._encoder.layers)
+    seen = "x"
+    if vae.likelihood.name == "poisson":  # the encoder is shown log(1 + x)
+        seen = graph.node("Log", [graph.node("Add", ["x", graph.constant("x.one", np.ones(1))], "x.more")], "x.seen")
+    h = graph.hidden_layers(seen, "encoder", vae._encoder.layers)
     head, latent = vae._encoder.layers[-1], vae.latent_dim
     graph.dense(h, "mu", "encoder.head.mu", head.weight[:, :latent], head.bias[:latent])
     graph.dense(h, "logvar", "encoder.head.logvar", head.weight[:, latent:], head.bias[latent:])
@@ -159,6 +164,40 @@ def _exp(graph: _Graph) -> None:
     graph.node("Exp", ["out"], "mean")
 
 
+def _mean_of_continuous_bernoulli(graph: _Graph) -> None:
+    """1 / a - exp(-a) / (1 - exp(-a)) below 0 and its complement above, a = |out|; near 0 the series of both."""
+    one, half, zero = (
+        graph.constant(f"out.{name}", np.array(x)) for name, x in (("1", 1.0), ("half", 0.5), ("0", 0.0))
+    )
+    threshold = graph.constant("out.threshold", np.array(NEAR))
+    near = graph.node("Less", [graph.node("Abs", ["out"], "out.abs"), threshold], "out.near")
+    a = graph.node("Where", [near, threshold, "out.abs"], "out.a")
+    decay = graph.node("Exp", [graph.node("Neg", [a], "out.minus")], "out.decay")
+    odds = graph.node("Div", [decay, graph.node("Sub", [one, decay], "out.rise")], "out.odds")
+    below = graph.node("Sub", [graph.node("Div", [one, a], "out.inverse"), odds], "out.below")
+    above = graph.node("Sub", [one, below], "out.above")
+    far = graph.node("Where", [graph.node("Less", ["out", zero], "out.negative"), below, above], "out.far")
+    small = graph.node("Where", [near, "out", zero], "out.small")
+    square, total = graph.node("Mul", [small, small], "out.square"), zero
+    for n, coefficient in reversed(list(enumerate(MEAN_SERIES))):
+        product = graph.node("Mul", [total, square], f"out.product.{n}")
+        total = graph.node("Add", [product, graph.constant(f"out.series.{n}", np.array(coefficient))], f"out.sum.{n}")
+    close = graph.node("Add", [graph.node("Mul", [small, total], "out.slope"), half], "out.close")
+    graph.node("Where", [near, close, far], "mean")
+
+
+def _mean_of_discretised_logistic(graph: _Graph) -> None:
+    """The mean over the edges between levels of sigmoid((out - edge) / scale): a level below x adds one step."""
+    likelihood = graph.vae.likelihood
+    assert isinstance(likelihood, DiscretisedLogistic)
+    steps = likelihood.levels - 1
+    edges = graph.constant("edges", (np.arange(steps) + 0.5) / steps)
+    inverse = graph.constant("inverse_scale", np.exp(-graph.vae.parameters["likelihood.log_scale"])[:, None])
+    column = graph.node("Unsqueeze", ["out", graph.constant("last_axis", np.array([2]))], "out.column")
+    distance = graph.node("Mul", [graph.node("Sub", [column, edges], "out.from_edges"), inverse], "out.distance")
+    graph.node("ReduceMean", [graph.node("Sigmoid", [distance], "out.reached")], "mean", axes=[2], keepdims=0)
+
+
 def _softmax_of_groups(graph: _Graph) -> None:
     """The softmax in each group of columns; the groups' sizes stand in the likelihood's name."""
     numbers = graph.vae.likelihood.name.partition(":")[2]
@@ -176,6 +215,9 @@ MEANS: Mapping[str, Callable[[_Graph], None]] = MappingProxyType(
         "gaussian": _identity,
         "gaussian-learned": _identity,
         "gaussian-learned-diagonal": _identity,
+        "continuous-bernoulli": _mean_of_continuous_bernoulli,
+        "discretised-logistic": _mean_of_discretised_logistic,
+        "discretised-logistic-diagonal": _mean_of_discretised_logistic,
         "poisson": _exp,
         "categorical": _softmax_of_groups,
     }

@@ -12,6 +12,7 @@ and what the likelihood learns itself. A Linear's weight is (out, in), the trans
 B examples, D data dimensions, Z latent dimensions. Terms are in nats per example.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -68,7 +69,8 @@ class VAE(nn.Module):
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, D) to mu and logvar, each (B, Z)."""
-        mu, logvar = self.encoder(x).chunk(2, dim=-1)
+        seen = torch.log1p(x) if isinstance(self.likelihood, PoissonLikelihood) else x
+        mu, logvar = self.encoder(seen).chunk(2, dim=-1)
         return mu, logvar
 
     def decode(self, z: Tensor) -> Tensor:
@@ -108,6 +110,51 @@ class GaussianLikelihood(nn.Module):
         return Independent(Normal(out, std), 1).log_prob(x)
 
 
+class ContinuousBernoulliLikelihood(nn.Module):
+    """The decoder gives logits l of exp(x l - A(l)) on [0, 1], exp(A) = (exp(l) - 1) / l = sum l^n / (n + 1)!."""
+
+    TERMS = 15  # of the series, for |l| < 1/2
+
+    def mean(self, out: Tensor) -> Tensor:
+        small, a = self._parts(out)
+        powers = [small**n / math.factorial(n + 1) for n in range(self.TERMS)]
+        slopes = [n * small ** (n - 1) / math.factorial(n + 1) for n in range(1, self.TERMS)]
+        below = 1 / a + torch.exp(-a) / torch.expm1(-a)
+        return torch.where(out.abs() < 0.5, sum(slopes) / sum(powers), torch.where(out < 0, below, 1 - below))
+
+    def log_likelihood(self, x: Tensor, out: Tensor) -> Tensor:
+        small, a = self._parts(out)
+        near = x * small - torch.log(torch.stack([small**n / math.factorial(n + 1) for n in range(self.TERMS)]).sum(0))
+        far = -a * torch.where(out < 0, x, 1 - x) - torch.log(-torch.expm1(-a) / a)
+        return torch.where(out.abs() < 0.5, near, far).sum(-1)
+
+    @staticmethod
+    def _parts(out: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits where they are small, else 0; their magnitude where it is not small, else 1: no NaN in either."""
+        small = out.abs() < 0.5
+        return torch.where(small, out, torch.zeros_like(out)), torch.where(small, torch.ones_like(out), out.abs())
+
+
+class DiscretisedLogisticLikelihood(nn.Module):
+    """The decoder gives locations of a logistic density, whose mass in the bin of each level is a probability."""
+
+    def __init__(self, values: int, levels: int) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.full((values,), math.log(0.1)))
+        self.steps = levels - 1
+
+    def mean(self, out: Tensor) -> Tensor:
+        edges = (torch.arange(self.steps, dtype=out.dtype, device=out.device) + 0.5) / self.steps
+        return torch.sigmoid((out[..., None] - edges) * torch.exp(-self.log_scale)[:, None]).mean(-1)
+
+    def log_likelihood(self, x: Tensor, out: Tensor) -> Tensor:
+        half, scale = 0.5 / self.steps, torch.exp(self.log_scale)
+        above = functional.logsigmoid((x + half - out) / scale)
+        below = functional.logsigmoid((out + half - x) / scale)
+        inside = torch.log(-torch.expm1(-2 * half / scale)) + above + below
+        return torch.where(x < half, above, torch.where(x > 1 - half, below, inside)).sum(-1)
+
+
 class PoissonLikelihood(nn.Module):
     """The decoder gives log-rates."""
 
@@ -138,6 +185,7 @@ class CategoricalLikelihood(nn.Module):
 def likelihood_named(name: str, data_dim: int) -> nn.Module:
     """The likelihood of a name, such as "bernoulli" or "categorical:3,4,5"."""
     stem, _, numbers = name.partition(":")
+    levels = int(numbers) if numbers.isdigit() else 256
     if stem == "categorical":
         return CategoricalLikelihood([int(size) for size in numbers.split(",")] if numbers else [data_dim])
     made: dict[str, Callable[[], nn.Module]] = {
@@ -145,6 +193,9 @@ def likelihood_named(name: str, data_dim: int) -> nn.Module:
         "gaussian": lambda: GaussianLikelihood(0),
         "gaussian-learned": lambda: GaussianLikelihood(1),
         "gaussian-learned-diagonal": lambda: GaussianLikelihood(data_dim),
+        "continuous-bernoulli": ContinuousBernoulliLikelihood,
+        "discretised-logistic": lambda: DiscretisedLogisticLikelihood(1, levels),
+        "discretised-logistic-diagonal": lambda: DiscretisedLogisticLikelihood(data_dim, levels),
         "poisson": PoissonLikelihood,
     }
     if stem not in made:

@@ -4,7 +4,7 @@ dense, activations, network      what the encoder and the decoder compute
 random, gather                   noise and minibatches
 gaussian, posterior              the draw z ~ q(z|x) and KL(q(z|x) || p(z))
 full_posterior                   the same for a q with a full covariance
-bernoulli, gaussian_likelihood   log p(x|z)
+bernoulli, gaussian_likelihood, continuous_bernoulli, discretised_logistic, categorical, poisson   log p(x|z)
 log_sum_exp, importance          the importance-weighted bound
 adam                             the update
 """
@@ -23,7 +23,19 @@ from scratchvae.reference.activations import (
 )
 from scratchvae.reference.adam import adam_update
 from scratchvae.reference.bernoulli import bernoulli_log_likelihood_backward, bernoulli_log_likelihood_forward
+from scratchvae.reference.categorical import (
+    categorical_log_likelihood_backward,
+    categorical_log_likelihood_forward,
+)
+from scratchvae.reference.continuous_bernoulli import (
+    continuous_bernoulli_log_likelihood_backward,
+    continuous_bernoulli_log_likelihood_forward,
+)
 from scratchvae.reference.dense import dense_backward, dense_forward
+from scratchvae.reference.discretised_logistic import (
+    discretised_logistic_log_likelihood_backward,
+    discretised_logistic_log_likelihood_forward,
+)
 from scratchvae.reference.full_posterior import (
     full_gaussian_log_density_backward,
     full_gaussian_log_density_forward,
@@ -58,6 +70,10 @@ from scratchvae.reference.importance import (
 )
 from scratchvae.reference.log_sum_exp import log_sum_exp_backward, log_sum_exp_forward
 from scratchvae.reference.network import network_adam, network_backward, network_forward, network_gradient
+from scratchvae.reference.poisson import (
+    poisson_log_likelihood_backward,
+    poisson_log_likelihood_forward,
+)
 from scratchvae.reference.posterior import posterior_backward, posterior_forward
 from scratchvae.reference.random import (
     bernoulli_bytes,
@@ -75,8 +91,14 @@ __all__ = [
     "bernoulli_log_likelihood_backward",
     "bernoulli_log_likelihood_forward",
     "bernoulli_probabilities",
+    "categorical_log_likelihood_backward",
+    "categorical_log_likelihood_forward",
+    "continuous_bernoulli_log_likelihood_backward",
+    "continuous_bernoulli_log_likelihood_forward",
     "dense_backward",
     "dense_forward",
+    "discretised_logistic_log_likelihood_backward",
+    "discretised_logistic_log_likelihood_forward",
     "effective_sample_size",
     "full_gaussian_log_density_backward",
     "full_gaussian_log_density_forward",
@@ -106,6 +128,8 @@ __all__ = [
     "normals",
     "permutation",
     "philox4x32",
+    "poisson_log_likelihood_backward",
+    "poisson_log_likelihood_forward",
     "posterior_backward",
     "posterior_forward",
     "random_words",

@@ -53,7 +53,7 @@ def relu_backward(dh: NDArray, h: NDArray) -> NDArray:
 
 def sigmoid_forward(a: NDArray) -> tuple[NDArray, NDArray]:
     """h = 1 / (1 + exp(-a)), with an exponential that never overflows: exp(-|a|) <= 1."""
-    decay = np.exp(-_absolute(a))
+    decay = np.exp(-absolute(a))
     h = np.where(a.real < 0, decay, np.ones_like(decay)) / (1 + decay)
     return h, h
 
@@ -65,7 +65,7 @@ def sigmoid_backward(dh: NDArray, h: NDArray) -> NDArray:
 
 def softplus_forward(a: NDArray) -> tuple[NDArray, NDArray]:
     """h = log(1 + exp(a)) = max(a, 0) + log1p(exp(-|a|))."""
-    h = relu_forward(a)[0] + np.log1p(np.exp(-_absolute(a)))
+    h = relu_forward(a)[0] + np.log1p(np.exp(-absolute(a)))
     return h, h
 
 
@@ -74,7 +74,7 @@ def softplus_backward(dh: NDArray, h: NDArray) -> NDArray:
     return dh * -np.expm1(-h)
 
 
-def _absolute(a: NDArray) -> NDArray:
+def absolute(a: NDArray) -> NDArray:
     """|a| with a derivative: np.abs of a complex number is its modulus and would drop the complex step."""
     return np.where(a.real < 0, -a, a)
 

@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import scratchvae as sv
+from scratchvae.likelihoods import LIKELIHOODS
 from tests.cli.conftest import FAST, Command, Result
 
 FILES = [".lock", "config.json", "history.jsonl", "model.safetensors", "pictures.png", "report.html"]
@@ -134,6 +135,39 @@ def test_a_run_from_before_there_was_a_choice_of_posterior_goes_on(command: Comm
     result = command("train", "--out", "run", "--resume", "--epochs", "2", "--json")
     assert result.status == 0, result.err
     assert result.record["config"]["model"]["posterior"] == "diagonal"
+
+
+DATA_OF = {
+    "continuous-bernoulli": lambda rng: rng.random((60, 4, 4)),
+    "discretised-logistic": lambda rng: rng.integers(0, 256, (60, 4, 4), dtype=np.uint8),
+    "discretised-logistic-diagonal:17": lambda rng: rng.integers(0, 17, (60, 4, 4)) / 16,
+    "categorical:3,2": lambda rng: np.hstack([np.eye(size)[rng.integers(0, size, 60)] for size in (3, 2)]),
+    "poisson": lambda rng: rng.poisson(3.0, (60, 5)),
+}
+
+
+@pytest.mark.parametrize("likelihood", DATA_OF)
+def test_each_kind_of_data_trains_evaluates_and_samples_under_its_likelihood(command: Command, tmp_path, likelihood):
+    np.save(tmp_path / "data.npy", DATA_OF[likelihood](np.random.default_rng(0)))
+    result = command("train", "data.npy", *FAST, "--likelihood", likelihood, "--epochs", "2", "--out", "run", "--json")
+    assert result.status == 0, result.err
+    assert result.record["config"]["model"]["likelihood"] == likelihood
+    assert result.record["config"]["training"]["binarize"] == "none"
+    result = command("evaluate", "run", "--samples", "20", "--engine", "reference", "--json")
+    assert result.status == 0, result.err
+    assert np.isfinite(result.record["held_out"]["log_evidence"])
+    result = command("sample", "run", "--count", "3", "--out", "drawn.npy", "--engine", "reference")
+    assert result.status == 0, result.err
+    vae = sv.VAE.load(tmp_path / "run" / "model.safetensors", "reference")
+    assert vae.likelihood.name == likelihood
+    assert np.isfinite(vae.elbo(np.load(tmp_path / "drawn.npy"), np.zeros((3, vae.latent_dim))).elbo).all()
+    assert command("train", "--out", "run", "--resume", "--epochs", "3").status == 0
+
+
+def test_help_says_which_data_each_likelihood_is_for(command: Command):
+    said = "".join(command("train", "--help").out.replace("│", " ").split())
+    for name, likelihood in LIKELIHOODS.items():
+        assert f"{name.removesuffix('-diagonal')} ({likelihood.data})".replace(" ", "") in said
 
 
 def test_points_of_a_plane_train_under_the_importance_weighted_bound(command: Command, tmp_path):

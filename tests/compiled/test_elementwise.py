@@ -40,6 +40,10 @@ LIKELIHOODS = {
     "bernoulli_log_likelihood": lambda dtype, d: (),
     "unit_gaussian_log_likelihood": lambda dtype, d: (),
     "gaussian_log_likelihood": lambda dtype, d: (np.linspace(-1, 1, d).astype(dtype),),
+    "continuous_bernoulli_log_likelihood": lambda dtype, d: (),
+    "discretised_logistic_log_likelihood": lambda dtype, d: (np.linspace(-3, 1, d).astype(dtype),),
+    "categorical_log_likelihood": lambda dtype, d: (np.arange(0, d, 5),),
+    "poisson_log_likelihood": lambda dtype, d: (),
 }
 
 

@@ -79,7 +79,11 @@ def test_an_unknown_method_is_refused():
 
 
 def test_grey_values_are_not_left_to_a_bernoulli_unasked():
-    message_of(lambda: check_method("none", BYTES), "'none'", "expected dynamic, fixed or threshold, or allow_grey")
+    message_of(
+        lambda: check_method("none", BYTES),
+        "'none'",
+        "expected binarize dynamic, fixed or threshold, or likelihood continuous-bernoulli (allow_grey",
+    )
     check_method("none", BYTES, allow_grey=True)
     check_method("dynamic", BYTES)
     check_method("none", (BYTES > 100) * np.uint8(255))

@@ -11,6 +11,7 @@ from scratchvae import export
 from scratchvae.export.onnx_graphs import MEANS
 from scratchvae.likelihoods import LIKELIHOODS
 from scratchvae.parameters import ACTIVATION_CODES
+from tests.cases import random_data
 
 SIZES = [(784, (400,), 20), (7, (), 3), (12, (33, 10), 5)]
 
@@ -33,7 +34,7 @@ def model(likelihood="bernoulli", activation="tanh", dtype="float32", sizes=SIZE
 
 def assert_equal(vae, rows, error):
     rng = np.random.default_rng(rows)
-    x = rng.random((rows, vae.data_dim)).astype(vae.dtype)
+    x = random_data(vae, rng, rows).astype(vae.dtype)
     z = rng.normal(size=(rows, vae.latent_dim)).astype(vae.dtype)
     got = [*session(export.encoder_onnx(vae)).run(["mu", "logvar"], {"x": x})]
     got += session(export.decoder_onnx(vae)).run(["mean"], {"z": z})

@@ -10,8 +10,9 @@ import scratchvae as sv
 from scratchvae import export
 from scratchvae.likelihoods import LIKELIHOODS
 from scratchvae.parameters import ACTIVATION_CODES
+from tests.cases import random_data
 
-EXPORTED = ("bernoulli", "gaussian", "gaussian-learned", "gaussian-learned-diagonal")
+EXPORTED = (*LIKELIHOODS, "categorical:3,4", "discretised-logistic:17")
 
 
 def model(dtype="float32", hidden=(12, 9), likelihood="gaussian-learned-diagonal", activation="tanh"):
@@ -20,7 +21,7 @@ def model(dtype="float32", hidden=(12, 9), likelihood="gaussian-learned-diagonal
     rng = np.random.default_rng(0)
     for name, array in vae.parameters.items():
         if not name.endswith(".weight"):
-            array[...] = rng.normal(size=array.shape)
+            array[...] += rng.normal(size=array.shape)
     return vae
 
 
@@ -60,7 +61,8 @@ def test_the_module_computes_what_the_model_does(activation, likelihood, dtype, 
     assert list(module.state_dict()) == list(vae.parameters)
     module.load_state_dict({name: torch.from_numpy(array) for name, array in export.torch_state(vae).items()})
     rng = np.random.default_rng(1)
-    x, eps, z = (rng.random(shape).astype(dtype) for shape in ((30, 7), (30, 3), (4, 30, 3)))
+    eps, z = (rng.random(shape).astype(dtype) for shape in ((30, 3), (4, 30, 3)))
+    x = random_data(vae, rng, 30).astype(dtype)
     with torch.no_grad():
         got = [*module.encode(torch.from_numpy(x)), module.decode(torch.from_numpy(z))]
         got.append(module(torch.from_numpy(x), torch.from_numpy(eps)))

@@ -96,6 +96,33 @@ def _unit_gaussian(rng: Generator, n: Sizes) -> Arguments:
     return Arguments((rng.normal(size=(n.b, n.d)), rng.normal(size=(n.b, n.k, n.d))), (1,))
 
 
+def _continuous_bernoulli(rng: Generator, n: Sizes) -> Arguments:
+    scale = rng.choice([0.1, 1.0, 20.0])  # within the series, across its end, beyond it
+    return Arguments((rng.random((n.b, n.d)), scale * rng.normal(size=(n.b, n.k, n.d))), (1,))
+
+
+def _discretised_logistic(rng: Generator, n: Sizes) -> Arguments:
+    levels = int(rng.choice([2, 17, 256]))
+    x = rng.integers(0, levels, (n.b, n.d)) / (levels - 1)
+    log_scale = rng.normal(size=rng.choice([1, n.d])) - 1
+    return Arguments((x, rng.normal(size=(n.b, n.k, n.d)), log_scale, levels), (1, 2))
+
+
+def _categorical(rng: Generator, n: Sizes) -> Arguments:
+    d = max(n.d, 2)  # one column alone is always 1, and has no gradient to compare
+    starts = np.flatnonzero(rng.random(d) < 0.3)
+    starts = np.append(0, starts[starts > 1])
+    x = np.zeros((n.b, d))
+    for start, end in zip(starts, np.append(starts[1:], d), strict=True):
+        x[np.arange(n.b), rng.integers(start, end, n.b)] = 1
+    return Arguments((x, 3 * rng.normal(size=(n.b, n.k, d)), starts), (1,))
+
+
+def _poisson(rng: Generator, n: Sizes) -> Arguments:
+    log_rate = 2 * rng.normal(size=(n.b, n.k, n.d))
+    return Arguments((rng.poisson(np.exp(log_rate[:, 0])).astype(float), log_rate), (1,))
+
+
 def _log_weights(rng: Generator, n: Sizes) -> Arguments:
     return Arguments((3 * rng.normal(size=(n.b, n.k)),), (0,))
 
@@ -120,6 +147,10 @@ PAIRS: MappingProxyType[str, Callable[[Generator, Sizes], Arguments]] = MappingP
         "bernoulli_log_likelihood": _bernoulli,
         "gaussian_log_likelihood": _gaussian_likelihood,
         "unit_gaussian_log_likelihood": _unit_gaussian,
+        "continuous_bernoulli_log_likelihood": _continuous_bernoulli,
+        "discretised_logistic_log_likelihood": _discretised_logistic,
+        "categorical_log_likelihood": _categorical,
+        "poisson_log_likelihood": _poisson,
         "log_sum_exp": _log_weights,
         "importance_bound": _log_weights,
     }

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import scratchvae as sv
 from scratchvae.engine import ENGINES, get_engine
 from scratchvae.reference.random import Stream
-from tests.cases import architectures, build, objectives
+from tests.cases import LIKELIHOOD_NAMES, architectures, build, objectives
 
 torch = pytest.importorskip("torch", reason="torch, of the extra bench, is not installed")
 
@@ -39,17 +39,56 @@ def stack(weights, prefix, h, activation):
 
 def likelihood(vae, weights, out):
     """p(x|z) as a torch distribution."""
-    if vae.likelihood.name == "bernoulli":
-        return torch.distributions.Bernoulli(logits=out, validate_args=False)
+    match vae.likelihood.name:
+        case "bernoulli":
+            return torch.distributions.Bernoulli(logits=out, validate_args=False)
+        case "continuous-bernoulli":
+            return torch.distributions.ContinuousBernoulli(logits=out)
+        case "poisson":
+            return torch.distributions.Poisson(torch.exp(out))
+        case "categorical":
+            return OneHot(out)
+        case "discretised-logistic" | "discretised-logistic-diagonal":
+            return Discretised(out, torch.exp(weights["likelihood.log_scale"]), vae.likelihood.levels)
     logvar = weights.get("likelihood.logvar", torch.zeros(1, dtype=torch.float64))
     return torch.distributions.Normal(out, torch.exp(logvar / 2).expand(out.shape))
+
+
+class OneHot(torch.distributions.OneHotCategorical):
+    """torch's, with a last axis to sum over: its log-density is already the row's."""
+
+    def __init__(self, logits):
+        super().__init__(logits=logits)
+
+    def log_prob(self, x):
+        return super().log_prob(x)[..., None]
+
+
+class Discretised:
+    """Differences of logistic distribution functions, as the papers write them, taken where they are small."""
+
+    def __init__(self, location, scale, levels):
+        self.location, self.scale, self.steps = location, scale, levels - 1
+
+    def log_prob(self, x):
+        below, above = ((x + side / self.steps - self.location) / self.scale for side in (-0.5, 0.5))
+        tail = torch.where(x > self.location, -1.0, 1.0)
+        mass = tail * (torch.sigmoid(tail * above) - torch.sigmoid(tail * below))
+        mass = torch.where(x < 0.5 / self.steps, torch.sigmoid(above), mass)
+        return torch.log(torch.where(x > 1 - 0.5 / self.steps, torch.sigmoid(-below), mass))
+
+    @property
+    def mean(self):
+        levels = torch.arange(self.steps + 1, dtype=torch.float64) / self.steps
+        return sum(torch.exp(self.log_prob(level)) * level for level in levels)
 
 
 def terms(vae, weights, x, eps, objective):
     """The terms of the bound as torch.distributions gives them."""
     normal, activation = torch.distributions.Normal, ACTIVATIONS[vae.activation]
     x, eps = torch.tensor(x), torch.tensor(eps)
-    mu, logvar = stack(weights, "encoder", x, activation).chunk(2, dim=1)
+    seen = torch.log1p(x) if vae.likelihood.name == "poisson" else x
+    mu, logvar = stack(weights, "encoder", seen, activation).chunk(2, dim=1)
     posterior = normal(mu[:, None], torch.exp(logvar / 2)[:, None])
     prior = normal(torch.zeros(1, dtype=torch.float64), 1)
     z = posterior.loc + posterior.scale * eps
@@ -88,7 +127,7 @@ def test_terms_and_gradients_are_torchs_for_any_architecture(engine, arguments, 
 
 
 def test_means_and_densities_are_torchs(engine):
-    for name in ("bernoulli", "gaussian", "gaussian-learned", "gaussian-learned-diagonal"):
+    for name in LIKELIHOOD_NAMES:
         vae, x, eps = build(likelihood=name, engine=engine)
         weights = tensors(vae.parameters)
         out = stack(weights, "decoder", torch.tensor(eps), torch.tanh)
@@ -98,7 +137,10 @@ def test_means_and_densities_are_torchs(engine):
         close(vae.log_joint(x, eps), log_joint + prior.log_prob(torch.tensor(eps)).sum(-1))
 
 
-@pytest.mark.parametrize("likelihood_name", ["bernoulli", "gaussian-learned"])
+@pytest.mark.parametrize(
+    "likelihood_name",
+    ["bernoulli", "gaussian-learned", "continuous-bernoulli", "discretised-logistic", "categorical", "poisson"],
+)
 def test_twenty_steps_of_training_are_torchs(engine, likelihood_name):
     vae, x, _ = build(data_dim=6, likelihood=likelihood_name, rows=40, engine=engine)
     weights = tensors(vae.parameters)

@@ -356,7 +356,7 @@ LIKELIHOODS = {
 
 def density_in_words(subject: Subject, answers: Answers) -> str:
     """What a density over these images is, and how large."""
-    if not subject.vae.likelihood.unit_interval:
+    if not subject.vae.likelihood.binary:
         return "A density over images is a probability per unit of volume, in as many dimensions as there are pixels."
     mean = answers.identity.mean_log_evidence
     return (

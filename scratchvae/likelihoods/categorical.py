@@ -1,0 +1,83 @@
+"""One-hot columns."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from scratchvae.data.checks import check_one_hot
+from scratchvae.reference.random import Stream
+
+STEM = "categorical"
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """p(x|z) = prod over groups of columns of the softmax of out in the group, at the column that is 1.
+
+    Takes     sizes: how many columns each group has, from left to right, all columns together; () for a single group
+    Raises    ValueError for a size below 1
+    """
+
+    sizes: tuple[int, ...] = ()
+    data: str = "one-hot columns; categorical:3,4,5 for groups of 3, 4 and 5 columns, one group without"
+    binary: bool = False
+    unit_interval: bool = False
+
+    def __post_init__(self):
+        sizes = tuple(self.sizes)
+        if any(isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1 for size in sizes):
+            raise ValueError(f"{STEM} has groups of {sizes!r} columns; expected whole numbers of at least 1")
+        object.__setattr__(self, "sizes", tuple(int(size) for size in sizes))
+
+    @property
+    def name(self):
+        return f"{STEM}:{','.join(map(str, self.sizes))}" if self.sizes else STEM
+
+    @property
+    def starts(self):
+        """The first column of each group."""
+        return np.cumsum((0, *self.sizes[:-1]))
+
+    def check(self, x, name="x"):
+        check_one_hot(x, self.starts, name)
+
+    def parameter_shapes(self, data_dim):
+        if self.sizes and sum(self.sizes) != data_dim:
+            raise ValueError(
+                f"likelihood is {self.name!r}, {sum(self.sizes)} columns in all; expected data_dim = {data_dim}"
+            )
+        return {}
+
+    def parameter_start(self):
+        return {}
+
+    def encoder_input(self, x):
+        return x
+
+    def forward(self, ops, x, out, parameters):
+        return ops.categorical_log_likelihood_forward(x, out, self.starts)
+
+    def backward(self, ops, dlog_likelihood, cache):
+        return ops.categorical_log_likelihood_backward(dlog_likelihood, cache), {}
+
+    def mean(self, ops, out, parameters):
+        """The probability of each column: the derivative of log p, x - softmax(out), at x = 0, turned round."""
+        rows = out.reshape(-1, 1, out.shape[-1])
+        _, cache = ops.categorical_log_likelihood_forward(np.zeros_like(rows[:, 0]), rows, self.starts)
+        return -cache.derivative.reshape(out.shape)
+
+    def draw(self, ops, out, parameters, draws):
+        """In each group the first column at which the sum of probabilities exceeds a uniform number."""
+        mean, starts = self.mean(ops, out, parameters), self.starts
+        uniforms = ops.uniforms(draws.seed, Stream.PIXELS, 0, draws.examples, starts.size)
+        x = np.zeros_like(out)
+        for group, probabilities in enumerate(np.split(mean, starts[1:], axis=1)):
+            reached = np.cumsum(probabilities, axis=1, dtype=np.float64)
+            reached /= reached[:, -1:]  # 1 to the last bit, so that no column of probability 0 is drawn
+            column = starts[group] + (uniforms[:, group, None] >= reached).sum(axis=1)
+            x[np.arange(len(x)), column] = 1
+        return x
+
+    def output_bias(self, mean):
+        """log of the training mean, at least 0.001: a column never seen stays possible."""
+        return np.log(np.maximum(mean, 0.001))
