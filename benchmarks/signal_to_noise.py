@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 import scratchvae as sv
 from benchmarks.measure import round_to
-from benchmarks.report import bar, say, show_bars, show_table, write_json
+from benchmarks.report import bar, plot_beside, say, show_bars, show_table, write_json
 from scratchvae.objectives import Objective
 from scratchvae.reference.random import Stream, normals
 
@@ -201,9 +201,32 @@ def show(rows: list[dict]) -> None:
     say("* sets the scale of x - mu, or of the offset from the optimum, which are not published")
 
 
+def plot(rows: list[dict], path: str) -> None:
+    """Each ratio against K, both on logarithmic scales: ours as lines, the published ones as dots."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(5, 4))
+    for name in PUBLISHED:
+        mine = [row for row in rows if row["gradient"] == name]
+        samples = [row["samples"] for row in mine]
+        (line,) = axes.loglog(samples, [row["ratio"] for row in mine], label=name)
+        axes.loglog(samples, [row["published"] for row in mine], "o", color=line.get_color(), markersize=4)
+    axes.set_xlabel("samples K (dots: published)")
+    axes.set_ylabel("|mean| / standard deviation of the gradient")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(plot_beside(path), dpi=150)
+    pyplot.close(figure)
+    say(f"wrote {plot_beside(path)}")
+
+
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Signal-to-noise ratios of gradients on a linear-Gaussian model.")
-    parser.add_argument("--json", metavar="FILE", help="write the result here too")
+    parser.add_argument("--json", metavar="FILE", help="write the result here too, and a plot beside it")
     parser.add_argument("--draws", type=int, default=1_000_000, help="of one gradient with one sample; fewer with more")
     parser.add_argument("--quick", action="store_true", help="a sixteenth of the draws")
     parser.add_argument("--seed", type=int, default=0)
@@ -223,6 +246,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.json:
         settings = {"dimensions": DIM, "draws": draws, "seed": options.seed}
         write_json(options.json, "signal_to_noise", settings, rows, verdicts)
+        plot(rows, options.json)
     return 0 if all(line["met"] for line in verdicts) else 1
 
 

@@ -125,6 +125,18 @@ def test_every_objective_and_posterior_trains_and_its_run_goes_on(command: Comma
     assert command("evaluate", "run", "--engine", "reference", "--samples", "5").status == 0
 
 
+def test_what_is_for_a_diagonal_posterior_refuses_a_run_with_a_full_one(command: Command, images):
+    assert command("train", images, *FAST, "--posterior", "full", "--epochs", "1", "--out", "run").status == 0
+    for arguments in (("explain", "run"), ("export", "run", "--format", "torch", "--out", "weights")):
+        result = command(*arguments)
+        assert result.status == 2
+        assert result.err.splitlines()[-1].endswith(
+            "is for a diagonal posterior; got a model whose posterior is 'full'"
+        )
+    assert sorted(path.name for path in Path().iterdir()) == ["run"]
+    assert sorted(path.name for path in Path("run").iterdir()) == FILES
+
+
 def test_a_run_from_before_there_was_a_choice_of_posterior_goes_on(command: Command, images):
     assert command("train", images, *FAST, "--epochs", "1", "--out", "run").status == 0
     config = json.loads(Path("run/config.json").read_text())

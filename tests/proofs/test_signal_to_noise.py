@@ -32,6 +32,7 @@ def test_the_first_entries_are_their_closed_forms():
 def test_every_slope_is_within_a_tenth_of_its_law_and_the_two_means_agree(tmp_path):
     """sqrt(K) for the decoder, 1/sqrt(K) for the encoder under IWAE, in the end sqrt(K) under DReG."""
     assert signal_to_noise.main(["--quick", "--json", str(tmp_path / "table.json")]) == 0
+    assert (tmp_path / "table.png").stat().st_size > 10_000
     document = json.loads((tmp_path / "table.json").read_text())
     assert [line["met"] for line in document["bars"]] == [True] * 4
     for row in document["rows"]:
