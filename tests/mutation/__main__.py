@@ -107,8 +107,9 @@ def draw(part: Part, root: Path) -> list[tuple[str, Fault]]:
     """The faults of a part, or a sample of them that depends on the sources alone, quick modules first."""
     found = [(file, fault) for file, those in _all(part, root) for fault in those]
     if part.sample is not None and part.sample < len(found):
-        kept = sorted(random.Random(SEED).sample(range(len(found)), part.sample))
-        found = [found[index] for index in kept]
+        order = list(range(len(found)))
+        random.Random(SEED).shuffle(order)  # a larger sample has the smaller one in it
+        found = [found[index] for index in sorted(order[: part.sample])]
     return found
 
 
