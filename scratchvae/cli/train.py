@@ -262,9 +262,8 @@ def measure(vae: VAE, dataset: Dataset, binarize: str, seed: int) -> dict[str, S
 def _draw(job: Job, history: History, summaries: Mapping[str, Summary]) -> None:
     from scratchvae.report.run_report import run_report
 
-    report = run_report(
-        job.vae, job.dataset.held_out, job.config, history.epochs, summaries, job.config["training"]["seed"]
-    )
+    seed, held_out, labels = job.config["training"]["seed"], job.dataset.held_out, job.dataset.held_out_labels
+    report = run_report(job.vae, held_out, job.config, history.epochs, summaries, seed, labels)
     write_whole(job.run.pictures_file, report.pictures)
     write_whole(job.run.report_file, report.html)
 

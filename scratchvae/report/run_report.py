@@ -15,6 +15,7 @@ from . import page, plots
 from .summary import Summary, as_seen, spread_rows
 
 EXAMPLES, SAMPLES = 24, 48  # images or rows of numbers, a few to look at each
+LATENT_POINTS, ELLIPSES = 1000, 150  # examples in the pictures of the latent space
 POINTS = 500  # points of a plane: as many as show a density
 
 
@@ -38,6 +39,21 @@ def picture_of(vae: VAE, held_out: Data, shape: Sequence[int] | None, binarize: 
     return plots.pictures(lines, vae.sample(samples, seed=seed, mean=True), plots.image_shape_of(vae.data_dim, shape))
 
 
+def latent_picture(vae: VAE, x: NDArray, labels: NDArray | None) -> Figure:
+    """Where examples are in the latent space, how sure the encoder is, and what each dimension carries."""
+    figure = Figure(figsize=(9.4, 7.2 if vae.latent_dim > 1 else 3.0), layout="constrained")
+    if vae.latent_dim == 1:
+        plots.kl_per_dimension(vae, x, axes=figure.subplots())
+        return figure
+    panels = figure.subplot_mosaic("AB;CC", height_ratios=(2, 1))
+    plane = plots.main_plane(vae, x)
+    plots.latent_scatter(vae, x, labels, plane, axes=panels["A"])
+    few = slice(0, ELLIPSES)
+    plots.posterior_ellipses(vae, x[few], None if labels is None else labels[few], plane, axes=panels["B"])
+    plots.kl_per_dimension(vae, x, axes=panels["C"])
+    return figure
+
+
 def run_report(
     vae: VAE,
     held_out: Data,
@@ -45,11 +61,28 @@ def run_report(
     history: Sequence[Mapping[str, Any]],
     summaries: Mapping[str, Summary],
     seed: int,
+    labels: NDArray | None = None,
 ) -> RunReport:
-    """Draw everything from a trained model, the data held out, config.json, the history and the final measurements."""
+    """Draw everything from a trained model, the data held out, config.json, the history and the final measurements.
+
+    Takes     labels (N,): of the data held out, for the pictures of the latent space
+    """
+    shape, binarize = config["data"]["image_shape"], config["training"]["binarize"]
+    rows = spread_rows(len(held_out), LATENT_POINTS)
+    seen, marks = as_seen(vae, held_out, rows, binarize, seed), None if labels is None else labels[rows]
 
     def pictures() -> Figure:
-        return picture_of(vae, held_out, config["data"]["image_shape"], config["training"]["binarize"], seed)
+        return picture_of(vae, held_out, shape, binarize, seed)
+
+    def latent() -> Figure:
+        return latent_picture(vae, seen, marks)
+
+    def moving() -> Figure:
+        flat = vae.latent_dim == 2 and (vae.data_dim == 2 or plots.image_shape_of(vae.data_dim, shape))
+        draw = plots.manifold(vae, image_shape=shape) if flat else plots.traversals(vae, seen, image_shape=shape)
+        figure = draw.get_figure(root=True)
+        assert figure is not None
+        return figure
 
     with plots.style(dark=False):
         light = plots.figure_bytes(pictures(), "png", background="white")
@@ -60,6 +93,8 @@ def run_report(
         ("What the model is worth", page.summary_section(summaries)),
         ("Learning", page.figure(plots.light_and_dark(lambda: plots.learning_curves(history)), "svg+xml", CURVES)),
         ("Reconstructions and samples", page.figure((light, dark), "png", PICTURES)),
+        ("Latent space", page.figure(plots.light_and_dark(latent), "svg+xml", LATENT, LATENT_CAPTION)),
+        ("What the latent dimensions mean", page.figure(plots.light_and_dark(moving, "png"), "png", MOVING)),
         ("Configuration", page.configuration_section(config)),
     ]
     lead = f"{vae!r}, {len(history)} epochs on {config['data']['examples']:,} training examples. {IDENTITY}"
@@ -68,4 +103,10 @@ def run_report(
 
 IDENTITY = "All terms are in nats per example, higher is better: ELBO = reconstruction - KL, and log p(x) = ELBO + gap."
 CURVES = "ELBO, reconstruction and KL against the epoch, for training and held-out data"
+LATENT = "Means of q(z|x) by label, ellipses of q(z|x) with the prior's circle, and the KL of each latent dimension"
+LATENT_CAPTION = (
+    "Held-out data. The plane is that of the two latent dimensions with the largest KL to the prior; an ellipse is one "
+    "standard deviation of q(z|x). A dimension whose mean does not vary with x carries nothing: it is inactive."
+)
+MOVING = "The mean of p(x|z) over the latent space"
 PICTURES = "Held-out data above their reconstructions, and samples from the model"

@@ -131,7 +131,7 @@ def test_the_page_has_every_picture_for_light_and_for_dark_and_in_words(report):
     tags.feed(report.html)
     images = [attributes for tag, attributes in tags.seen if tag == "img"]
     sources = [attributes for tag, attributes in tags.seen if tag == "source"]
-    assert len(images) == len(sources) == 2
+    assert len(images) == len(sources) == 4
     assert all(image["alt"] for image in images)
     assert all("dark" in source["media"] for source in sources)
     assert "prefers-color-scheme: dark" in page.STYLE

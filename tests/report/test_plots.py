@@ -4,19 +4,44 @@ import io
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
+import scratchvae as sv
 from scratchvae.report import plots
 
 IMAGES = np.linspace(0.0, 1.0, 7 * 4 * 3).reshape(7, 4, 3)
+RNG = np.random.default_rng(0)
+ROWS = (RNG.random((30, 16)) > 0.5).astype(np.float32)
+LABELS = np.arange(30) % 3
 
 
-def epochs(count: int) -> list[dict]:
-    """A history whose first epochs are far worse than the rest."""
+def epochs(count: int, objective: float = 0.0) -> list[dict]:
+    """A history whose first epochs are far worse than the rest, and whose objective is the ELBO and something."""
     values = [-1000.0 / (1 + epoch) for epoch in range(count)]
-    terms = [{"elbo": value, "reconstruction": value + 3.0, "kl": 3.0} for value in values]
+    terms = [{"elbo": v, "reconstruction": v + 3.0, "kl": 3.0, "objective": v + objective} for v in values]
     return [{"epoch": epoch + 1, "train": term, "validation": term} for epoch, term in enumerate(terms)]
+
+
+def model(data_dim: int = 16, latent_dim: int = 4, **options) -> sv.VAE:
+    return sv.VAE(data_dim, latent_dim, (8,), engine="reference", **options)
+
+
+def images_in(axes, shape: tuple[int, int]) -> float:
+    """How many images of this shape a grid holds: pixels that are drawn, by the pixels of one."""
+    return np.isfinite(axes.images[0].get_array().filled(np.nan)).sum() / np.prod(shape)
+
+
+def legend_of(axes) -> list[str]:
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def written(labels) -> list[str]:
+    return [label.get_text() for label in labels]
+
+
+# --- grids ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_grid_holds_every_image_where_it_belongs_and_nothing_elsewhere():
@@ -46,23 +71,84 @@ def test_what_counts_as_an_image(data_dim, given, shape):
     assert plots.image_shape_of(data_dim, given) == shape
 
 
-def test_reconstructions_stand_under_their_data_and_say_so():
-    axes = plots.reconstructions(Figure().subplots(), {"data": IMAGES, "reconstruction": 1 - IMAGES}, columns=3)
+# --- data and what the model makes of them ----------------------------------------------------------------------------
+
+
+def test_lines_of_images_stand_under_each_other_and_say_what_they_are():
+    rows = IMAGES.reshape(7, 12)
+    axes = plots.show_lines(Figure().subplots(), {"data": rows, "reconstruction": 1 - rows}, (4, 3), columns=3)
+    assert images_in(axes, (4, 3)) == 2 * 6  # two full rows of three, each twice
+    assert written(axes.get_yticklabels()) == ["data", "reconstruction"] * 2
     grid = axes.images[0].get_array()
-    assert np.isfinite(grid.filled(np.nan)).sum() == 2 * 6 * 12  # two full rows of three, each twice
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["data", "reconstruction"] * 2
     assert np.allclose(grid[:4, :3] + grid[5:9, :3], 1.0)
 
 
+def test_reconstructions_are_the_data_and_the_models_means():
+    vae = model()
+    axes = plots.reconstructions(vae, ROWS[:12], columns=6)
+    assert images_in(axes, (4, 4)) == 24
+    assert written(axes.get_yticklabels()) == ["data", "reconstruction"] * 2
+    grid = axes.images[0].get_array()
+    np.testing.assert_allclose(grid[:4, :4].ravel(), ROWS[0])
+    np.testing.assert_allclose(grid[5:9, :4].ravel(), vae.reconstruct(ROWS[:12])[0], rtol=1e-5)
+    assert "reconstructions" in axes.get_title()
+
+
+def test_bytes_are_drawn_as_pixels_between_0_and_1():
+    axes = plots.reconstructions(model(), (ROWS[:4] * 255).astype(np.uint8))
+    assert axes.images[0].get_array().max() == 1.0
+    assert axes.images[0].get_clim() == (0.0, 1.0)
+
+
+def test_no_label_of_the_reconstructions_is_cut():
+    figure = plots.pictures({"data": ROWS[:24], "reconstruction": 1 - ROWS[:24]}, ROWS[:12], (4, 4))
+    with Image.open(io.BytesIO(plots.figure_bytes(figure, background="white", dots_per_inch=60))) as picture:
+        pixels = np.asarray(picture.convert("L"))
+    assert (pixels[:, :3] > 250).all()  # a white margin left of the longest word
+    assert (pixels[:, 3:40] < 128).any()
+
+
+def test_samples_are_as_many_images_as_asked_for():
+    vae = model()
+    axes = plots.samples(vae, 10, seed=3, columns=4)
+    assert images_in(axes, (4, 4)) == 10
+    np.testing.assert_allclose(axes.images[0].get_array()[:4, :4].ravel(), vae.sample(10, seed=3, mean=True)[0])
+    assert "prior" in axes.get_title()
+    drawn = plots.samples(vae, 10, mean=False).images[0].get_array()
+    assert set(np.unique(drawn.compressed())) <= {0.0, 1.0}
+
+
+def test_images_that_are_no_square_are_drawn_as_the_data_say():
+    axes = plots.samples(model(), 6, image_shape=(2, 8), columns=3)
+    assert axes.images[0].get_array().shape == (2 * 2 + 1, 3 * 8 + 2)
+
+
+def test_points_of_a_plane_are_scattered():
+    axes = plots.reconstructions(model(2, likelihood="gaussian"), RNG.normal(size=(9, 2)).astype(np.float32))
+    assert [len(points.get_offsets()) for points in axes.collections] == [9, 9]
+    assert legend_of(axes) == ["data", "reconstruction"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("x[0]", "x[1]")
+
+
+def test_rows_that_are_no_images_are_a_heat_map():
+    axes = plots.reconstructions(model(5, likelihood="gaussian"), RNG.normal(size=(9, 5)).astype(np.float32))
+    assert axes.images[0].get_array().shape == (2 * 9 + 1, 5)
+    assert written(axes.get_yticklabels()) == ["data", "reconstruction"]
+    assert axes.get_xlabel() == "dimension"
+
+
 @pytest.mark.parametrize(
-    ("dimensions", "shape", "panels"), [(16, (4, 4), 2), (2, None, 3), (5, None, 4)], ids=["images", "plane", "vectors"]
+    ("dimensions", "shape", "panels"), [(16, (4, 4), 2), (2, None, 2), (5, None, 4)], ids=["images", "plane", "vectors"]
 )
 def test_every_kind_of_data_has_its_picture(dimensions, shape, panels):
-    rows = np.random.default_rng(0).normal(size=(24, dimensions))
+    rows = RNG.normal(size=(24, dimensions))
     figure = plots.pictures({"data": rows, "reconstruction": 0.5 * rows}, rows, shape)
-    assert len(figure.axes) == panels  # heat maps have a colour bar of their own
+    assert len(figure.axes) == panels  # heat maps have colour bars of their own
     assert all(axes.get_title() or axes.get_ylabel() for axes in figure.axes)
     assert plots.figure_bytes(figure).startswith(b"\x89PNG")
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
 
 
 def test_learning_curves_show_every_term_with_units_and_both_parts():
@@ -70,7 +156,31 @@ def test_learning_curves_show_every_term_with_units_and_both_parts():
     assert [axes.get_title().split()[0] for axes in figure.axes] == ["ELBO", "Reconstruction", "KL(q(z|x)"]
     assert figure.axes[0].get_ylabel() == "nats per example"
     assert all(axes.get_xlabel() == "epoch" and len(axes.lines) == 2 for axes in figure.axes)
-    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["training", "held out"]
+    assert legend_of(figure.axes[0]) == ["training", "held out"]
+
+
+def test_an_objective_other_than_the_elbo_is_a_term_too():
+    assert [axes.get_title() for axes in plots.learning_curves(epochs(5, objective=1.0)).axes][3] == "Objective"
+
+
+def test_training_curves_have_every_term_in_one_picture():
+    axes = plots.training_curves(epochs(12, objective=2.0))
+    names = [name for term in ("ELBO", "Reconstruction", "KL(q(z|x) || p(z))", "Objective") for name in (term, term)]
+    parts = ["training", "held out"] * 4
+    assert legend_of(axes) == [f"{name}, {part}" for name, part in zip(names, parts, strict=True)]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", "nats per example")
+    np.testing.assert_array_equal(axes.lines[4].get_ydata(), np.full(12, 3.0))
+    assert [line.get_linestyle() for line in axes.lines[:2]] == ["-", "--"]
+    low, high = axes.get_ylim()
+    assert low < -1000 / 12
+    assert high > 3.0  # no term ends outside
+
+
+def test_training_curves_take_what_fit_returns_and_refuse_an_empty_history():
+    history = sv.fit(model(), ROWS, epochs=2, progress=False)
+    assert len(plots.training_curves(history).lines) == 3
+    with pytest.raises(ValueError, match="no epoch"):
+        plots.training_curves([])
 
 
 def test_learning_curves_zoom_in_on_the_end():
@@ -81,6 +191,148 @@ def test_learning_curves_zoom_in_on_the_end():
 def test_one_epoch_is_a_point_and_not_an_invisible_line():
     line = plots.learning_curves(epochs(1)).axes[0].lines[0]
     assert line.get_marker() == "o"
+
+
+# --- the latent space -------------------------------------------------------------------------------------------------
+
+
+def test_a_latent_scatter_has_every_example_once_and_a_legend_of_its_labels():
+    vae = model()
+    axes = plots.latent_scatter(vae, ROWS, np.array(["cat", "dog", "owl"])[LABELS], dimensions=(1, 3))
+    assert legend_of(axes) == ["cat", "dog", "owl"]
+    mu = vae.encode(ROWS).mu
+    for points, kind in zip(axes.collections, range(3), strict=True):
+        np.testing.assert_allclose(points.get_offsets(), mu[LABELS == kind][:, [1, 3]])
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("z[1]", "z[3]")
+    assert len({to_hex(points.get_facecolor()[0]) for points in axes.collections}) == 3
+
+
+def test_a_latent_scatter_without_labels_is_one_colour_and_takes_the_plane_that_carries_most():
+    vae = model()
+    vae.parameters["encoder.head.weight"][:, [0, 2]] *= 20.0
+    axes = plots.latent_scatter(vae, ROWS)
+    assert len(axes.collections) == 1
+    assert axes.get_legend() is None
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("z[0]", "z[2]")
+
+
+def test_many_numbers_are_a_scale_and_many_words_the_commonest_and_others():
+    scale = plots.latent_scatter(model(), ROWS, np.arange(30.0))
+    assert scale.get_legend() is None
+    assert [axes.get_ylabel() for axes in scale.figure.axes] == [scale.get_ylabel(), "label"]
+    words = plots.latent_scatter(model(), ROWS, np.array([f"w{row:02d}" for row in range(30)]))
+    assert len(legend_of(words)) == 20
+    assert legend_of(words)[-1] == "other"
+    assert sum(len(points.get_offsets()) for points in words.collections) == 30
+
+
+@pytest.mark.parametrize("posterior", ["diagonal", "full"])
+def test_ellipses_are_one_standard_deviation_of_each_posterior(posterior):
+    vae = model(latent_dim=2, posterior=posterior)
+    axes = plots.posterior_ellipses(vae, ROWS, LABELS)
+    assert legend_of(axes) == ["q(z|x), 0", "q(z|x), 1", "q(z|x), 2", "prior N(0, I)"]
+    assert [len(group.get_offsets()) for group in axes.collections] == [10, 10, 10]
+    found, group = vae.encode(ROWS[LABELS == 1]), axes.collections[1]
+    np.testing.assert_allclose(group.get_offsets(), found.mu)
+    shapes = [np.diag(np.exp(row)) for row in found.logvar] if posterior == "diagonal" else None
+    covariance = shapes or [factor @ factor.T for factor in found.cholesky]
+    for wide, high, turn, expected in zip(
+        group.get_widths(), group.get_heights(), group.get_angles(), covariance, strict=True
+    ):
+        angle = np.radians(turn)
+        turned = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        drawn = turned @ np.diag([wide**2 / 4, high**2 / 4]) @ turned.T
+        np.testing.assert_allclose(drawn, expected, rtol=1e-5, atol=1e-6)
+    assert axes.patches[0].get_radius() == 1.0
+    reach = axes.get_xlim()[1]
+    assert np.abs(vae.encode(ROWS).mu).max() < reach
+
+
+def test_the_kl_of_every_dimension_is_a_bar_largest_first_and_adds_up_to_the_kl():
+    vae = model()
+    vae.parameters["encoder.head.weight"][:, [1, 5]] = 0.0  # mu and logvar of dimension 1: an inactive one
+    vae.parameters["encoder.head.weight"][:, 3] *= 9.0
+    axes = plots.kl_per_dimension(vae, ROWS)
+    heights = {round(bar.get_x() + bar.get_width() / 2): bar.get_height() for bar in axes.patches}
+    ordered = [heights[place] for place in range(4)]
+    assert ordered == sorted(ordered, reverse=True)
+    assert sum(ordered) == pytest.approx(vae.elbo(ROWS, np.zeros((30, 4))).kl.mean(), rel=1e-5)
+    assert written(axes.get_xticklabels())[0] == "3"
+    assert written(axes.get_xticklabels())[-1] == "1"
+    assert ordered[-1] == pytest.approx(0.0, abs=1e-6)
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("latent dimension", "nats per example")
+    assert legend_of(axes)[-1].startswith("inactive: ")
+
+
+def test_traversals_vary_one_dimension_in_each_row():
+    vae = model()
+    axes = plots.traversals(vae, dimensions=[2, 0], steps=5, span=2.0)
+    assert images_in(axes, (4, 4)) == 10
+    assert written(axes.get_yticklabels()) == ["z[2]", "z[0]"]
+    assert written(axes.get_xticklabels()) == ["-2.0", "-1.0", "0.0", "1.0", "2.0"]
+    np.testing.assert_allclose(
+        axes.images[0].get_array()[:4, :4].ravel(), vae.decode(np.array([0.0, 0.0, -2.0, 0.0])), rtol=1e-5
+    )
+
+
+def test_traversals_from_an_example_take_the_dimensions_that_carry_most():
+    vae = model()
+    vae.parameters["encoder.head.weight"][:, 3] *= 20.0
+    axes = plots.traversals(vae, ROWS, steps=3)
+    assert written(axes.get_yticklabels())[0] == "z[3]"
+    z = vae.encode(ROWS).mu[0].copy()
+    z[3] = -3.0
+    np.testing.assert_allclose(axes.images[0].get_array()[:4, :4].ravel(), vae.decode(z), rtol=1e-4, atol=1e-6)
+
+
+def test_traversals_of_rows_that_are_no_images_are_a_heat_map():
+    axes = plots.traversals(model(5, likelihood="gaussian"), dimensions=[0, 1], steps=4)
+    assert axes.images[0].get_array().shape == (2 * 4 + 1, 5)
+    assert written(axes.get_yticklabels()) == ["z[0]", "z[1]"]
+
+
+def test_a_manifold_is_a_grid_of_equally_probable_z():
+    from scipy.stats import norm
+
+    vae = model(latent_dim=2)
+    axes = plots.manifold(vae, count=6)
+    assert images_in(axes, (4, 4)) == 36
+    corner = np.array([norm.ppf(0.5 / 6), norm.ppf(5.5 / 6)])  # left and up: z[0] low, z[1] high
+    np.testing.assert_allclose(axes.images[0].get_array()[:4, :4].ravel(), vae.decode(corner), rtol=1e-5)
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("z[0]", "z[1]")
+    assert written(axes.get_xticklabels())[0] == f"{norm.ppf(0.5 / 6):.1f}"
+
+
+def test_a_manifold_of_points_is_a_net():
+    axes = plots.manifold(model(2, 2, likelihood="gaussian"), count=5)
+    assert len(axes.lines) == 10
+    assert legend_of(axes) == ["z[0] varies", "z[1] varies"]
+
+
+@pytest.mark.parametrize(
+    ("draw", "words"),
+    [
+        (lambda: plots.manifold(model(latent_dim=3)), "expected 2 latent dimensions"),
+        (lambda: plots.manifold(model(5, 2)), "no images"),
+        (lambda: plots.latent_scatter(model(latent_dim=1), ROWS), "latent_dim is 1"),
+        (lambda: plots.latent_scatter(model(), ROWS, dimensions=(1, 4)), "dimensions are"),
+        (lambda: plots.latent_scatter(model(), ROWS, dimensions=(1, 1)), "two different"),
+        (lambda: plots.posterior_ellipses(model(), ROWS, LABELS[:3]), "labels have shape"),
+        (lambda: plots.traversals(model(), dimensions=[9]), "dimensions are"),
+        (lambda: plots.traversals(model(), steps=1), "steps is 1"),
+        (lambda: plots.reconstructions(model(), ROWS[:, :3]), "16 columns"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_in_one_line(draw, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        draw()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_picture_goes_where_it_is_told():
+    left, right = Figure().subplots(1, 2)
+    assert plots.samples(model(), 4, axes=left) is left
+    assert plots.kl_per_dimension(model(), ROWS, axes=right) is right
 
 
 def test_the_same_figure_gives_the_same_bytes_and_differs_in_the_dark():

@@ -1,0 +1,142 @@
+"""What every picture stands on: colours for light and dark, files, grids of images, shades, limits that show the end.
+
+pyplot is never imported: no window, no global figures. `figure_bytes` turns a finished figure into a PNG or an SVG.
+"""
+
+import io
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from math import ceil, isqrt, sqrt
+from typing import Any
+
+import matplotlib
+import numpy as np
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+TILE_GAP = 1  # pixels between the images of a grid
+# blue and orange first: they differ for colour-blind readers too
+LIGHT = ["#1f6fb8", "#c8560b", "#2b8a57", "#7d55c0", "#b8336a", "#8a6d1b", "#11808a", "#5f6670", "#a3401f", "#4a4fd8"]
+DARK = ["#6cb2f5", "#f5a15b", "#63d196", "#b79af0", "#f27fae", "#dcb949", "#55cdd8", "#a6adb8", "#f08a66", "#9da2ff"]
+
+
+def style(dark: bool = False) -> AbstractContextManager[None]:
+    """Colours and lines of every figure."""
+    ink, soft, colours = ("#e6e6e6", "#8a8f98", DARK) if dark else ("#1c1e21", "#8a8f98", LIGHT)
+    return matplotlib.rc_context(
+        {
+            "font.size": 9.0,
+            "axes.titlesize": 10.0,
+            "axes.titlelocation": "left",
+            "text.color": ink,
+            "axes.labelcolor": ink,
+            "axes.titlecolor": ink,
+            "xtick.color": soft,
+            "ytick.color": soft,
+            "xtick.labelcolor": ink,
+            "ytick.labelcolor": ink,
+            "axes.edgecolor": soft,
+            "axes.facecolor": "none",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "axes.grid.axis": "y",
+            "grid.color": soft,
+            "grid.alpha": 0.25,
+            "axes.prop_cycle": cycler(color=colours),
+            "legend.frameon": False,
+            "svg.fonttype": "path",  # letters are drawn: the file needs no font
+            "svg.hashsalt": "scratchvae",  # the same figure gives the same bytes
+        }
+    )
+
+
+def figure_bytes(figure: Figure, kind: str = "png", background: str = "none", dots_per_inch: int = 160) -> bytes:
+    """The figure as a "png" or "svg" file, without a date, so that the same numbers give the same bytes."""
+    buffer = io.BytesIO()
+    metadata = {"Date": None} if kind == "svg" else {}
+    figure.savefig(
+        buffer,
+        format=kind,
+        dpi=dots_per_inch,
+        facecolor=background,
+        metadata=metadata,
+        bbox_inches="tight",
+        pad_inches=0.08,
+    )
+    return buffer.getvalue()
+
+
+def image_shape_of(data_dim: int, image_shape: Sequence[int] | None = None) -> tuple[int, int] | None:
+    """(height, width) of one example: as the data says, else a square of at least 4 x 4, else None: not an image."""
+    if image_shape is not None and len(image_shape) == 2:
+        return int(image_shape[0]), int(image_shape[1])
+    side = isqrt(data_dim)
+    return (side, side) if side * side == data_dim and side >= 4 else None
+
+
+def image_grid(
+    images: NDArray[Any], columns: int | None = None, gap: int = TILE_GAP, fill: float = np.nan
+) -> NDArray[Any]:
+    """Images (N, H, W) row by row in one array; what none covers holds `fill`. Near square without `columns`."""
+    count, height, width = images.shape
+    columns = columns or ceil(sqrt(count))
+    rows = ceil(count / columns)
+    grid = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap), fill, dtype=np.float64)
+    for index, image in enumerate(images):
+        top, left = index // columns * (height + gap), index % columns * (width + gap)
+        grid[top : top + height, left : left + width] = image
+    return grid
+
+
+def grid_png(images: NDArray[Any], columns: int | None = None, scale: int | None = None) -> bytes:
+    """A PNG of images (N, H, W), 0 black and 1 white, every pixel enlarged `scale` times and nothing blurred."""
+    from PIL import Image
+
+    scale = scale or max(1, round(96 / max(images.shape[1:])))
+    enlarged = np.kron(images, np.ones((1, scale, scale)))
+    grid = image_grid(enlarged, columns, gap=max(1, scale // 2), fill=0.35)
+    pixels = np.rint(255.0 * np.clip(grid, 0.0, 1.0)).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels, mode=None).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def show_grid(axes: Axes, images: NDArray[Any], columns: int, limits: tuple[float, float] = (0.0, 1.0)) -> Axes:
+    """Draw images (N, H, W) as one grid in grey, `limits` being black and white; the gaps stay transparent."""
+    axes.imshow(image_grid(images, columns), cmap="gray", vmin=limits[0], vmax=limits[1], interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.grid(False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    return axes
+
+
+def shades(data: NDArray[Any]) -> tuple[float, float]:
+    """What is drawn black and white: 0 and 1 for pixels in [0, 1], else the range that holds 99 % of the values."""
+    if data.min() >= 0.0 and data.max() <= 1.0:
+        return 0.0, 1.0
+    low, high = np.percentile(data, [0.5, 99.5])
+    return float(low), float(high if high > low else low + 1.0)
+
+
+def zoom(values: NDArray[Any]) -> tuple[float, float] | None:
+    """Limits that show the end of a curve: the first epochs, often ten times worse, leave the frame at the edge."""
+    finite = values[np.isfinite(values)]
+    if len(finite) < 10:
+        return None
+    low, high = np.percentile(finite, [8.0, 92.0])
+    low, high = min(low, finite[-1]), max(high, finite[-1])
+    margin = 0.25 * (high - low) or 1.0
+    return max(low - margin, finite.min() - 0.05 * margin), min(high + margin, finite.max() + 0.05 * margin)
+
+
+def light_and_dark(draw: Callable[[], Figure], kind: str = "svg") -> tuple[bytes, bytes]:
+    """The same figure drawn for a light and for a dark page, both on a transparent ground."""
+    with style(dark=False):
+        light = figure_bytes(draw(), kind)
+    with style(dark=True):
+        return light, figure_bytes(draw(), kind)
