@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from scratchvae.likelihoods import Likelihood
 from scratchvae.objectives import Objective
 from scratchvae.parameters import Network
 from scratchvae.reference.random import Stream
@@ -40,11 +41,15 @@ class SampledLayers(NamedTuple):
     kl: NDArray  # (B,): the mean over K samples of log q(z1|x) + log q(z2|z1) - log p(z1|z2) - log p(z2)
 
 
-class LayersCache(NamedTuple):
+class LatentsCache(NamedTuple):
     posterior_1: "DrawCache"
     posterior_2: "DrawCache"
     prior_1: "DensityCache"
     prior_2: Any
+
+
+class LayersCache(NamedTuple):
+    latents: LatentsCache
     decoder: Any
     likelihood: Any
 
@@ -66,7 +71,7 @@ class HierarchicalVAE(VAE):
         data_dim: int,
         latent_dims: Iterable[int] = (100, 50),
         hidden: Iterable[Iterable[int]] = ((200, 200), (100, 100)),
-        likelihood: str = "bernoulli",
+        likelihood: str | Likelihood = "bernoulli",
         activation: str = "tanh",
         dtype: str = "float32",
         engine: str = "compiled",
@@ -116,7 +121,8 @@ class HierarchicalVAE(VAE):
 
     def log_weights(self, x: NDArray, head: NDArray, eps: NDArray) -> NDArray:
         """log w = log p(x, z1, z2) - log q(z1|x) - log q(z2|z1) of each sample, in nats; the rest as `VAE`."""
-        return self.forward(x, eps)[0].log_weights
+        z1, log_ratio, _ = self.latents(x, eps)
+        return self.log_likelihood(x, z1) - log_ratio
 
     def mean_variances(self, x: NDArray, num_samples: int = 50, seed: int = 0) -> tuple[NDArray, NDArray]:
         """Variance over the data of the mean of q(z1|x) and of E[z2|x] = E_q(z1|x) mu2(z1), (Z1,) and (Z2,).
@@ -143,20 +149,28 @@ class HierarchicalVAE(VAE):
 
     def forward(self, x: NDArray, eps: NDArray) -> tuple[SampledLayers, LayersCache]:  # type: ignore[override]
         """One pass from x (B, D) and noise (B, K, Z1 + Z2) to the log-weights."""
-        ops, networks, shape = self.ops, self.networks, eps.shape[:2]
+        z1, log_ratio, latents = self.latents(x, eps)
+        out, decoder = self.ops.network_forward(_rows(z1), self.networks["decoder.1"])
+        out = out.reshape(*log_ratio.shape, -1)
+        log_likelihood, likelihood = self.likelihood.forward(self.ops, x, out, self.parameters)
+        samples = eps.shape[1]
+        reconstruction, kl = (np.add.reduce(term, axis=1) / samples for term in (log_likelihood, log_ratio))
+        sampled = SampledLayers(log_likelihood - log_ratio, reconstruction, kl)
+        return sampled, LayersCache(latents, decoder, likelihood)
+
+    def latents(self, x: NDArray, eps: NDArray) -> tuple[NDArray, NDArray, LatentsCache]:
+        """Samples of both layers and their price, from x (B, D) and noise (B, K, Z1 + Z2).
+
+        Returns   z1 (B, K, Z1); log q(z1|x) + log q(z2|z1) - log p(z1|z2) - log p(z2), (B, K); cache
+        """
+        ops, networks = self.ops, self.networks
         eps1, eps2 = self._by_layer(eps)
         z1, log_q1, posterior_1 = draw_forward(ops, networks["encoder.1"], self.likelihood.encoder_input(x), eps1)
-        z1 = _rows(z1)
-        z2, log_q2, posterior_2 = draw_forward(ops, networks["encoder.2"], z1, _rows(eps2)[:, None])
+        z2, log_q2, posterior_2 = draw_forward(ops, networks["encoder.2"], _rows(z1), _rows(eps2)[:, None])
+        log_p1, prior_1 = density_forward(ops, networks["decoder.2"], _rows(z1), _rows(z2))
         log_p2, prior_2 = ops.standard_normal_log_density_forward(z2)
-        log_p1, prior_1 = density_forward(ops, networks["decoder.2"], z1, _rows(z2))
-        out, decoder = ops.network_forward(z1, networks["decoder.1"])
-        log_likelihood, likelihood = self.likelihood.forward(ops, x, out.reshape(*shape, -1), self.parameters)
-
-        log_ratio = log_q1 + (log_q2 - log_p1 - log_p2).reshape(shape)
-        reconstruction, kl = (np.add.reduce(term, axis=1) / shape[1] for term in (log_likelihood, log_ratio))
-        cache = LayersCache(posterior_1, posterior_2, prior_1, prior_2, decoder, likelihood)
-        return SampledLayers(log_likelihood - log_ratio, reconstruction, kl), cache
+        log_ratio = log_q1 + (log_q2 - log_p1 - log_p2).reshape(log_q1.shape)
+        return z1, log_ratio, LatentsCache(posterior_1, posterior_2, prior_1, prior_2)
 
     def evaluate(self, objective: Objective, sampled: SampledLayers) -> tuple[NDArray, NDArray]:  # type: ignore[override]
         """The objective's value (B,) and d loss / d log w (B, K).
@@ -168,16 +182,16 @@ class HierarchicalVAE(VAE):
 
     def backward(self, dlog_weights: NDArray, cache: LayersCache) -> Deltas:  # type: ignore[override]
         """Reverse of `forward`, statement by statement. z1 is used four times, z2 three times."""
-        ops, networks = self.ops, self.networks
+        ops, networks, latents = self.ops, self.networks, cache.latents
         per_row = np.ascontiguousarray(dlog_weights.reshape(-1, 1))  # the inner networks see a row a sample
         dout, likelihood = self.likelihood.backward(ops, dlog_weights, cache.likelihood)
         dz1_decoder, decoder_1 = ops.network_backward(_rows(dout), cache.decoder, networks["decoder.1"])
-        dz1_prior, dz2_prior_1, decoder_2 = density_backward(ops, networks["decoder.2"], per_row, cache.prior_1)
-        dz2_prior_2 = ops.standard_normal_log_density_backward(per_row, cache.prior_2)
+        dz1_prior, dz2_prior_1, decoder_2 = density_backward(ops, networks["decoder.2"], per_row, latents.prior_1)
+        dz2_prior_2 = ops.standard_normal_log_density_backward(per_row, latents.prior_2)
         dz2 = dz2_prior_1[:, None] + dz2_prior_2  # and by its own density, which draw_backward adds
-        dz1_encoder, encoder_2 = draw_backward(ops, networks["encoder.2"], dz2, -per_row, cache.posterior_2)
+        dz1_encoder, encoder_2 = draw_backward(ops, networks["encoder.2"], dz2, -per_row, latents.posterior_2)
         dz1 = (dz1_decoder + dz1_prior + dz1_encoder).reshape(*dlog_weights.shape, -1)
-        _, encoder_1 = draw_backward(ops, networks["encoder.1"], dz1, -dlog_weights, cache.posterior_1, False)
+        _, encoder_1 = draw_backward(ops, networks["encoder.1"], dz1, -dlog_weights, latents.posterior_1, False)
         deltas = {"encoder.1": encoder_1, "encoder.2": encoder_2, "decoder.2": decoder_2, "decoder.1": decoder_1}
         return Deltas(deltas, likelihood)
 

@@ -43,7 +43,7 @@ def linear_gaussian(engine="reference") -> tuple[HierarchicalVAE, np.ndarray, np
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda objective: objective.name)
 @pytest.mark.parametrize(
     ("likelihood", "activation"),
-    [("bernoulli", "tanh"), ("gaussian-learned-diagonal", "softplus"), ("gaussian", "relu")],
+    [("bernoulli", "tanh"), ("gaussian-learned-diagonal", "softplus"), ("poisson", "relu"), ("categorical", "tanh")],
 )
 def test_every_gradient_is_right_to_twelve_digits(likelihood, activation, objective):
     case = build(likelihood, activation)
