@@ -16,13 +16,14 @@ compiled/                           their Numba twins, to be run
 from typing import TYPE_CHECKING, Any
 
 from scratchvae.evidence import Evidence, log_evidence
+from scratchvae.finite import DivergedError, NotFiniteError
 from scratchvae.gradcheck import GradientRow, GradientTable, check_gradients
 from scratchvae.hierarchical import HierarchicalVAE
 from scratchvae.objectives import ELBO, IWAE, STL, DReG, ScoreFunction
 from scratchvae.parameters import Parameters
 from scratchvae.posteriors import FullGaussian, Gaussian
 from scratchvae.schedules import Stages
-from scratchvae.training import DivergedError, History, fit
+from scratchvae.training import History, fit
 from scratchvae.vae import VAE, Elbo, Terms
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ __all__ = [
     "GradientTable",
     "HierarchicalVAE",
     "History",
+    "NotFiniteError",
     "Parameters",
     "ScoreFunction",
     "Stages",

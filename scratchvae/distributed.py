@@ -171,9 +171,12 @@ class DistributedTrainer(Trainer):
         part = self.processes.part(len(x))
         return self.averages(self._held_out(x, part.start, part.stop), with_error=True)
 
+    def _mine(self, rows: NDArray) -> NDArray:
+        return rows[self.processes.part(len(rows))]
+
     def _write_sums(self, rows: NDArray) -> Terms:
         """This process's addend of the gradient of -mean(objective) over all rows, and of the objective's sum."""
-        mine = rows[self.processes.part(len(rows))]
+        mine = self._mine(rows)
         if not len(mine):
             self._sums[:] = 0
             return Terms(*(np.empty(0, self.vae.dtype) for _ in Terms._fields))

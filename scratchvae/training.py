@@ -7,7 +7,7 @@ stopping and resuming.
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from scratchvae.checkpoint import TrainingState, load_state, save_model
 from scratchvae.data.binarize import binarize as draw_batch
 from scratchvae.data.mapped import Data, column_mean
 from scratchvae.engine import one_order_of_sums
+from scratchvae.finite import DivergedError, arrays_of_a_pass, first_not_finite, named_parameters, quiet
 from scratchvae.likelihoods import data_set_for
 from scratchvae.objectives import ELBO, Objective, check_objective
 from scratchvae.parameters import Parameters
@@ -29,10 +30,6 @@ from scratchvae.vae import VAE, Terms, _positive, _seed
 
 VALIDATION_ROWS = 500  # examples handled together; the result does not depend on it
 CHECK_EVERY = 64  # updates between looks at whether the loss is finite
-
-
-class DivergedError(ArithmeticError):
-    """The loss stopped being a finite number. The message names the update."""
 
 
 class Averages(NamedTuple):
@@ -109,9 +106,42 @@ class Trainer:
 
     def epoch(self, epoch: int, batch_size: int) -> Iterator[Terms]:
         """The updates of one pass over the shuffled data; a short last batch has a mean over its own rows."""
+        for rows in self.batches(epoch, batch_size):
+            yield self.step(rows)
+
+    def batches(self, epoch: int, batch_size: int) -> Iterator[NDArray]:
+        """The rows of every update of an epoch."""
         order = self.vae.ops.permutation(self.seed, Stream.SHUFFLE, epoch, len(self.x))
-        for start in range(0, len(order), batch_size):
-            yield self.step(order[start : start + batch_size])
+        return (order[start : start + batch_size] for start in range(0, len(order), batch_size))
+
+    def first_not_finite(self, batches: Iterable[NDArray], last: int) -> str:
+        """Make updates again, up to and with update `last`: the first array that is not finite, and in which update.
+
+        Where several processes share the work, each looks at its own part of the rows, and all make the same updates.
+        """
+        found = None
+        for rows in batches:
+            mine = self._mine(rows)
+            if found is None and len(mine):
+                arrays = arrays_of_a_pass(self.vae, *self._inputs(mine, self.updates + 1))
+                found = first_not_finite(self._at_update(arrays, 1))
+            self.step(rows)
+            found = found or first_not_finite(self._at_update(self._state_by_name(), 0))
+            if self.updates == last:
+                break
+        return found or f"objective at update {last}"
+
+    def _state_by_name(self) -> Iterator[tuple[str, NDArray]]:
+        yield from named_parameters(self.vae)
+        for name, moments in (("first", self.first), ("second", self.second)):
+            yield from ((f"Adam's {name} moment of {tensor}", array) for tensor, array in moments.items())
+
+    def _at_update(self, arrays: Iterable[tuple[str, NDArray]], ahead: int) -> Iterator[tuple[str, NDArray]]:
+        return ((f"{name} at update {self.updates + ahead}", array) for name, array in arrays)
+
+    def _mine(self, rows: NDArray) -> NDArray:
+        """The rows of a batch that this process works on."""
+        return rows
 
     def averages(self, terms: list[Terms], with_error: bool = False) -> Averages:
         """Means over the examples of all terms."""
@@ -135,10 +165,13 @@ class Trainer:
 
     def _terms_and_deltas(self, rows: NDArray) -> tuple[Terms, Any]:
         """Forward and backward on rows of the training data, with this update's draws."""
-        x = self._draw(self.x, rows, Stream.BINARIZE, self.updates)
-        eps = self._noise(rows, Stream.POSTERIOR, self.updates)
-        objective = self.objective if self._at is None else self._at(self.updates)
-        return self.vae.terms_and_deltas(x, eps, objective)
+        return self.vae.terms_and_deltas(*self._inputs(rows, self.updates))
+
+    def _inputs(self, rows: NDArray, update: int) -> tuple[NDArray, NDArray, Objective]:
+        """The data, the noise and the objective of an update."""
+        x = self._draw(self.x, rows, Stream.BINARIZE, update)
+        eps = self._noise(rows, Stream.POSTERIOR, update)
+        return x, eps, self.objective if self._at is None else self._at(update)
 
     def _draw(self, x: Data, rows: NDArray, stream: Stream, step: int) -> NDArray:
         return draw_batch(self.vae.ops, x, rows, self.binarize, self.seed, stream, step, self.vae.dtype)
@@ -253,13 +286,12 @@ class _Run:
         self.best: Parameters | None = None
         self.best_elbo = -np.inf
         self.best_epoch = 0
+        self._start: list[Parameters] | None = None
 
     def train(self, progress: bool, on_epoch: Any) -> History:
         updates = -(-len(self.plan.x) // self.batch_size)
-        # a diverging update overflows: `_check_finite` says so, once and in words
-        quiet = np.errstate(over="ignore", invalid="ignore")
         bars = progress_bar(self.epochs, updates, enabled=progress, done=len(self.history))
-        with quiet, one_order_of_sums(self.trainer.vae.engine), bars as bar:
+        with quiet(), one_order_of_sums(self.trainer.vae.engine), bars as bar:
             while not self._is_over():
                 entry = self._epoch(bar)
                 if self.trainer.writes and self.checkpoint is not None and self._is_due():
@@ -293,6 +325,7 @@ class _Run:
 
     def _epoch(self, bar: Progress) -> dict[str, Any]:
         epoch, started = len(self.history) + 1, time.perf_counter()
+        self._remember_start()
         seen: list[Terms] = []
         for terms in self.trainer.epoch(epoch, self.batch_size):
             seen.append(terms)
@@ -300,14 +333,15 @@ class _Run:
                 self._check_finite(seen[-CHECK_EVERY:])
             bar.advance(epoch, terms)
         self._check_finite(seen[-(len(seen) % CHECK_EVERY or CHECK_EVERY) :])
-        if not np.isfinite(self.trainer.vae.parameters.flat).all():  # the last update, whose loss nobody has seen yet
-            raise DivergedError(f"update {self.trainer.updates}: gave parameters that are not finite{self._kept()}")
+        if not all(np.isfinite(state.flat).all() for state in self._states()):  # no loss has shown the last update's
+            raise self._diverged(self.trainer.updates, "gave parameters or moments that are not finite")
         entry: dict[str, Any] = {"epoch": epoch, "step": self.trainer.updates}
         entry |= {"train": _row(self.trainer.averages(seen)), "validation": None}
         if self.plan.validation is not None:
             held_out = self.trainer.validate(self.plan.validation)
             entry["validation"] = _row(held_out)
             self._remember(epoch, held_out.elbo)
+        self._check_entry(entry)
         entry["seconds"] = time.perf_counter() - started
         self.history.epochs.append(entry)
         bar.epoch(entry)
@@ -335,7 +369,37 @@ class _Run:
             value = -float(terms.objective.sum() / max(1, terms.objective.size))
             if not np.isfinite(value):
                 update = self.trainer.updates - len(latest) + 1 + age
-                raise DivergedError(f"update {update}: the loss is {value}; expected a finite number{self._kept()}")
+                raise self._diverged(update, f"the loss is {value}; expected a finite number")
+
+    def _check_entry(self, entry: dict[str, Any]) -> None:
+        """Raise where an average is not finite although the loss is: of a term it leaves out, or of held-out data."""
+        for part in ("train", "validation"):
+            for name, value in (entry[part] or {}).items():
+                if not np.isfinite(value):
+                    raise DivergedError(
+                        f"epoch {entry['epoch']}: {name} of the {part} data is {value}; expected a finite number"
+                        f"{self._kept()}"
+                    )
+
+    def _states(self) -> tuple[Parameters, Parameters, Parameters]:
+        return self.trainer.vae.parameters, self.trainer.first, self.trainer.second
+
+    def _remember_start(self) -> None:
+        """Keep what an epoch starts from, to look for the cause there if it diverges."""
+        if self._start is None:
+            self._start = [state.copy() for state in self._states()]
+        for kept, state in zip(self._start, self._states(), strict=True):
+            kept.flat[:] = state.flat
+
+    def _diverged(self, update: int, words: str) -> DivergedError:
+        """The error of an update, with the first array that went bad: found by going through the epoch once more."""
+        for kept, state in zip(self._start or [], self._states(), strict=True):
+            state.flat[:] = kept.flat
+        epoch = len(self.history) + 1
+        batches = list(self.trainer.batches(epoch, self.batch_size))
+        self.trainer.updates = self.history.epochs[-1]["step"] if self.history.epochs else 0
+        first = self.trainer.first_not_finite(batches, update)
+        return DivergedError(f"update {update}: {words}; the first array to go bad: {first}{self._kept()}")
 
     def _kept(self) -> str:
         return f"; the last good checkpoint is {self.checkpoint}" if self.written is not None else ""

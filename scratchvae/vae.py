@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from scratchvae import checkpoint
 from scratchvae.engine import get_engine
+from scratchvae.finite import arrays_of_a_pass, check_finite, named_parameters, quiet
 from scratchvae.likelihoods import Draws, Likelihood, as_likelihood, data_for
 from scratchvae.objectives import ELBO, Objective, Sampled, Upstream, check_objective
 from scratchvae.parameters import ACTIVATION_CODES, Network, Parameters
@@ -116,7 +117,11 @@ class VAE:
         Takes     x (B, D)
         Returns   Gaussian: mu, logvar (B, Z); of a full posterior FullGaussian: mu (B, Z), cholesky (B, Z, Z)
         """
-        return self.posterior.gaussian(self.encoder_head(self._batch(x)))
+        x = self._batch(x)
+        with quiet():
+            head = self.encoder_head(x)
+        check_finite([head], [*named_parameters(self), ("head", head)])
+        return self.posterior.gaussian(head)
 
     def decode(self, z: NDArray) -> NDArray:
         """Mean of p(x|z). Takes z (..., Z); returns (..., D)."""
@@ -134,8 +139,10 @@ class VAE:
         """
         x = self._batch(x)
         samples = self._samples("z", z, len(x))
-        log_prior, _ = self.ops.standard_normal_log_density_forward(samples)
-        log_joint = self.log_likelihood(x, samples) + log_prior
+        with quiet():
+            log_prior, _ = self.ops.standard_normal_log_density_forward(samples)
+            log_joint = self.log_likelihood(x, samples) + log_prior
+        check_finite([log_joint], [*named_parameters(self), ("log_joint", log_joint)])
         return log_joint if np.ndim(z) == 3 else log_joint[:, 0]
 
     def sample(self, n: int, seed: int = 0, mean: bool = False) -> NDArray:
@@ -156,11 +163,15 @@ class VAE:
         Forward   elbo_b = 1/K sum_k log p(x_b | mu_b + exp(logvar_b / 2) eps_bk) - KL(q(z|x_b) || p(z))
         Takes     x (B, D); eps (B, Z), or (B, K, Z) for K samples
         Returns   Elbo(elbo, reconstruction, kl), each (B,)
-        Raises    ValueError for a wrong shape, a value that is not finite, or one that the likelihood cannot explain
+        Raises    ValueError for a wrong shape, a value that is not finite, or one that the likelihood cannot explain;
+                  NotFiniteError where a term is NaN or infinite, with the first array that was
         """
         x = self._batch(x)
-        sampled, _ = self.forward(x, self._samples("eps", eps, len(x)))
-        return _elbo(sampled)
+        eps = self._samples("eps", eps, len(x))
+        with quiet():
+            terms = _elbo(self.forward(x, eps)[0])
+            check_finite(terms, arrays_of_a_pass(self, x, eps))
+        return terms
 
     def value_and_grad(self, x: NDArray, eps: NDArray, objective: Objective = ELBO()) -> tuple[Terms, Parameters]:
         """The terms, and the gradient of loss = -mean(objective) for every parameter, or the estimator's of it.
@@ -171,9 +182,12 @@ class VAE:
         """
         check_objective(objective)
         x = self._batch(x)
-        terms, deltas = self.terms_and_deltas(x, self._samples("eps", eps, len(x)), objective)
+        eps = self._samples("eps", eps, len(x))
         gradient = self.parameters.zeros_like()
-        self.write_gradient(deltas, gradient)
+        with quiet():
+            terms, deltas = self.terms_and_deltas(x, eps, objective)
+            self.write_gradient(deltas, gradient)
+            check_finite((*terms, gradient.flat), arrays_of_a_pass(self, x, eps, objective))
         return terms, gradient
 
     def prior_draws(self, eps: NDArray) -> NDArray:
@@ -386,7 +400,9 @@ class VAE:
         if z.ndim == 0 or z.shape[-1] != latent or z.dtype.kind not in "fiu":
             raise ValueError(f"z is {z.dtype} {z.shape}; expected real numbers of shape (..., {latent})")
         rows = np.ascontiguousarray(z.reshape(-1, latent), self.dtype)
-        out, _ = self.ops.network_forward(rows, self.output_network)
+        with quiet():
+            out, _ = self.ops.network_forward(rows, self.output_network)
+        check_finite([out], [*named_parameters(self), ("z", rows), ("the decoder's output", out)])
         return out.reshape(*z.shape[:-1], self.data_dim)
 
 

@@ -207,7 +207,9 @@ def test_a_run_that_ends_before_its_patience_keeps_the_best_parameters_too():
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
 def test_a_loss_that_is_no_longer_finite_ends_training_and_names_the_update(engine, likelihood):
     vae, x = small(engine, likelihood=likelihood)
-    with pytest.raises(sv.DivergedError, match=r"update [23]: the loss is (nan|inf|-inf)"):
+    with pytest.raises(
+        sv.DivergedError, match=r"update [23]: the loss is (nan|inf|-inf).* to go bad: [\w .]+ at update [123]$"
+    ):
         fit(vae, x, learning_rate=1e30)
 
 
@@ -237,7 +239,10 @@ def test_an_epoch_whose_last_update_gives_nan_is_not_written(tmp_path, plant):
             network.flat[:] = np.nan
 
     plant("network_adam", adam)
-    with pytest.raises(sv.DivergedError, match=r"update 6: gave parameters that are not finite; the last good"):
+    with pytest.raises(
+        sv.DivergedError,
+        match=r"update 6: gave parameters or .*: parameter encoder.0.weight at update 6; the last good",
+    ):
         fit(vae, x, checkpoint=path, on_epoch=lambda entry: kept.update({entry["epoch"]: path.read_bytes()}))
     assert list(kept) == [1]
     assert path.read_bytes() == kept[1]
@@ -253,7 +258,7 @@ def test_the_first_bad_update_is_named_though_the_loss_is_looked_at_in_bunches(p
             network.flat[:] = np.nan
 
     plant("network_adam", adam)
-    with pytest.raises(sv.DivergedError, match="update 71:"):
+    with pytest.raises(sv.DivergedError, match=r"update 71: .* to go bad: parameter encoder.0.weight at update 70"):
         fit(vae, x, batch_size=1, epochs=1)
 
 

@@ -19,7 +19,7 @@ from typing import Annotated
 
 import typer
 
-from scratchvae import DivergedError, __version__
+from scratchvae import NotFiniteError, __version__
 from scratchvae.distributed import Processes, launched_processes
 
 from .audit import audit
@@ -83,7 +83,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         return _report(interruption, INTERRUPTED)
     except (KeyboardInterrupt, typer.Abort):
         return _report("interrupted", INTERRUPTED)
-    except DivergedError as error:
+    except NotFiniteError as error:
         return _report(error, FAILED)
     except (ValueError, OSError, MemoryError, ImportError) as error:
         if os.environ.get(TRACEBACK_VARIABLE):

@@ -66,47 +66,47 @@ def kl_per_dimension_forward(mu: NDArray, logvar: NDArray) -> tuple[NDArray, KLC
 
 
 @njit(cache=True, error_model="numpy")
-def _density(z, mu, logvar, precision, deviation, log_density):
+def _density(z, mu, logvar, inverse_std, scaled, log_density):
     constant, half = z.dtype.type(LOG_2_PI), z.dtype.type(0.5)
     terms = np.empty(z.shape[2], z.dtype)
     for b in range(z.shape[0]):
         for k in range(z.shape[1]):
             for j in range(z.shape[2]):
-                difference = z[b, k, j] - mu[b, j]
-                deviation[b, k, j] = difference
-                terms[j] = constant + logvar[b, j] + difference * difference * precision[b, j]
+                ratio = (z[b, k, j] - mu[b, j]) * inverse_std[b, j]
+                scaled[b, k, j] = ratio
+                terms[j] = constant + logvar[b, j] + ratio * ratio
             log_density[b, k] = -half * sum_row(terms)
 
 
 def gaussian_log_density_forward(z: NDArray, mu: NDArray, logvar: NDArray) -> tuple[NDArray, GaussianLogDensityCache]:
     """See `reference.gaussian.gaussian_log_density_forward`."""
     z, mu, logvar = (np.ascontiguousarray(a, z.dtype) for a in (z, mu, logvar))
-    precision, deviation, log_density = _exp(-1, logvar), np.empty_like(z), np.empty(z.shape[:2], z.dtype)
-    _density(z, mu, logvar, precision, deviation, log_density)
-    return log_density, GaussianLogDensityCache(deviation, precision)
+    inverse_std, scaled, log_density = _exp(-0.5, logvar), np.empty_like(z), np.empty(z.shape[:2], z.dtype)
+    _density(z, mu, logvar, inverse_std, scaled, log_density)
+    return log_density, GaussianLogDensityCache(scaled, inverse_std)
 
 
 @njit(cache=True, error_model="numpy")
-def _density_gradient(dlog_density, deviation, precision, dz, dmu, dlogvar):
+def _density_gradient(dlog_density, scaled, inverse_std, dz, dmu, dlogvar):
     half, one = dz.dtype.type(0.5), dz.dtype.type(1)
     for b in range(dz.shape[0]):
         for k in range(dz.shape[1]):
             upstream = dlog_density[b, k]
             for j in range(dz.shape[2]):
-                scaled = deviation[b, k, j] * precision[b, j]
-                dz[b, k, j] = -upstream * scaled
-                dmu[b, j] += upstream * scaled
-                dlogvar[b, j] += half * upstream * (deviation[b, k, j] * scaled - one)
+                ratio = scaled[b, k, j]
+                dz[b, k, j] = -upstream * ratio * inverse_std[b, j]
+                dmu[b, j] += upstream * ratio * inverse_std[b, j]
+                dlogvar[b, j] += half * upstream * (ratio * ratio - one)
 
 
 def gaussian_log_density_backward(
     dlog_density: NDArray, cache: GaussianLogDensityCache
 ) -> tuple[NDArray, NDArray, NDArray]:
     """See `reference.gaussian.gaussian_log_density_backward`."""
-    deviation, precision = cache
-    dz, dmu, dlogvar = np.empty_like(deviation), np.zeros_like(precision), np.zeros_like(precision)
-    dlog_density = np.ascontiguousarray(dlog_density, deviation.dtype)
-    _density_gradient(dlog_density, deviation, precision, dz, dmu, dlogvar)
+    scaled, inverse_std = cache
+    dz, dmu, dlogvar = np.empty_like(scaled), np.zeros_like(inverse_std), np.zeros_like(inverse_std)
+    dlog_density = np.ascontiguousarray(dlog_density, scaled.dtype)
+    _density_gradient(dlog_density, scaled, inverse_std, dz, dmu, dlogvar)
     return dz, dmu, dlogvar
 
 

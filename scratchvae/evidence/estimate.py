@@ -12,6 +12,7 @@ from scratchvae.evidence.annealed import ais_evidence
 from scratchvae.evidence.exact import LinearGaussian
 from scratchvae.evidence.importance import Evidence
 from scratchvae.evidence.quadrature import integrate
+from scratchvae.finite import check_finite, named_parameters, quiet
 from scratchvae.progress import Watch
 from scratchvae.vae import VAE, _positive, _seed
 
@@ -33,12 +34,20 @@ def log_evidence(
               num_samples is chains times temperatures); watch: called with the number of steps done and to do, for a
               progress bar; options of `ais_evidence`: num_chains, num_temperatures, num_leapfrog, start. The other
               methods have none
-    Returns   Evidence(log_evidence, standard_error, effective_sample_size), each (B,), in nats
-    Raises    ValueError for an unknown method, bad input, or a model the method cannot take
+    Returns   Evidence(log_evidence, standard_error, effective_sample_size), each (B,), in nats; -inf with an infinite
+              error where every weight was zero
+    Raises    ValueError for an unknown method, bad input, or a model the method cannot take; NotFiniteError where an
+              estimate is NaN
     """
     if method not in METHODS:
         raise ValueError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
-    return METHODS[method](vae, x, _positive("num_samples", num_samples), _seed(seed), watch=watch, **options)
+    check_finite([vae.parameters.flat], named_parameters(vae))
+    with quiet():
+        found = METHODS[method](vae, x, _positive("num_samples", num_samples), _seed(seed), watch=watch, **options)
+    if np.isnan(found.log_evidence).any():
+        values = f"log_evidence of row {int(np.isnan(found.log_evidence).argmax())}", found.log_evidence
+        check_finite([found.log_evidence], [values])
+    return found
 
 
 def exact_evidence(vae: VAE, x: NDArray, num_samples: int, seed: int, watch: Watch | None = None) -> Evidence:

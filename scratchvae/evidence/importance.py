@@ -92,7 +92,7 @@ class RunningWeights:
 
     def evidence(self, num_samples: int) -> Evidence:
         """The estimate from all blocks; where every weight was zero, log p(x) is -inf with an infinite error."""
-        seen = self.total > 0
+        seen = ~(self.total <= 0)  # NaN is passed on
         total = np.where(seen, self.total, 1.0)
         log_evidence = np.where(seen, self.largest + np.log(total), -np.inf) - math.log(num_samples)
         size = np.where(seen, total**2 / np.where(seen, self.square, 1.0), 0.0)

@@ -96,8 +96,8 @@ def kl_per_dimension_backward(dkl: NDArray, cache: KLCache) -> tuple[NDArray, ND
 
 
 class GaussianLogDensityCache(NamedTuple):
-    deviation: NDArray  # (B, K, Z)
-    precision: NDArray  # (B, Z)
+    scaled: NDArray  # (B, K, Z): (z - mu) / sigma
+    inverse_std: NDArray  # (B, Z): 1 / sigma
 
 
 def gaussian_log_density_forward(z: NDArray, mu: NDArray, logvar: NDArray) -> tuple[NDArray, GaussianLogDensityCache]:
@@ -107,10 +107,10 @@ def gaussian_log_density_forward(z: NDArray, mu: NDArray, logvar: NDArray) -> tu
     Takes     z (B, K, Z); mu, logvar (B, Z)
     Returns   log q (B, K), cache
     """
-    deviation = z - mu[:, None, :]
-    precision = np.exp(-logvar)
-    log_density = -0.5 * (LOG_2_PI + logvar[:, None, :] + deviation * deviation * precision[:, None, :]).sum(axis=2)
-    return log_density, GaussianLogDensityCache(deviation, precision)
+    inverse_std = np.exp(-0.5 * logvar)  # not its square: that overflows float32 from logvar = -88 on
+    scaled = (z - mu[:, None, :]) * inverse_std[:, None, :]
+    log_density = -0.5 * (LOG_2_PI + logvar[:, None, :] + scaled * scaled).sum(axis=2)
+    return log_density, GaussianLogDensityCache(scaled, inverse_std)
 
 
 def gaussian_log_density_backward(
@@ -122,12 +122,9 @@ def gaussian_log_density_backward(
     Takes     dlog_density (B, K); cache
     Returns   dz (B, K, Z), dmu, dlogvar (B, Z)
     """
-    scaled = cache.deviation * cache.precision[:, None, :]
-    dz = -dlog_density[:, :, None] * scaled  # reverse of: deviation^2, deviation = z - mu
+    dz = -dlog_density[:, :, None] * cache.scaled * cache.inverse_std[:, None, :]  # reverse of: scaled^2, z - mu
     dmu = -dz.sum(axis=1)  # the same deviation, for mu
-    dlogvar = (0.5 * dlog_density[:, :, None] * (cache.deviation * scaled - 1.0)).sum(
-        axis=1
-    )  # logvar + ... exp(-logvar)
+    dlogvar = (0.5 * dlog_density[:, :, None] * (cache.scaled * cache.scaled - 1.0)).sum(axis=1)  # logvar + scaled^2
     return dz, dmu, dlogvar
 
 
