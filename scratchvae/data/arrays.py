@@ -56,6 +56,7 @@ def read_npy(path: Path) -> NDArray:
     Errors    DataError, one line: another format, pickled objects, too few or too many bytes
     """
     _check_start(path, NPY_MAGIC, "NumPy's .npy format")
+    _check_header_length(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a header that Python 2 wrote, or that is odd but readable
@@ -178,6 +179,15 @@ def _check_start(path: Path, magic: bytes, expected: str) -> None:
     if start != magic:
         found = f"starts with bytes '{start.hex(' ')}'" if start else "an empty file"
         raise DataError(f"{path}: {found}; expected {expected} ('{magic.hex(' ')}')")
+
+
+def _check_header_length(path: Path) -> None:
+    """NumPy takes memory for a header as long as the file says it is: four bytes from format version 2 on."""
+    with open(path, "rb") as file:
+        start = file.read(12)
+    length = int.from_bytes(start[8:12], "little") if start[6:7] > b"\x01" else 0
+    if length > path.stat().st_size:
+        raise DataError(f"{path}: {path.stat().st_size} bytes; expected a header of {length}, as its start says")
 
 
 def read_csv(path: Path) -> NDArray:

@@ -153,15 +153,13 @@ def test_a_moment_that_overflows_is_named_though_the_loss_is_finite(engine):
     vae = sv.VAE(2, 1, (), "gaussian", "identity", "float32", engine)
     vae.parameters["encoder.head.weight"][...] = 0
     vae.parameters["decoder.head.weight"][...] = 1e18
-    with pytest.raises(
-        sv.DivergedError, match=r"moments.* bad: Adam's second moment of encoder.head.weight at update 1"
-    ):
+    with pytest.raises(sv.DivergedError, match=r"bad: Adam's second moment of encoder.head.weight at update 1"):
         sv.fit(vae, np.ones((4, 2)), epochs=1, batch_size=4, progress=False)
 
 
 def test_data_that_overflow_are_named_by_what_they_make_of_the_forward_pass(engine):
     vae = sv.VAE(2, 1, (), "gaussian", "identity", "float32", engine)
-    with pytest.raises(sv.DivergedError, match="array to go bad: (z|kl|log_likelihood) at update 1"):
+    with pytest.raises(sv.DivergedError, match=r"array to go bad: (z|kl|log_likelihood) at update 1"):
         sv.fit(vae, np.full((4, 2), 1e30), epochs=1, batch_size=4, progress=False)
 
 
