@@ -19,10 +19,10 @@ import scratchvae as sv
 from benchmarks.machine import describe_machine
 from benchmarks.measure import round_to
 from benchmarks.report import say
-from scratchvae.checkpoint import write_whole
 from scratchvae.data.mnist import Mnist, read_mnist
 from scratchvae.engine import get_threads, set_threads
 from scratchvae.evidence import active_units_by_layer
+from scratchvae.files import write_whole
 from scratchvae.progress import counting_bar
 from scratchvae.report.summary import Summary, as_seen, spread_rows, summarise
 
@@ -102,7 +102,7 @@ class Schedule(NamedTuple):
 
 def schedule(fraction: float, images: int) -> Schedule:
     """The paper's stages, each shortened alike; the whole is rounded up to whole passes over the images."""
-    epochs = math.ceil(round(fraction * sum(PASSES), 6))
+    epochs = max(1, math.ceil(round(fraction * sum(PASSES), 6)))
     updates = epochs * -(-images // BATCH_SIZE)
     ends = [round(updates * sum(PASSES[: stage + 1]) / sum(PASSES)) for stage in range(len(PASSES))]
     lengths = tuple(end - start for start, end in zip([0, *ends[:-1]], ends, strict=True))
@@ -201,9 +201,16 @@ def result(cell: Cell, history: sv.History, evaluation: Evaluation, options: arg
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": describe_machine(),
         "threads": get_threads(),
-        "command": cell.command,
+        "command": cell.command + shortenings(options),
         "source": "Burda, Grosse, Salakhutdinov 2015, table 1",
     }
+
+
+def shortenings(options: argparse.Namespace) -> str:
+    """The options of a first look, as they were given."""
+    usual = {"train_images": TRAINING_IMAGES, "test_images": TEST_IMAGES, "samples": SAMPLES}
+    given = {name: getattr(options, name) for name, value in usual.items() if getattr(options, name) != value}
+    return "".join(f" --{name.replace('_', '-')} {value}" for name, value in given.items())
 
 
 def show(document: dict) -> None:

@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 
 import numpy as np
@@ -32,8 +33,12 @@ class Stages:
 
     def __call__(self, update: int) -> float:
         """The rate of an update, counted from 1."""
-        stage = bisect_left(tuple(accumulate(self.updates)), update)
-        return self.rates[min(stage, len(self.rates) - 1)]
+        return self.rates[min(bisect_left(self._ends, update), len(self.rates) - 1)]
+
+    @cached_property
+    def _ends(self) -> tuple[int, ...]:
+        """The number of each stage's last update."""
+        return tuple(accumulate(self.updates))
 
 
 def check_learning_rate(learning_rate: LearningRate) -> None:

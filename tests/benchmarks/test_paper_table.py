@@ -45,7 +45,7 @@ def test_the_full_schedule_is_the_papers():
     assert stages.rates == pytest.approx([1e-3, 7.2e-4, 5.2e-4, 3.7e-4, 2.7e-4, 1.9e-4, 1.4e-4, 1e-4])
 
 
-@pytest.mark.parametrize("fraction", [0.0003, 0.01, 0.1, 0.5])
+@pytest.mark.parametrize("fraction", [1e-9, 0.0003, 0.01, 0.1, 0.5])
 def test_a_fraction_shortens_every_stage_alike(fraction):
     epochs, stages = schedule(fraction, 59_600)
     assert fraction * 3280 <= epochs < fraction * 3280 + 1
@@ -94,6 +94,7 @@ def test_a_shortened_schedule_learns_and_is_set_beside_the_published_cell(tmp_pa
     assert len(document["active_units"]) == layers
     assert document["difference"] == pytest.approx(document["nll"] - document["published"]["nll"], abs=0.001)
     assert document["command"].startswith(f"python -m benchmarks.paper_table --model {model} --k 5 --layers {layers}")
+    assert document["command"].endswith("--train-images 500 --test-images 20 --samples 100")
     assert {"seed", "date", "machine", "standard_error", "active_units"} <= document.keys()
     assert 100 < document["nll"] < untrained_nll(Cell(model, 5, layers, 0.002, 0), mnist_files) - 5
     assert "published" in shown.err
