@@ -26,9 +26,9 @@ def counted(watch: Watch | None, total: int) -> Advance:
 
 
 @contextmanager
-def counting_bar(words: str) -> Iterator[Watch | None]:
-    """A bar that counts steps; None where standard error is no terminal."""
-    if not sys.stderr.isatty():
+def counting_bar(words: str, enabled: bool = True) -> Iterator[Watch | None]:
+    """A bar that counts steps; None where it is not enabled or standard error is no terminal."""
+    if not enabled or not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console
@@ -100,9 +100,12 @@ def progress_bar(epochs: int, updates: int, enabled: bool = True, done: int = 0)
         yield Quiet()
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
+    from rich.table import Column
 
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with RichProgress(*columns, console=Console(stderr=True)) as bar:
+    # in 80 columns all fits; in fewer the numbers are cut at their end, and never the time that remains
+    numbers = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1))
+    columns = BarColumn(bar_width=8), TimeRemainingColumn(), numbers
+    with RichProgress(*columns, expand=True, console=Console(stderr=True)) as bar:
         yield RichBar(bar, bar.add_task("training", total=epochs * updates, completed=done * updates), epochs)

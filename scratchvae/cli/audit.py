@@ -8,7 +8,7 @@ import typer
 from scratchvae.audit import ERRORS, PRESETS, Audit, Recipe
 from scratchvae.audit import audit as audit_recipe
 
-from .options import Engine, Json, Seed, Threads, use_threads
+from .options import Engine, Json, Quiet, Seed, Threads, use_threads
 from .output import Output
 
 
@@ -35,6 +35,7 @@ def audit(
         bool | None, typer.Option("--grey/--binary", help="Pixels between 0 and 1, or only 0 and 1.")
     ] = None,
     as_json: Json = False,
+    quiet: Quiet = False,
     seed: Seed = 0,
     threads: Threads = None,
     engine: Engine = "compiled",
@@ -43,11 +44,12 @@ def audit(
 
     Without a recipe and without options, all recipes are shown. Nothing is trained.
 
+    [bold]Examples[/bold]
     scratchvae audit
     scratchvae audit pytorch-example
     scratchvae audit --error squared --pixels mean --latents sum --kl-weight 0.00025 --data-dim 12288
     """
-    output = Output(as_json)
+    output = Output(as_json, quiet)
     use_threads(threads)
     if kl_batch is None:
         kl_batch = batch

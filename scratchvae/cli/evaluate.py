@@ -13,7 +13,7 @@ from scratchvae.likelihoods import data_set_for
 from scratchvae.progress import counting_bar
 from scratchvae.report.summary import summarise
 
-from .options import Engine, Json, Seed, Threads, use_threads
+from .options import Engine, Json, Quiet, Seed, Threads, use_threads
 from .output import Output
 from .run_directory import RunDirectory, data_of
 
@@ -36,18 +36,20 @@ def evaluate(
         Path | None, typer.Option(help="Folder with MNIST's files.", show_default="SCRATCHVAE_DATA")
     ] = None,
     as_json: Json = False,
+    quiet: Quiet = False,
     seed: Seed = 0,
     threads: Threads = None,
     engine: Engine = "compiled",
 ) -> None:
     """Estimate log p(x), with error bars, on training and held-out data, or on all rows of the data given.
 
+    [bold]Examples[/bold]
     scratchvae evaluate runs/digits-1
     scratchvae evaluate runs/mnist-1 --samples 5000 --limit 0 --json
     """
     from scratchvae.report.tables import caption, summary_table
 
-    output = Output(as_json)
+    output = Output(as_json, quiet)
     use_threads(threads)
     directory = RunDirectory(run)
     vae, config = VAE.load(directory.trained_model(), engine=engine), directory.config()
@@ -57,7 +59,7 @@ def evaluate(
     parts = _parts(vae, config, data, data_dir)
     summaries = {}
     for name, array in parts.items():
-        with counting_bar(f"{name}: {method}, {samples:,} samples") as watch:
+        with counting_bar(f"{name}: {method}, {samples:,} samples", enabled=output.is_live) as watch:
             summaries[name] = summarise(
                 vae, array, name.replace(" ", "-"), training["binarize"], samples, limit, method, seed, watch
             )

@@ -1,6 +1,5 @@
 """`scratchvae explain`: what log p(x), the ELBO and the two KLs are, with exact numbers and pictures, on one page."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ import typer
 from scratchvae import VAE
 from scratchvae.files import write_whole
 
-from .options import Engine, Json, Seed, Threads, use_threads
+from .options import Engine, Json, Quiet, Seed, Threads, use_threads
 from .output import Output
 from .run_directory import RunDirectory, data_of
 
@@ -37,6 +36,7 @@ def explain(
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer examples and steps: seconds, not minutes.")] = False,
     as_json: Json = False,
+    quiet: Quiet = False,
     seed: Seed = 0,
     threads: Threads = None,
     engine: Engine = "compiled",
@@ -45,12 +45,13 @@ def explain(
 
     The page is one HTML file that needs no network. It takes about two minutes.
 
+    [bold]Examples[/bold]
     scratchvae explain --out explain.html
     scratchvae explain runs/digits-1 --json
     """
     from scratchvae.report.explain import Settings, answer, render
 
-    output, started = Output(as_json), time.perf_counter()
+    output, started = Output(as_json, quiet), time.perf_counter()
     use_threads(threads)
     if run:
         RunDirectory(run).trained_model()
@@ -106,7 +107,7 @@ def _command(run: Path | None, quick: bool, seed: int) -> str:
 @contextmanager
 def _progress(output: Output) -> Iterator[Watch]:
     """A bar for each part on a terminal, else a line as each part begins. All of it on standard error."""
-    if not sys.stderr.isatty():
+    if not output.is_live:
         begun: set[str] = set()
 
         def line(words: str, done: int, total: int) -> None:

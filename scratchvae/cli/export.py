@@ -8,7 +8,7 @@ import typer
 from scratchvae import VAE
 from scratchvae.export import onnx_files, torch_files
 
-from .options import Engine, Json, Seed, Threads, use_threads
+from .options import Engine, Json, Quiet, Seed, Threads, use_threads
 from .output import Output
 from .run_directory import RunDirectory, write_whole
 
@@ -29,16 +29,18 @@ def export(
         Path | None, typer.Option(help="Folder for the files, made if it is not there.", show_default="RUN/FORMAT")
     ] = None,
     as_json: Json = False,
+    quiet: Quiet = False,
     seed: Seed = 0,
     threads: Threads = None,
     engine: Engine = "compiled",
 ) -> None:
     """Write a trained model in the format of another tool. ONNX needs: pip install 'scratchvae[onnx]'
 
+    [bold]Examples[/bold]
     scratchvae export runs/digits-1
     scratchvae export runs/digits-1 --format torch --out digits-torch
     """
-    output = Output(as_json)
+    output = Output(as_json, quiet)
     use_threads(threads)
     if kind not in FORMATS:
         raise ValueError(f"--format is {kind!r}; expected {' or '.join(FORMATS)}")

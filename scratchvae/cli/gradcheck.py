@@ -17,7 +17,7 @@ from scratchvae.parameters import ACTIVATION_CODES
 from scratchvae.posteriors import POSTERIORS
 from scratchvae.reference.random import Stream, normals
 
-from .options import Json, Seed, Threads, use_threads
+from .options import Json, Quiet, Seed, Threads, use_threads
 from .output import Output
 
 DATA_DIM, HIDDEN, LATENT_DIM, EXAMPLES, SAMPLES = 4, (4, 3), 2, 2, 2
@@ -57,6 +57,7 @@ def gradcheck(
         list[str] | None, typer.Option(help=f"{', '.join(GATES)}; repeat for more.", show_default="all three")
     ] = None,
     as_json: Json = False,
+    quiet: Quiet = False,
     seed: Seed = 0,
     threads: Threads = None,
     engine: Annotated[
@@ -68,10 +69,11 @@ def gradcheck(
 
     Complex step must agree to 1e-12, Richardson to 1e-9, central differences to 1e-7. Exit status 1 if one does not.
 
+    [bold]Examples[/bold]
     scratchvae gradcheck
     scratchvae gradcheck --all --method complex --json
     """
-    output = Output(as_json)
+    output = Output(as_json, quiet)
     use_threads(threads)
     methods = list(dict.fromkeys(method or GATES))
     for name in methods:

@@ -10,7 +10,7 @@ from scratchvae import __version__
 from scratchvae.data.mnist import FOLDER_VARIABLE
 from scratchvae.engine import get_engine, get_threads, processors
 
-from .options import Engine, Json, Seed, Threads, use_threads
+from .options import Engine, Json, Quiet, Seed, Threads, use_threads
 from .output import Output
 
 PACKAGES = (
@@ -27,12 +27,15 @@ PACKAGES = (
 )
 
 
-def info(as_json: Json = False, seed: Seed = 0, threads: Threads = None, engine: Engine = "compiled") -> None:
+def info(
+    as_json: Json = False, quiet: Quiet = False, seed: Seed = 0, threads: Threads = None, engine: Engine = "compiled"
+) -> None:
     """Show versions, the engine and its vector width, threads and their layer, the processor, caches and data folders.
 
+    [bold]Examples[/bold]
     scratchvae info --json
     """
-    output = Output(as_json)
+    output = Output(as_json, quiet)
     use_threads(threads)
     facts = {
         "command": "info",

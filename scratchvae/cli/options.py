@@ -16,6 +16,9 @@ def _below_2_to_64(seed: int) -> int:
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output; all else goes to standard error.")
 ]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Results and errors only: no progress, no messages on standard error.")
+]
 Seed = Annotated[
     int,
     typer.Option(callback=_below_2_to_64, help="Seed of every random number: the same seed gives the same bits."),

@@ -15,17 +15,24 @@ WIDTH_WITHOUT_A_TERMINAL = 100  # a table written to a file or a pipe is not fol
 class Output:
     """What a command says: `message` as it goes, `result` and `record` at its end."""
 
-    def __init__(self, as_json: bool) -> None:
+    def __init__(self, as_json: bool, quiet: bool = False) -> None:
         self.as_json = as_json
+        self.quiet = quiet
+
+    @property
+    def is_live(self) -> bool:
+        """Whether somebody watches: a bar may move on standard error."""
+        return sys.stderr.isatty() and not self.quiet
 
     def message(self, words: str) -> None:
-        """One line of progress on standard error."""
-        print(words, file=sys.stderr, flush=True)
+        """One line of progress on standard error, unless quiet is asked for."""
+        if not self.quiet:
+            print(words, file=sys.stderr, flush=True)
 
     @contextmanager
     def working(self, words: str) -> Iterator[None]:
         """Say what is being worked on while it lasts, where standard error is a terminal."""
-        if not sys.stderr.isatty():
+        if not self.is_live:
             yield
             return
         from rich.console import Console
@@ -35,6 +42,8 @@ class Output:
 
     def result(self, table: Any) -> None:
         """A table or text for a person: on standard output, or on standard error beside a JSON object."""
+        if self.quiet and self.as_json:
+            return
         from rich.console import Console
 
         stream = sys.stderr if self.as_json else sys.stdout

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scratchvae import VAE
 from scratchvae.files import write_whole
 
-from .options import Engine, Json, Seed, Threads, use_threads
+from .options import Engine, Json, Quiet, Seed, Threads, use_threads
 from .output import Output
 from .run_directory import RunDirectory
 
@@ -30,16 +30,18 @@ def sample(
     ] = None,
     mean: Annotated[bool, typer.Option("--mean", help="The means of p(x|z) instead of draws from it.")] = False,
     as_json: Json = False,
+    quiet: Quiet = False,
     seed: Seed = 0,
     threads: Threads = None,
     engine: Engine = "compiled",
 ) -> None:
     """Draw z from the prior N(0, I), then x from p(x|z).
 
+    [bold]Examples[/bold]
     scratchvae sample runs/digits-1 --count 100 --mean --out digits.png
     scratchvae sample runs/digits-1 --count 10000 --seed 7 --out digits.npy
     """
-    output = Output(as_json)
+    output = Output(as_json, quiet)
     use_threads(threads)
     directory = RunDirectory(run)
     config, vae = directory.config(), VAE.load(directory.trained_model(), engine=engine)

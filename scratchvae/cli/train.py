@@ -21,7 +21,7 @@ from scratchvae.posteriors import POSTERIORS
 from scratchvae.report.summary import Summary, summarise
 
 from .job import Job, job_to_resume, new_job
-from .options import Json, Seed, Threads, use_threads
+from .options import Json, Quiet, Seed, Threads, use_threads
 from .output import Output, plain
 from .run_directory import RunDirectory
 from .status import InterruptionError
@@ -126,6 +126,7 @@ def train(
         bool, typer.Option("--resume", help="Go on with the run in --out, to the same bits as if it had never stopped.")
     ] = False,
     as_json: Json = False,
+    quiet: Quiet = False,
     seed: Seed = 0,
     threads: Threads = None,
     engine: Annotated[
@@ -141,12 +142,14 @@ def train(
     [bold]scratchvae train[/bold]  trains 64-128-8 on scikit-learn's 8x8 digits in seconds;
     [bold]scratchvae train mnist[/bold]  trains 784-400-20 on MNIST for 20 epochs.
 
-    scratchvae train faces.npy --likelihood gaussian-learned --hidden 500 --hidden 250
+    [bold]Examples[/bold]
+    scratchvae train faces/ --resize 28x28 --likelihood gaussian-learned
+    scratchvae train table.csv --labels kind --hidden 64 --hidden 32
     scratchvae train mnist --objective iwae --samples 5 --out runs/iwae
     scratchvae train --out runs/iwae --resume --epochs 40
     mpiexec -n 4 scratchvae train mnist
     """
-    output, processes = Output(as_json), launched_processes()
+    output, processes = Output(as_json, quiet), launched_processes()
     use_threads(threads if processes is None or threads is not None else processes.threads_each())
     given = {name: value for name, value in context.params.items() if _was_given(context, name)}
     job = job_to_resume(out, given) if resume else new_job(out, context.params)
@@ -182,7 +185,7 @@ def _train_measure_and_draw(
     Takes     made: whether the run's directory was made for this
     """
     try:
-        history, seconds = _fit(job, made, processes)
+        history, seconds = _fit(job, made, processes, output.is_live)
         output.message(f"{history.stopped}: {len(history)} epochs, {seconds:.1f} s; measuring the model")
         training = job.config["training"]
         summaries = measure(job.vae, job.dataset, training["binarize"], training["seed"])
@@ -215,7 +218,7 @@ def _arguments(job: Job) -> dict[str, Any]:
     return data | {name: job.config["training"][name] for name in names}
 
 
-def _fit(job: Job, made: bool, processes: Processes | None) -> tuple[History, float]:
+def _fit(job: Job, made: bool, processes: Processes | None, live: bool) -> tuple[History, float]:
     """Train, one line of history an epoch. Bad input that only `fit` sees leaves nothing behind."""
     run = job.run
     if run.exists() and not job.resumed:
@@ -231,6 +234,7 @@ def _fit(job: Job, made: bool, processes: Processes | None) -> tuple[History, fl
             resume=bool(trained),
             on_epoch=run.append_epoch,
             processes=processes,
+            progress=live,
         )
     except ValueError as error:
         if run.model_file.exists():

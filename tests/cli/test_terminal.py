@@ -1,0 +1,108 @@
+"""The terminal: help that teaches, quiet where it is asked for, colour on a terminal alone, completion, the bar."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+
+import pytest
+
+from scratchvae.cli import app
+from scratchvae.cli.output import Output
+from scratchvae.progress import progress_bar
+from tests.cli.conftest import FAST, REPOSITORY, Command
+
+COMMANDS = sorted(command.callback.__name__ for command in app.registered_commands)
+COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-9]")
+
+
+def on_a_terminal(*arguments: str, **environment: str) -> str:
+    """What a command writes to a terminal of 80 columns, escapes included."""
+    ours, theirs = pty.openpty()
+    variables = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    variables |= {"PYTHONPATH": str(REPOSITORY), "TERM": "xterm-256color", "COLUMNS": "80"} | environment
+    process = subprocess.Popen(
+        [sys.executable, "-m", "scratchvae", *arguments], stdout=theirs, stderr=theirs, env=variables
+    )
+    os.close(theirs)
+    written = b""
+    while True:
+        try:
+            part = os.read(ours, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+        written += part
+    os.close(ours)
+    assert process.wait(timeout=60) == 0, written
+    return written.decode()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_every_command_has_examples_that_can_be_copied(command: Command, name, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    result = command(name, "--help")
+    lines = [line.strip() for line in result.out.splitlines()]
+    assert "Examples" in lines
+    examples = [line for line in lines[lines.index("Examples") + 1 :] if line.startswith("scratchvae ")]
+    assert examples
+    assert all(line.split()[1] == name for line in examples)
+    assert "--quiet" in result.out
+
+
+def test_a_shell_can_complete_commands(command: Command):
+    assert "--install-completion" in command("--help").out
+
+
+def test_help_is_coloured_on_a_terminal_and_not_where_no_color_is_set():
+    assert COLOUR.search(on_a_terminal("info", "--help"))
+    assert not COLOUR.search(on_a_terminal("info", "--help", NO_COLOR="1"))
+
+
+def test_what_goes_to_a_pipe_has_no_colour(process):
+    out, err = process("info", "--help").communicate(timeout=60)
+    assert "\x1b" not in out + err
+
+
+def test_quiet_training_says_nothing_but_its_result(command: Command, images, tmp_path):
+    result = command("train", images, *FAST, "--epochs", "1", "--out", "run", "--quiet")
+    assert result.status == 0
+    assert result.err == ""
+    assert "held out" in result.out
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_quiet_json_is_the_object_alone(command: Command, trained):
+    result = command("evaluate", trained, "--engine", "reference", "--samples", 5, "--json", "-q")
+    assert result.record["command"] == "evaluate"
+    assert result.err == ""
+
+
+def test_quiet_still_says_what_went_wrong(command: Command):
+    result = command("train", "nosuch.npy", "--quiet")
+    assert result.status == 2
+    assert len(result.err.splitlines()) == 1
+
+
+def test_a_quiet_terminal_sees_no_bar(monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert Output(False).is_live
+    assert not Output(False, quiet=True).is_live
+
+
+def test_the_bar_shows_the_time_that_remains_in_80_columns(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    terms = {"elbo": -123.45, "reconstruction": -98.76, "kl": 24.69}
+    with progress_bar(150, 2) as bar:
+        for number in range(1, 9):
+            bar.epoch({"epoch": number, "train": terms, "validation": terms})
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().err)
+    last = [line for line in re.split(r"[\r\n]+", shown) if "epoch 8/150" in line][-1]
+    assert re.search(r"\d:\d\d:\d\d|-:--:--", last)
+    assert "ELBO -123.45 = -98.76 - KL 24.69" in last
+    assert "held out" in last
+    assert len(last) <= 80
