@@ -137,7 +137,7 @@ processes = launched_processes()
 results = {}
 for engine in sys.argv[2:]:
     for dtype in ("float32", "float64"):
-        x = np.random.default_rng(0).integers(0, 256, (503, 40), dtype=np.uint8)
+        x = np.random.default_rng(0).integers(0, 256, (501, 40), dtype=np.uint8)
         vae = sv.VAE(40, 3, (30,), dtype=dtype, engine=engine)
         history = sv.fit(vae, x, epochs=10, batch_size=25, validation=x[:77], progress=False, processes=processes)
         results[engine + dtype] = history.epochs
@@ -155,7 +155,7 @@ def compare_histories(mpiexec, folder, sizes, *engines):
         results.append(json.loads((folder / f"{size}.json").read_text()))
     for other in results[1:]:
         for name, history in results[0].items():
-            assert history[-1]["step"] == 210  # the last of each epoch has three rows
+            assert history[-1]["step"] == 210  # the last of each epoch has one row
             assert largest_difference(other[name], history) < (1e-5 if "32" in name else 1e-12), name
 
 
@@ -164,8 +164,8 @@ def test_two_processes_have_the_history_of_one_to_rounding(mpiexec, tmp_path):
 
 
 @pytest.mark.slow
-def test_so_have_four_more_than_the_last_batch_has_rows_and_the_compiled_engine(mpiexec, tmp_path):
-    compare_histories(mpiexec, tmp_path, [4], "reference", "compiled")
+def test_so_have_three_processes_and_the_compiled_engine(mpiexec, tmp_path):
+    compare_histories(mpiexec, tmp_path, [3], "reference", "compiled")
 
 
 # --- the command ----------------------------------------------------------------------------------------------------
@@ -268,6 +268,6 @@ def test_training_that_diverges_ends_at_the_update_of_one_process(mpiexec, tmp_p
     for size in (1, 2):
         done = launch(mpiexec, size, *settings, "--out", f"run{size}", cwd=tmp_path)
         assert done.returncode == 1
-        words.append([line for line in done.stderr.splitlines() if line.startswith("scratchvae: update")])
+        words.append(re.findall("^scratchvae: (update .*?);", done.stderr, re.MULTILINE))
     assert words[0] == words[1]
     assert len(words[0]) == 1
