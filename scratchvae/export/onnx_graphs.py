@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scratchvae.checkpoint import write_whole
+from scratchvae.export.plain import check_plain
+from scratchvae.files import write_whole
 from scratchvae.likelihoods import DiscretisedLogistic
 from scratchvae.parameters import Layer
-from scratchvae.posteriors import check_diagonal
 from scratchvae.reference.continuous_bernoulli import MEAN_SERIES, NEAR
 from scratchvae.vae import VAE
 
@@ -36,9 +36,9 @@ OPERATORS = MappingProxyType({"tanh": "Tanh", "relu": "Relu", "sigmoid": "Sigmoi
 def encoder_onnx(vae: VAE) -> Any:
     """The encoder as an `onnx.ModelProto`: input x (batch, D), outputs mu and logvar, each (batch, Z).
 
-    Raises    ImportError without the onnx package; ValueError for a posterior that is not diagonal
+    Raises    ImportError without the onnx package; ValueError as `check_plain`
     """
-    check_diagonal(vae.posterior, "export")
+    check_plain(vae)
     graph = _Graph(vae)
     seen = "x"
     if vae.likelihood.name == "poisson":  # the encoder is shown log(1 + x)
@@ -55,6 +55,7 @@ def decoder_onnx(vae: VAE) -> Any:
 
     Raises    ImportError without the onnx package; ValueError for a likelihood that has no graph here
     """
+    check_plain(vae)
     name = vae.likelihood.name
     stem = name.partition(":")[0]
     if stem not in MEANS:

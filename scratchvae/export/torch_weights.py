@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from scratchvae.checkpoint import write_whole
-from scratchvae.posteriors import check_diagonal
+from scratchvae.export.plain import check_plain
+from scratchvae.files import write_whole
 from scratchvae.vae import VAE
 
 METADATA = "scratchvae.torch"  # the key of the safetensors header under which a model's arguments stand
@@ -24,9 +24,9 @@ def torch_state(vae: VAE) -> dict[str, NDArray]:
     """The state_dict of `torch_module.VAE`, as NumPy arrays in memory of their own: `torch.from_numpy` makes tensors.
 
     Returns   name -> array; every weight (out, in), the transpose of `vae.parameters`
-    Raises    ValueError for a posterior that is not diagonal
+    Raises    ValueError as `check_plain`
     """
-    check_diagonal(vae.posterior, "export")
+    check_plain(vae)
     return {name: np.array(_transposed(name, array), order="C") for name, array in vae.parameters.items()}
 
 

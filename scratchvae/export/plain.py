@@ -1,0 +1,11 @@
+"""Which models can be exported: one layer of latent variables, and a diagonal Gaussian for q(z|x)."""
+
+from scratchvae.posteriors import check_diagonal
+from scratchvae.vae import VAE
+
+
+def check_plain(vae: VAE) -> None:
+    """Raises ValueError, one line, for two stochastic layers or a posterior that is not diagonal."""
+    if tuple(vae.networks) != ("encoder", "decoder"):
+        raise ValueError(f"{vae!r} has two stochastic layers; expected a VAE, which has one, to export")
+    check_diagonal(vae.posterior, "export")
