@@ -7,10 +7,11 @@ import typer
 
 from scratchvae import VAE
 from scratchvae.export import onnx_files, torch_files
+from scratchvae.files import write_whole
 
 from .options import Engine, Json, Quiet, Seed, Threads, use_threads
 from .output import Output
-from .run_directory import RunDirectory, write_whole
+from .run_directory import RunDirectory
 
 FORMATS = {"onnx": onnx_files, "torch": torch_files}
 
