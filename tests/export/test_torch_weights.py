@@ -163,7 +163,7 @@ def test_what_the_header_does_not_say_must_be_given_and_must_not_contradict_it(t
 def test_two_stochastic_layers_and_a_full_posterior_are_refused():
     layers = sv.HierarchicalVAE(4, (3, 2), ((5,), (4,)), engine="reference")
     full = sv.VAE(4, 2, (5,), posterior="full", engine="reference")
-    for vae, words in ((layers, "two stochastic layers"), (full, "full posterior")):
+    for vae, words in ((layers, "two stochastic layers"), (full, "diagonal posterior")):
         for write in (export.torch_state, export.encoder_onnx, export.decoder_onnx):
             with pytest.raises(ValueError, match=words):
                 write(vae)
