@@ -44,6 +44,8 @@ class Target(NamedTuple):
         try:
             self.read(path)
         except ValueError as refusal:
+            if isinstance(refusal.__context__, MemoryError):
+                raise refusal.__context__ from None
             words = str(refusal)
             if not words or "\n" in words:
                 raise AssertionError(f"refused in {words.count(chr(10)) + 1} lines: {words!r}") from refusal
