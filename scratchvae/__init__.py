@@ -4,7 +4,8 @@ VAE, Elbo, Terms                    the model                                  v
 HierarchicalVAE                     the model with two stochastic layers       hierarchical.py
 Gaussian, FullGaussian              what the encoder answers                   posteriors.py
 ELBO, IWAE, STL, DReG, ...          what training maximises                    objectives/
-fit, History, DivergedError         training                                   training.py
+fit, History                        training                                   training.py
+NotFiniteError, DivergedError       what is said when numbers overflow         finite.py
 Stages                              a learning rate that changes               schedules.py
 check_gradients, GradientTable      proofs of the gradients                    gradcheck.py
 log_evidence, Evidence              estimates of log p(x)                      evidence/
