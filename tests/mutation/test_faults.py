@@ -1,0 +1,80 @@
+"""The tool that measures the tests is itself tested: its faults are those it says, each meets the right tests."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.mutation.coverage import Run, quickest
+from tests.mutation.operators import faults
+from tests.mutation.trial import WithFault
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def changes(source):
+    return {(fault.kind, fault.before, fault.after) for fault in faults(source)}
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("a < b", {("comparison", "a < b", "(a <= b)"), ("comparison", "a < b", "(a >= b)")}),
+        ("a == b", {("comparison", "a == b", "(a != b)")}),
+        ("a - b", {("arithmetic", "a - b", "(a + b)")}),
+        ("-a", {("sign", "-a", "(a)")}),
+        ("a += b", {("sign", "a += b", "a -= b"), ("omission", "a += b", "pass")}),
+        ("a = 0", {("constant", "0", "1")}),
+        ("a = 0.5", {("constant", "0.5", "1.0")}),
+        ("a = True", {("constant", "True", "False")}),
+        ("a and not b", {("logic", "a and not b", "(a or not b)"), ("logic", "not b", "(b)")}),
+        ("if a: pass", {("logic", "a", "(not a)")}),
+        ("def f(a): return a", {("return", "return a", "return None")}),
+        ("a[b] = c", {("omission", "a[b] = c", "pass")}),
+        ("check(a)", {("omission", "check(a)", "pass")}),
+        ("raise ValueError(1 + 1)", set()),
+        ("def f(a: A[1]) -> B[2]: 'text'", set()),
+        ("__all__ = ['a', 1]", set()),
+    ],
+)
+def test_each_kind_of_fault(source, expected):
+    assert changes(source) == expected
+
+
+@pytest.mark.parametrize("file", ["reference/gaussian.py", "vae.py", "training.py", "compiled/random.py"])
+def test_every_fault_is_another_program_that_differs_in_one_place(file):
+    source = (ROOT / "scratchvae" / file).read_text()
+    found = faults(source)
+    assert len(found) > 30
+    for fault in found:
+        faulty = fault.apply(source)
+        assert faulty != source
+        compile(faulty, file, "exec")
+        assert fault.statement[0] <= fault.line <= fault.statement[1]
+    assert len({(fault.start, fault.end, fault.after) for fault in found}) == len(found)
+
+
+def test_a_fault_meets_the_tests_of_its_file_and_the_quickest_that_run_its_line():
+    runs = [
+        Run("tests/test_a.py::slow", 9.0, {"a.py": {1, 2}}),
+        Run("tests/test_b.py::middle", 2.0, {"a.py": {2}}),
+        Run("tests/test_b.py::quick", 1.0, {"a.py": {2}}),
+        Run("tests/test_b.py::elsewhere", 0.1, {"a.py": {7}}),
+        Run("tests/test_b.py::other", 0.1, {"b.py": {2}}),
+    ]
+    first = "tests/test_a.py::slow"
+    assert quickest(runs, "a.py", (2, 3), 5) == [first, "tests/test_b.py::quick", "tests/test_b.py::middle"]
+    assert quickest(runs, "a.py", (2, 3), 2.5) == [first, "tests/test_b.py::quick"]
+    assert quickest(runs, "a.py", (5, 5), 0.5) == [first, "tests/test_b.py::elsewhere"], "a line that no test runs"
+
+
+def test_a_module_is_imported_with_its_fault(tmp_path, monkeypatch):
+    (tmp_path / "some_module_of_mine.py").write_text("value = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    finder = WithFault(tmp_path / "some_module_of_mine.py", tmp_path, "value = 2\n")
+    monkeypatch.setattr(sys, "meta_path", [finder, *sys.meta_path])
+    monkeypatch.delitem(sys.modules, "some_module_of_mine", raising=False)
+    import some_module_of_mine
+
+    assert some_module_of_mine.value == 2
+    del sys.modules["some_module_of_mine"]
