@@ -61,7 +61,7 @@ def test_the_wheel_trains_and_explains_in_an_empty_environment(built, tmp_path):
     assert str(tmp_path) in run(
         binaries / "python", "-c", "import scratchvae; print(scratchvae.__file__)", cwd=tmp_path
     )
-    run(binaries / "scratchvae", "train", "--epochs", 2, "--latent-dim", 2, "--out", "run", cwd=tmp_path)
+    run(binaries / "scratchvae", "train", "--epochs", 2, "--out", "run", cwd=tmp_path)
     assert {"model.safetensors", "report.html"} <= {path.name for path in (tmp_path / "run").iterdir()}
-    run(binaries / "scratchvae", "explain", "run", "--out", "explain.html", cwd=tmp_path)
+    run(binaries / "scratchvae", "explain", "--out", "explain.html", cwd=tmp_path)
     assert "log p(x)" in (tmp_path / "explain.html").read_text()
