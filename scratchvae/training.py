@@ -21,7 +21,7 @@ from scratchvae.data.mapped import Data, column_mean
 from scratchvae.engine import one_order_of_sums
 from scratchvae.finite import DivergedError, arrays_of_a_pass, first_not_finite, named_parameters, quiet
 from scratchvae.likelihoods import data_set_for
-from scratchvae.objectives import ELBO, Objective, check_objective
+from scratchvae.objectives import ELBO, IWAE, Objective, check_objective
 from scratchvae.parameters import Parameters
 from scratchvae.progress import Progress, progress_bar
 from scratchvae.reference.random import Stream
@@ -72,7 +72,10 @@ class History:
 
 
 class Trainer:
-    """One model, its data and its moments; `step` is one update."""
+    """One model, its data and its moments; `step` is one update.
+
+    With `noise` (N, K, Z) every example's noise is given instead of drawn: for comparing with another program.
+    """
 
     def __init__(
         self,
@@ -83,6 +86,7 @@ class Trainer:
         binarize: str = "dynamic",
         seed: int = 0,
         adam_epsilon: float = 1e-8,
+        noise: NDArray | None = None,
     ) -> None:
         self.vae = vae
         self.x = x
@@ -95,11 +99,14 @@ class Trainer:
         self.first = vae.parameters.zeros_like()
         self.second = vae.parameters.zeros_like()
         self.updates = 0
+        self.noise = noise
         self.writes = True  # whether this process writes files: of several, the first does
 
     def step(self, rows: NDArray) -> Terms:
         """One update from the given rows of the data. Returns the terms before it, each (B,)."""
         self.updates += 1
+        if self._in_one_call():
+            return Terms(*self._step_in_one_call(rows))
         terms, deltas = self._terms_and_deltas(rows)
         self._adam(deltas)
         return terms
@@ -167,17 +174,51 @@ class Trainer:
         """Forward and backward on rows of the training data, with this update's draws."""
         return self.vae.terms_and_deltas(*self._inputs(rows, self.updates))
 
+    def _objective_at(self, update: int) -> Objective:
+        return self.objective if self._at is None else self._at(update)
+
+    def _in_one_call(self) -> bool:
+        """Whether the engine has one call for the whole step of this model, objective and data."""
+        vae, drawn = self.vae, self.binarize in ("dynamic", "fixed")
+        return (
+            hasattr(vae.ops, "training_step")
+            and isinstance(self.x, np.ndarray)
+            and self.x.flags.c_contiguous
+            and set(vae.networks) == {"encoder", "decoder"}
+            and (vae.likelihood.name, vae.posterior.name) == ("bernoulli", "diagonal")
+            and _weighted_and_beta(self.objective) is not None
+            and (self.x.dtype == np.uint8 if drawn else self.binarize == "none")
+        )
+
+    def _step_in_one_call(self, rows: NDArray) -> NDArray:
+        vae, fixed = self.vae, self.binarize == "fixed"
+        pixels = (Stream.FIXED_BINARIZE, 0) if fixed else (Stream.BINARIZE, self.updates)
+        objective = _weighted_and_beta(self._objective_at(self.updates))
+        assert objective is not None  # `_in_one_call` has seen to that
+        return vae.ops.training_step(
+            (vae.networks["encoder"], vae.networks["decoder"]),
+            (self.first.flat, self.second.flat),
+            self.x,
+            rows,
+            (self.seed, self.binarize != "none", *pixels, Stream.POSTERIOR),
+            (self.objective.num_samples, *objective),
+            (self.updates, rate_at(self.learning_rate, self.updates), self.adam_epsilon),
+            self.noise,
+        )
+
     def _inputs(self, rows: NDArray, update: int) -> tuple[NDArray, NDArray, Objective]:
         """The data, the noise and the objective of an update."""
         x = self._draw(self.x, rows, Stream.BINARIZE, update)
         eps = self._noise(rows, Stream.POSTERIOR, update)
-        return x, eps, self.objective if self._at is None else self._at(update)
+        return x, eps, self._objective_at(update)
 
     def _draw(self, x: Data, rows: NDArray, stream: Stream, step: int) -> NDArray:
         return draw_batch(self.vae.ops, x, rows, self.binarize, self.seed, stream, step, self.vae.dtype)
 
     def _noise(self, rows: NDArray, stream: Stream, step: int) -> NDArray:
         samples, latent = self.objective.num_samples, self.vae.latent_dim
+        if self.noise is not None:
+            return self.noise[rows]
         eps = self.vae.ops.normals(self.seed, stream, step, rows, samples * latent)
         return eps.reshape(len(rows), samples, latent).astype(self.vae.dtype, copy=False)
 
@@ -193,6 +234,13 @@ class Trainer:
 
     def _adam_settings(self) -> dict[str, float]:
         return {"learning_rate": rate_at(self.learning_rate, self.updates), "epsilon": self.adam_epsilon}
+
+
+def _weighted_and_beta(objective: Objective) -> tuple[bool, float] | None:
+    """The objective as the engine's `training_step` takes it: whether it is IWAE, and the KL's weight."""
+    if isinstance(objective, ELBO) and not objective.free_bits and objective.kl == "exact":
+        return False, objective.beta
+    return (True, 1.0) if isinstance(objective, IWAE) else None
 
 
 def fit(

@@ -41,21 +41,12 @@ def objective_of(workload: Workload) -> sv.ELBO | sv.IWAE:
     return OBJECTIVES[workload.objective](num_samples=workload.num_samples)
 
 
-class GivenNoise(Trainer):
-    """The trainer with its one source of chance taken out: every example's noise is given."""
-
-    eps: NDArray
-
-    def _noise(self, rows: NDArray, stream: int, step: int) -> NDArray:
-        return self.eps[rows]
-
-
 def train_on_problem(workload: Workload, arrays: dict, updates: int, dtype="float32", engine="compiled") -> dict:
     """Losses of some updates on the given minibatch and noise, and the gradients as Adam's first moment holds them."""
     vae = model_with(workload, arrays, dtype, engine)
     x = arrays["x"].astype(dtype)
-    trainer = GivenNoise(vae, x, workload.learning_rate, objective_of(workload), binarize="none")
-    trainer.eps = arrays["eps"].astype(dtype)
+    eps, rate = arrays["eps"].astype(dtype), workload.learning_rate
+    trainer = Trainer(vae, x, rate, objective_of(workload), binarize="none", noise=eps)
     losses, gradients = [], {}
     for _ in range(updates):
         losses.append(-float(trainer.step(np.arange(len(x))).objective.mean()))

@@ -3,6 +3,7 @@
 gemm, network, dense       matrix products on a register-tiled micro-kernel; a whole stack of layers in one call
 vector_math, activations   exp, log, tanh and their kin, written so that loops over them use vector registers
 random                     the same random bits as the reference
+step                       a whole training step in one call, for the usual model
 simd                       which vector width, and why
 kernel_cache               where compiled kernels are kept, in step with their sources
 """
@@ -86,6 +87,7 @@ with kernel_cache():
         random_words,
         uniforms,
     )
+    from scratchvae.compiled.step import training_step as training_step  # no twin: it is `Trainer.step` in one call
 
 __all__ = [
     "adam_update",

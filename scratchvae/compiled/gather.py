@@ -4,6 +4,7 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import DTypeLike, NDArray
 
+from scratchvae.compiled.kernel_cache import INNER
 from scratchvae.compiled.slices import slices_for
 
 
@@ -16,7 +17,7 @@ def within(numbers, limit):
     return inside
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", **INNER)
 def _convert(source, scale, target):
     for d in range(source.size):
         target[d] = target.dtype.type(source[d]) / scale

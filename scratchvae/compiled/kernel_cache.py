@@ -10,10 +10,13 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numba
 
 FOLDER = Path(__file__).parent
+# Options of a kernel that only other kernels call: compiling its entry for Python takes time too.
+INNER: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 KEPT = 3  # versions of the kernels, for processes that still run the sources before
 
 

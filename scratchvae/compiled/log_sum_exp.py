@@ -4,10 +4,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from scratchvae.compiled.kernel_cache import INNER
 from scratchvae.compiled.vector_math import exp, log, sum_row
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", **INNER)
 def _largest(a):
     """The maximum, or NaN where there is one."""
     largest = a[0]

@@ -21,6 +21,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from scratchvae.compiled.adam import adam_constants, update
 from scratchvae.compiled.gemm import INDEX, kernel, matrix, product, sparse_product, transpose
+from scratchvae.compiled.kernel_cache import INNER
 from scratchvae.compiled.memory import keep_freed_memory
 from scratchvae.compiled.vector_math import activation_backward_row
 from scratchvae.parameters import Network
@@ -47,11 +48,10 @@ class NetworkDeltas(NamedTuple):
 # --- forward ----------------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, error_model="numpy")
-def _forward(kernel, flat, table, x, hidden, hidden_das, out, dx, first, second, constants, part, parts):
-    """Part `part` of `parts` of the rows, through all layers, into `hidden` and `out`."""
+@njit(cache=True, error_model="numpy", **INNER)
+def _forward(kernel, flat, table, x, hidden, hidden_das, out, dx, first, second, constants, low, high, parts):
+    """Rows low .. high - 1, through all layers, into `hidden` and `out`."""
     rows, place, h = x.shape[0], 0, x
-    low, high = rows * part // parts, rows * (part + 1) // parts
     for layer in range(table.shape[0]):
         inputs, outputs, weight, bias, activation = _row(table, layer)
         target = out
@@ -59,7 +59,7 @@ def _forward(kernel, flat, table, x, hidden, hidden_das, out, dx, first, second,
             target = matrix(hidden, place, rows, outputs)
             place += rows * outputs
         w, b = matrix(flat, weight, inputs, outputs), flat[bias : bias + outputs]
-        if layer == 0 and _mostly_zero(x):
+        if layer == 0 and _mostly_zero(x[low:high]):  # the other rows may not have been written yet
             sparse_product(kernel, h[low:high], w, b, target[low:high], activation, flat[:0])
         else:
             product(kernel, h[low:high], w, b, target[low:high], activation, flat[:0])
@@ -72,23 +72,22 @@ def network_forward(x: NDArray, network: Network) -> tuple[NDArray, NetworkCache
     x = _plain(x, flat.dtype)
     out = np.empty((len(x), len(layers[-1].bias)), flat.dtype)
     hidden = np.empty(len(x) * sum([len(layer.bias) for layer in layers[:-1]]), flat.dtype)
-    _run(_forward, network, x, hidden, hidden, out, x, flat, flat, hidden)
+    _run(_forward, network, len(x), x, hidden, hidden, out, x, flat, flat, hidden)
     return out, NetworkCache(x, hidden)
 
 
 # --- backward, row by row ---------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, error_model="numpy")
-def _backward(kernel, flat, table, x, hidden, hidden_das, dout, dx, first, second, constants, part, parts):
-    """Part `part` of `parts` of the rows, back through all layers, into `hidden_das` and, unless it is empty, `dx`."""
+@njit(cache=True, error_model="numpy", **INNER)
+def _backward(kernel, flat, table, x, hidden, hidden_das, dout, dx, first, second, constants, low, high, parts):
+    """Rows low .. high - 1, back through all layers, into `hidden_das` and, unless it is empty, `dx`."""
     rows, layers, widest = x.shape[0], table.shape[0], 0
     for layer in range(layers):
         widest = max(widest, table[layer, 0] + table[layer, 1])
     scratch = np.empty(widest * BLOCK, flat.dtype)
-    high = rows * (part + 1) // parts
-    for low in range(rows * part // parts, high, BLOCK):
-        size, place, da = min(BLOCK, high - low), hidden.size, dout
+    for start in range(low, high, BLOCK):
+        size, place, da = min(BLOCK, high - start), hidden.size, dout
         for layer in range(layers - 1, 0 if dx.size == 0 else -1, -1):
             inputs, outputs, weight, _, _ = _row(table, layer)
             w, below = matrix(flat, weight, inputs, outputs), dx
@@ -97,12 +96,12 @@ def _backward(kernel, flat, table, x, hidden, hidden_das, dout, dx, first, secon
                 below = matrix(hidden_das, place, rows, inputs)
             # dh = da W^T by the tile of all products: dh^T = W da^T
             da_columns, dh_columns = matrix(scratch, 0, outputs, size), matrix(scratch, outputs * BLOCK, inputs, size)
-            transpose(da[low : low + size], da_columns)
+            transpose(da[start : start + size], da_columns)
             product(kernel, w, da_columns, flat[:0], dh_columns, 0, flat[:0])
-            transpose(dh_columns, below[low : low + size])
+            transpose(dh_columns, below[start : start + size])
             if layer > 0:
                 h = matrix(hidden, place, rows, inputs)
-                for i in range(low, low + size):
+                for i in range(start, start + size):
                     activation_backward_row(below[i], h[i], table[layer - 1, 4], below[i])
             da = below
 
@@ -115,15 +114,15 @@ def network_backward(
     flat = network.flat
     dout, hidden_das = _plain(dout, flat.dtype), np.empty(len(hidden), flat.dtype)
     dx = np.empty(x.shape if input_gradient else (0, 0), flat.dtype)
-    _run(_backward, network, x, hidden, hidden_das, dout, dx, flat, flat, hidden)
+    _run(_backward, network, len(x), x, hidden, hidden_das, dout, dx, flat, flat, hidden)
     return (dx if input_gradient else None), NetworkDeltas(x, hidden, hidden_das, dout)
 
 
 # --- the sums over rows: gradient, or Adam at once --------------------------------------------------------------------
 
 
-@njit(cache=True, error_model="numpy")
-def _gradient(kernel, flat, table, x, hidden, hidden_das, dout, dx, first, second, constants, part, parts):
+@njit(cache=True, error_model="numpy", **INNER)
+def _gradient(kernel, flat, table, x, hidden, hidden_das, dout, dx, first, second, constants, part, _, parts):
     """Part `part` of `parts` of every layer's dW = h^T da, db = sum da: written to `flat` if `constants` is empty, else
     used in Adam's step on `flat`, a block of rows at a time. Adam inside the product's tile measures slower: a tile
     touches many short pieces of the moments, a block reads them from end to end."""
@@ -162,7 +161,7 @@ def _gradient(kernel, flat, table, x, hidden, hidden_das, dout, dx, first, secon
         h = following
 
 
-@njit(cache=True)
+@njit(cache=True, **INNER)
 def _adam(flat, gradient, first, second, start, size, constants):
     """Adam's step on flat[start : start + size]."""
     place = slice(start, start + size)
@@ -172,7 +171,7 @@ def _adam(flat, gradient, first, second, start, size, constants):
 def network_gradient(deltas: NetworkDeltas, gradient: Network) -> None:
     """See `reference.network.network_gradient`."""
     flat = gradient.flat
-    _run(_gradient, gradient, *deltas, deltas.x, flat, flat, flat[:0])
+    _run(_gradient, gradient, 0, *deltas, deltas.x, flat, flat, flat[:0])
 
 
 def network_adam(
@@ -188,13 +187,13 @@ def network_adam(
 ) -> None:
     """See `reference.network.network_adam`."""
     constants = adam_constants(network.flat.dtype, step, learning_rate, beta1, beta2, epsilon)
-    _run(_gradient, network, *deltas, deltas.x, first, second, constants)
+    _run(_gradient, network, 0, *deltas, deltas.x, first, second, constants)
 
 
 # --- what the three share ---------------------------------------------------------------------------------------------
 
 
-@njit(inline="always")
+@njit(inline="always", **INNER)
 def _row(table, layer):
     return table[layer, 0], table[layer, 1], table[layer, 2], table[layer, 3], table[layer, 4]
 
@@ -217,28 +216,52 @@ def _plain(x: NDArray, dtype: np.dtype) -> NDArray:
     return np.array(x, dtype, order="C")
 
 
-def _run(task: Any, network: Network, *arrays: NDArray) -> None:
-    """Run a kernel over all its parts."""
+def _run(task: Any, network: Network, rows: int, *arrays: NDArray) -> None:
+    """Run a kernel over its parts: over so many rows, or, with 0, over as many parts as there are threads."""
     dtype = network.flat.dtype
-    _in_parallel(_address(task, dtype), kernel(dtype), network.flat, network.table, *arrays)
+    _in_parallel(address(task, network_signature(dtype)), kernel(dtype), network.flat, network.table, *arrays, rows)
 
 
 @njit(cache=True, parallel=True)
-def _in_parallel(task, kernel, flat, table, x, hidden, hidden_das, out, dx, first, second, constants):
+def _in_parallel(task, kernel, flat, table, x, hidden, hidden_das, out, dx, first, second, constants, rows):
     """Run the kernel at address `task`: a part a thread, or a single one where the work is small."""
-    work = 0
+    if x.shape[0] * multiply_adds(table) < PARALLEL:
+        high = max(rows, 1)
+        call(task, (kernel, flat, table, x, hidden, hidden_das, out, dx, first, second, constants, 0, high, 1))
+        return
+    parts = threads()
+    for part in prange(parts):
+        low, high = slice_of(rows, part, parts) if rows > 0 else (np.intp(part), np.intp(part + 1))
+        call(task, (kernel, flat, table, x, hidden, hidden_das, out, dx, first, second, constants, low, high, parts))
+
+
+@njit(cache=True)
+def slice_of(rows, part, parts):
+    """First and last + 1 of the rows of a part; a parallel loop's index is unsigned, and would make them floats."""
+    part = np.intp(part)
+    return rows * part // parts, rows * (part + 1) // parts
+
+
+@njit(cache=True)
+def multiply_adds(table):
+    """How many a row of input takes."""
+    total = 0
     for layer in range(table.shape[0]):
-        work += x.shape[0] * table[layer, 0] * table[layer, 1]
-    if work < PARALLEL:
-        _call(task, (kernel, flat, table, x, hidden, hidden_das, out, dx, first, second, constants, 0, 1))
-    else:
-        parts = _threads()
-        for part in prange(parts):
-            _call(task, (kernel, flat, table, x, hidden, hidden_das, out, dx, first, second, constants, part, parts))
+        total += table[layer, 0] * table[layer, 1]
+    return total
+
+
+@njit(cache=True)
+def hidden_units(table):
+    """How many outputs all layers but the last have."""
+    total = 0
+    for layer in range(table.shape[0] - 1):
+        total += table[layer, 1]
+    return total
 
 
 @intrinsic
-def _threads(context):
+def threads(context):
     """`numba.get_num_threads()` in a kernel that can be kept on disk: the symbol that Numba's parallel loops call."""
 
     def emit(context, builder, signature, arguments):
@@ -249,19 +272,23 @@ def _threads(context):
 
 
 @cache
-def _address(task: Any, dtype: DTypeLike) -> int:
-    """Address of a kernel's machine code for arrays of the dtype."""
-    number = numba.from_dtype(np.dtype(dtype))
-    flat, rows = types.Array(number, 1, "C"), types.Array(number, 2, "C")
-    table = types.Array(types.int64, 2, "C")
-    arguments = (types.intp, flat, table, rows, flat, flat, rows, rows, flat, flat, flat, types.intp, types.intp)
+def network_signature(dtype: DTypeLike) -> tuple[types.Type, ...]:
+    """What the three kernels take."""
+    number, size = numba.from_dtype(np.dtype(dtype)), types.intp
+    flat, rows, table = types.Array(number, 1, "C"), types.Array(number, 2, "C"), types.Array(types.int64, 2, "C")
+    return size, flat, table, rows, flat, flat, rows, rows, flat, flat, flat, size, size, size
+
+
+@cache
+def address(task: Any, arguments: tuple[types.Type, ...]) -> int:
+    """Address of a kernel's machine code for arguments of these types."""
     task.compile(arguments)
     compiled = task.overloads[arguments]
     return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
 
 
 @intrinsic
-def _call(context, task, arguments):
+def call(context, task, arguments):
     """Call the kernel at address `task`: by its address, so that the parallel loop is compiled once, not with each."""
 
     def emit(context, builder, signature, values):

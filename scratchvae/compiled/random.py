@@ -13,6 +13,7 @@ from numba.np.arrayobj import make_array, populate_array
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from scratchvae.compiled.gather import within
+from scratchvae.compiled.kernel_cache import INNER
 from scratchvae.compiled.slices import slices_for
 from scratchvae.compiled.vector_math import bits_from_float32, float32_from_bits
 from scratchvae.reference.random import (
@@ -58,13 +59,13 @@ REJECTED = u8(2)  # marks a pixel that must be drawn again
 SEARCHED = 64  # pixels looked at together for such a mark
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(cache=True, error_model="numpy", forceinline=True, **INNER)
 def _round(c0, c1, c2, c3, k0, k1):
     product_0, product_1 = (c0 & LOW) * MULTIPLIER_0, (c2 & LOW) * MULTIPLIER_1
     return (product_1 >> HIGH) ^ c1 ^ k0, product_1, (product_0 >> HIGH) ^ c3 ^ k1, product_0
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(cache=True, error_model="numpy", forceinline=True, **INNER)
 def _ten_rounds(c0, c1, c2, c3, k0, k1):
     """Philox4x32-10 on words in the lower halves of uint64, whose upper halves are arbitrary, before and after.
 
@@ -83,7 +84,7 @@ def _ten_rounds(c0, c1, c2, c3, k0, k1):
     return _round(a, b, c, d, (k0 + u64(9) * WEYL_0) & LOW, (k1 + u64(9) * WEYL_1) & LOW)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", **INNER)
 def _philox(number, blocks, examples, step, stream, key0, key1, pairs):
     """Words of counters (blocks[i], examples[i], step, stream), two in each element of `pairs`, the first one lower."""
     step, stream, key0, key1 = u64(step), u64(stream), u64(key0), u64(key1)
@@ -122,7 +123,7 @@ def _as_bytes(typing_context, pairs):
     return types.Array(types.uint8, 1, "C")(pairs), _view
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(cache=True, error_model="numpy", forceinline=True, **INNER)
 def _minus_two_log(u):
     bits = bits_from_float32(u)
     exponent = i32(i32(bits - i32(SQRT_HALF_BITS)) >> i32(23))
@@ -133,7 +134,7 @@ def _minus_two_log(u):
     return f32(exponent) * MINUS_TWO_LOG_TWO + x * (even + x * odd)
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(cache=True, error_model="numpy", forceinline=True, **INNER)
 def _box_muller_pair(radius_word, angle_word):
     """Plain products and sums in the reference's order: no flag lets LLVM contract them, so the bits are the same."""
     radius = np.sqrt(_minus_two_log(f32(radius_word) * f32(2.0**-32) + f32(2.0**-33)))
@@ -154,20 +155,20 @@ def _words_to_normals(number, words, bits):
         bits[2 * i], bits[2 * i + 1] = u32(bits_from_float32(even)), u32(bits_from_float32(odd))
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", **INNER)
 def _words_to_uniforms(number, words, bits):
     for i in range(number):
         bits[i] = u32(bits_from_float32(f32(words[i] >> u32(8)) * f32(2.0**-24)))
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", **INNER)
 def _address_run(block, example, blocks, owners):
     for i in range(blocks.size):
         blocks[i] = u64(block + i)
         owners[i] = example
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", **INNER)
 def _address(first, number, row_blocks, examples, blocks, owners):
     """Counter words of flat blocks first .. first + number - 1; returns `number` rounded up to whole vectors.
 
@@ -196,13 +197,13 @@ def _address(first, number, row_blocks, examples, blocks, owners):
     return padded
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", **INNER)
 def _copy(source, target):
     for e in range(target.size):
         target[e] = source[e]
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", **INNER)
 def _copy_rows(drawn, first, number, row_blocks, count, out):
     """Blocks to their places in out, rows of `count` elements: where a row ends inside a block, the rest is dropped."""
     row, column = first // row_blocks, 4 * (first % row_blocks)
@@ -318,7 +319,7 @@ def box_muller(
 # --- binary pixels ----------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", **INNER)
 def _compare(draws, pixels, drawn):
     """drawn = draws < pixels, and REJECTED where a byte of 255 has met a grey pixel; returns whether one has.
 
@@ -334,7 +335,7 @@ def _compare(draws, pixels, drawn):
     return seen >= REJECTED
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", **INNER)
 def _any_rejected(drawn):
     seen = u8(0)
     for j in range(drawn.size):
@@ -342,7 +343,7 @@ def _any_rejected(drawn):
     return seen >= REJECTED
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", **INNER)
 def _redraw(first_pixel, pixels, step, stream, example, key0, key1, drawn):
     """Draw rejected pixels again, from the next attempt's block, until the byte is below 255."""
     for start in range(0, pixels.size, SEARCHED):
@@ -359,7 +360,7 @@ def _redraw(first_pixel, pixels, step, stream, example, key0, key1, drawn):
                     drawn[j] = REJECTED if byte == u8(255) else u8(byte < pixels[j])
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", **INNER)
 def _convert(source, target):
     for j in range(target.size):
         target[j] = target.dtype.type(source[j])

@@ -18,6 +18,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, overload
 
+from scratchvae.compiled.kernel_cache import INNER
 from scratchvae.compiled.simd import SIMD
 
 f32, i32 = np.float32, np.int32
@@ -101,7 +102,7 @@ def multiply_add(typing_context, a, b, c):
 # --- pieces -----------------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(cache=True, error_model="numpy", forceinline=True, **INNER)
 def _reduce(x):
     """n and r with x = n log 2 + r, |r| <= log(2) / 2."""
     shifted = multiply_add(x, LOG2_E, ROUNDER)
@@ -110,20 +111,20 @@ def _reduce(x):
     return i32(bits_from_float32(shifted) - ROUNDER_BITS), r
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(cache=True, error_model="numpy", forceinline=True, **INNER)
 def _exp_minus_one(r):
     """exp(r) - 1 for |r| <= log(2) / 2."""
     p = multiply_add(r, multiply_add(r, multiply_add(r, multiply_add(r, E4, E3), E2), E1), E0)
     return multiply_add(r * r, p, r)
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(cache=True, error_model="numpy", forceinline=True, **INNER)
 def _power_of_two(n):
     """2^n for -127 <= n <= 127, where 2^-127 is flushed to 0."""
     return float32_from_bits(i32(i32(n + i32(127)) << i32(23)))
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(cache=True, error_model="numpy", forceinline=True, **INNER)
 def _log_polynomial(f, exponent):
     """exponent log 2 + log(1 + f)."""
     p = multiply_add(f, multiply_add(f, multiply_add(f, multiply_add(f, G7, G6), G5), G4), G3)
@@ -132,7 +133,7 @@ def _log_polynomial(f, exponent):
     return multiply_add(exponent, LOG_2_HIGH, f + multiply_add(exponent, LOG_2_LOW, p))
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(cache=True, error_model="numpy", forceinline=True, **INNER)
 def absolute32(x):
     return float32_from_bits(bits_from_float32(x) & MAGNITUDE_BITS)
 
@@ -163,7 +164,7 @@ def log1p_unit32(t):
     return multiply_add(t * t, p, t)
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(cache=True, error_model="numpy", forceinline=True, **INNER)
 def _ratio(numerator, a, t):
     """numerator / (a + t) for a, t >= 0, with what a + t rounds away put back and the quotient's remainder added."""
     total = a + t
@@ -303,14 +304,14 @@ def rise(h):
     raise NotImplementedError
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(cache=True, error_model="numpy", forceinline=True, **INNER)
 def _softplus_sigmoid32(x):
     t = decay32(-absolute32(x))
     negative = x < f32(0)
     return (f32(0) if negative else x) + log1p_unit32(t), (t if negative else f32(1)) / (f32(1) + t)
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(cache=True, error_model="numpy", forceinline=True, **INNER)
 def _softplus_sigmoid64(x):
     t = math.exp(-abs(x))
     return (0.0 if x < 0 else x) + math.log1p(t), (t if x < 0 else 1.0) / (1.0 + t)

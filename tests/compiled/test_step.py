@@ -1,0 +1,87 @@
+"""The training step in one call against the trainer's composition of operations."""
+
+import numpy as np
+import pytest
+
+import scratchvae as sv
+from scratchvae.engine import get_threads, set_threads
+from scratchvae.training import Trainer
+
+OBJECTIVES = {
+    "elbo": sv.ELBO(),
+    "beta, three samples": sv.ELBO(num_samples=3, beta=0.5),
+    "iwae": sv.IWAE(num_samples=7),
+    "iwae, more samples than a block": sv.IWAE(num_samples=120),
+}
+
+
+class Composed(Trainer):
+    """The trainer that all models have: operation by operation."""
+
+    def _in_one_call(self) -> bool:
+        return False
+
+
+def pixels(rows: int = 90, columns: int = 37) -> np.ndarray:
+    rng = np.random.default_rng(3)
+    return (rng.integers(0, 256, (rows, columns)) * (rng.random((rows, columns)) < 0.3)).astype(np.uint8)
+
+
+def trained(kind: type[Trainer], objective, binarize: str = "dynamic", dtype: str = "float32", noise=None, updates=3):
+    """Terms of the last update, parameters and moments."""
+    vae = sv.VAE(37, 5, hidden=(150, 131), activation="tanh", dtype=dtype, seed=1)
+    trainer = kind(vae, pixels(), 1e-2, objective, binarize=binarize, seed=5, noise=noise)
+    for update in range(updates):
+        terms = trainer.step((np.arange(25) + 25 * update) % 90)
+    return [*terms, vae.parameters.flat, trainer.first.flat, trainer.second.flat]
+
+
+@pytest.mark.parametrize("binarize", ["none", "dynamic", "fixed"])
+@pytest.mark.parametrize("name", ["elbo", "beta, three samples"])
+def test_elbo_has_the_bits_of_the_composition(name, binarize):
+    for one, other in zip(*(trained(kind, OBJECTIVES[name], binarize) for kind in (Trainer, Composed)), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", ["iwae", "iwae, more samples than a block"])
+def test_iwae_is_the_composition_to_rounding(name):
+    """The one call cancels log p(z) - log q(z|x) by hand, so the order of its sums is another."""
+    both = (trained(kind, OBJECTIVES[name], dtype="float64") for kind in (Trainer, Composed))
+    for one, other in zip(*both, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12 * np.abs(other).max())
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_one_and_two_threads_give_the_same_bits(name):
+    before, results = get_threads(), []
+    if before < 2:
+        pytest.skip("one processor")
+    for threads in (1, 2):
+        set_threads(threads)
+        results.append(trained(Trainer, OBJECTIVES[name]))
+    set_threads(before)
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("kind", [Trainer, Composed])
+def test_noise_that_is_given_is_used(kind):
+    noise = np.random.default_rng(0).standard_normal((90, 1, 5)).astype(np.float32)
+    given = trained(kind, sv.ELBO(), noise=noise)
+    np.testing.assert_array_equal(given[0], trained(Composed, sv.ELBO(), noise=noise)[0])
+    assert not np.array_equal(given[0], trained(kind, sv.ELBO(), noise=2 * noise)[0])
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "binarize", "expected"),
+    [("bernoulli", "dynamic", True), ("bernoulli", "threshold", False), ("gaussian", "none", False)],
+)
+def test_other_models_are_composed(likelihood, binarize, expected):
+    vae = sv.VAE(37, 5, hidden=(12,), likelihood=likelihood)
+    assert Trainer(vae, pixels(), binarize=binarize)._in_one_call() is expected
+
+
+def test_rows_outside_the_data_are_refused():
+    trainer = Trainer(sv.VAE(37, 5, hidden=(12,)), pixels())
+    with pytest.raises(IndexError, match="0 to 89"):
+        trainer.step(np.array([3, 90]))
