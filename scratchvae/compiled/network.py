@@ -29,6 +29,7 @@ from scratchvae.parameters import Network
 BLOCK = 96  # rows that go back through the layers together: their transposed deltas stay in the second-level cache
 GRADIENT_BLOCK = 32_768  # elements of a gradient that go to Adam while they are in the second-level cache
 PARALLEL = 1_000_000  # multiply-adds below which waking a second thread gains little, and on a busy machine loses much
+NO_ROWS = -1  # work that is split by weights
 
 keep_freed_memory()
 
@@ -171,7 +172,7 @@ def _adam(flat, gradient, first, second, start, size, constants):
 def network_gradient(deltas: NetworkDeltas, gradient: Network) -> None:
     """See `reference.network.network_gradient`."""
     flat = gradient.flat
-    _run(_gradient, gradient, 0, *deltas, deltas.x, flat, flat, flat[:0])
+    _run(_gradient, gradient, NO_ROWS, *deltas, deltas.x, flat, flat, flat[:0])
 
 
 def network_adam(
@@ -187,7 +188,7 @@ def network_adam(
 ) -> None:
     """See `reference.network.network_adam`."""
     constants = adam_constants(network.flat.dtype, step, learning_rate, beta1, beta2, epsilon)
-    _run(_gradient, network, 0, *deltas, deltas.x, first, second, constants)
+    _run(_gradient, network, NO_ROWS, *deltas, deltas.x, first, second, constants)
 
 
 # --- what the three share ---------------------------------------------------------------------------------------------
@@ -217,7 +218,7 @@ def _plain(x: NDArray, dtype: np.dtype) -> NDArray:
 
 
 def _run(task: Any, network: Network, rows: int, *arrays: NDArray) -> None:
-    """Run a kernel over its parts: over so many rows, or, with 0, over as many parts as there are threads."""
+    """Run a kernel over its parts: over so many rows, or, with `NO_ROWS`, over as many parts as there are threads."""
     dtype = network.flat.dtype
     _in_parallel(address(task, network_signature(dtype)), kernel(dtype), network.flat, network.table, *arrays, rows)
 
@@ -226,12 +227,12 @@ def _run(task: Any, network: Network, rows: int, *arrays: NDArray) -> None:
 def _in_parallel(task, kernel, flat, table, x, hidden, hidden_das, out, dx, first, second, constants, rows):
     """Run the kernel at address `task`: a part a thread, or a single one where the work is small."""
     if x.shape[0] * multiply_adds(table) < PARALLEL:
-        high = max(rows, 1)
+        high = 1 if rows == NO_ROWS else rows
         call(task, (kernel, flat, table, x, hidden, hidden_das, out, dx, first, second, constants, 0, high, 1))
         return
     parts = threads()
     for part in prange(parts):
-        low, high = slice_of(rows, part, parts) if rows > 0 else (np.intp(part), np.intp(part + 1))
+        low, high = (np.intp(part), np.intp(part + 1)) if rows == NO_ROWS else slice_of(rows, part, parts)
         call(task, (kernel, flat, table, x, hidden, hidden_das, out, dx, first, second, constants, low, high, parts))
 
 

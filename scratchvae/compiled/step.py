@@ -24,6 +24,7 @@ from scratchvae.compiled.gemm import kernel, matrix
 from scratchvae.compiled.kernel_cache import INNER
 from scratchvae.compiled.log_sum_exp import _rows as log_sum_exp_rows
 from scratchvae.compiled.network import (
+    NO_ROWS,
     _backward,
     _forward,
     _gradient,
@@ -335,7 +336,7 @@ def _sums(
 def _step(examples, sums, parts, *arrays):
     """Both regions; `examples` and `sums` are the addresses of `_examples` and `_sums`."""
     _region(examples, arrays[5].size, parts, *arrays)
-    _region(sums, 0, parts, *arrays)
+    _region(sums, NO_ROWS, parts, *arrays)
 
 
 @njit(cache=True, parallel=True)
@@ -343,17 +344,17 @@ def _region(
     task, size, parts, settings, flat, encoder, decoder, data, rows, given, work, places, beta, terms,
     first, second, constants,
 ):  # fmt: skip
-    """Run the kernel at address `task` a part a thread: on part of so many examples, or, with 0, on part of the
-    weights. A region is a function of its own: Numba would join two loops over the parts into one."""
+    """Run the kernel at address `task` a part a thread: on part of so many examples, or, with `NO_ROWS`, on
+    part of the weights. A region is a function of its own: Numba would join two loops over the parts into one."""
     if parts == 1:
-        high = max(size, 1)
+        high = 1 if size == NO_ROWS else size
         call(task, (
             settings, flat, encoder, decoder, data, rows, given, work, places, beta, terms, first, second, constants,
             0, high,
         ))  # fmt: skip
         return
     for part in prange(parts):
-        low, high = slice_of(size, part, parts) if size > 0 else (np.intp(part), parts)
+        low, high = (np.intp(part), parts) if size == NO_ROWS else slice_of(size, part, parts)
         call(task, (
             settings, flat, encoder, decoder, data, rows, given, work, places, beta, terms, first, second, constants,
             low, high,
