@@ -262,12 +262,12 @@ def test_what_is_wrong_for_all_is_said_once_and_what_is_wrong_for_one_ends_all(m
 
 
 @pytest.mark.slow
-def test_training_that_diverges_ends_at_the_update_of_one_process(mpiexec, tmp_path, images):
+def test_training_that_diverges_ends_where_that_of_one_process_does(mpiexec, tmp_path, images):
     settings = (*TRAIN, images, "--learning-rate", "1e30", "--batch-size", "60")
     words = []
     for size in (1, 2):
         done = launch(mpiexec, size, *settings, "--out", f"run{size}", cwd=tmp_path)
         assert done.returncode == 1
-        words.append(re.findall("^scratchvae: (update .*?);", done.stderr, re.MULTILINE))
+        words.append(re.findall(r"^scratchvae: ([^;\n]*)", done.stderr, re.MULTILINE))
     assert words[0] == words[1]
     assert len(words[0]) == 1
