@@ -94,7 +94,7 @@ def examine(name: str, part: Part, root: Path, before: dict) -> Iterator[dict]:
     result["verdicts"] = verdicts = {}
     runs = record(part, root)
     for number, (file, fault) in enumerate(drawn, 1):
-        key = f"{file}:{fault.line} {fault.key}"
+        key = f"{file} {fault.key}"
         if before.get("digests", {}).get(file) == digests[file] and known.get(key) == "noticed":
             verdicts[key] = known[key]
             continue
@@ -150,16 +150,15 @@ def record(part: Part, root: Path) -> list[Run]:
 def _report(name: str, result: dict) -> bool:
     reasons = json.loads((HERE / "equivalent.json").read_text())
     survived = [key for key, verdict in result["verdicts"].items() if verdict == "survived"]
-    score = 1 - len(survived) / len(result["verdicts"])
-    print(f"{name}: {score:.1%} of {result['drawn']} faults noticed (of {result['faults']} there are)")
+    tried = len(result["verdicts"])
+    noticed, equal = tried - len(survived), sum(key in reasons for key in survived)
+    score = noticed / (tried - equal)
+    print(
+        f"{name}: {score:.1%} noticed: {noticed} of {tried}, {equal} more change nothing; {result['faults']} there are"
+    )
     for key in survived:
-        print(f"    {key}\n        {reasons.get(_without_line(key), 'NO REASON GIVEN')}")
+        print(f"    {key}\n        {reasons.get(key, 'NO REASON GIVEN')}")
     return score >= BAR
-
-
-def _without_line(key: str) -> str:
-    file, _, rest = key.partition(":")
-    return f"{file} {rest.partition(' ')[2]}"
 
 
 def _write(path: Path, results: dict) -> None:

@@ -12,6 +12,7 @@ Texts, docstrings, annotations, decorators, imports and `raise` (what an error s
 """
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -54,6 +55,7 @@ class Fault(NamedTuple):
     end: int
     before: str
     after: str
+    number: int = 1  # of the faults in one function that read the same
 
     def apply(self, source: str) -> str:
         """The source with the fault in it."""
@@ -63,12 +65,17 @@ class Fault(NamedTuple):
     @property
     def key(self) -> str:
         """What the fault is, wherever in the file it stands."""
-        return f"{self.within}: {self.before} -> {self.after}"
+        which = f" (number {self.number})" if self.number > 1 else ""
+        return f"{self.within}: {self.before} -> {self.after}{which}"
 
 
 def faults(source: str) -> list[Fault]:
     """All faults of a source, in its order."""
-    return sorted(_Finder(source).found, key=lambda fault: (fault.start, fault.after))
+    found, seen = [], Counter[str]()
+    for fault in sorted(_Finder(source).found, key=lambda fault: (fault.start, fault.end, fault.after)):
+        seen[fault.key] += 1
+        found.append(fault._replace(number=seen[fault.key]))
+    return found
 
 
 class _Finder:
