@@ -34,6 +34,7 @@ with kernel_cache():
         continuous_bernoulli_log_likelihood_backward,
         continuous_bernoulli_log_likelihood_forward,
     )
+    from scratchvae.compiled.decoded import decoded_bernoulli_log_likelihood
     from scratchvae.compiled.dense import dense_backward, dense_forward
     from scratchvae.compiled.discretised_logistic import (
         discretised_logistic_log_likelihood_backward,
@@ -99,6 +100,7 @@ __all__ = [
     "categorical_log_likelihood_forward",
     "continuous_bernoulli_log_likelihood_backward",
     "continuous_bernoulli_log_likelihood_forward",
+    "decoded_bernoulli_log_likelihood",
     "dense_backward",
     "dense_forward",
     "discretised_logistic_log_likelihood_backward",

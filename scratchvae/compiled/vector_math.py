@@ -299,6 +299,11 @@ def softplus_sigmoid(x):
     raise NotImplementedError
 
 
+def decay(x):
+    """exp(x) for x <= 0, as `exp`. float32: a result below 2^-126.5 may be 0."""
+    raise NotImplementedError
+
+
 def rise(h):
     """1 - exp(-h) for h >= 0, as `exp`."""
     raise NotImplementedError
@@ -348,6 +353,11 @@ def _sigmoid(x):
 @overload(softplus, jit_options=INLINE)
 def _softplus(x):
     return (lambda x: softplus32(x)) if x == types.float32 else (lambda x: softplus64(x))
+
+
+@overload(decay, jit_options=INLINE)
+def _decay(x):
+    return (lambda x: decay32(x)) if x == types.float32 else (lambda x: math.exp(x))
 
 
 @overload(rise, jit_options=INLINE)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from scratchvae.parameters import Parameters
 from scratchvae.reference.full_posterior import full_head_size
 
 
@@ -127,6 +128,19 @@ def _log_weights(rng: Generator, n: Sizes) -> Arguments:
     return Arguments((3 * rng.normal(size=(n.b, n.k)),), (0,))
 
 
+def _decoded(rng: Generator, n: Sizes) -> tuple:
+    shapes = {f"decoder.{name}": shape for name, shape in _decoder_shapes(n).items()}
+    parameters = Parameters.zeros(shapes, np.float64)
+    parameters.flat[:] = rng.normal(size=parameters.flat.size)
+    x = (rng.random((n.b, 37 * n.d)) < 0.5).astype(np.float64)
+    return x, rng.normal(size=(n.b, n.k, 3)), parameters.network("decoder", "tanh")
+
+
+def _decoder_shapes(n: Sizes) -> dict[str, tuple[int, ...]]:
+    """Wide enough for the products of the compiled twin to wrap around."""
+    return {"0.weight": (3, 5), "0.bias": (5,), "head.weight": (5, 37 * n.d), "head.bias": (37 * n.d,)}
+
+
 PAIRS: MappingProxyType[str, Callable[[Generator, Sizes], Arguments]] = MappingProxyType(
     {
         "identity": _elementwise,
@@ -159,6 +173,7 @@ PAIRS: MappingProxyType[str, Callable[[Generator, Sizes], Arguments]] = MappingP
 
 VALUES: MappingProxyType[str, Callable[[Generator, Sizes], tuple]] = MappingProxyType(
     {
+        "decoded_bernoulli_log_likelihood": _decoded,
         "effective_sample_size": lambda rng, n: _log_weights(rng, n).values,
         "gather_rows": lambda rng, n: (
             rng.integers(0, 256, (n.b, n.d), dtype=np.uint8),
