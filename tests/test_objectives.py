@@ -81,7 +81,15 @@ def test_log_weights_do_not_tell_the_kl_from_the_rest():
         sv.ELBO(beta=0.5).of_log_weights(reference, np.zeros((1, 1)))
 
 
-@pytest.mark.parametrize("objective", [sv.ELBO, sv.IWAE])
+def test_the_samples_and_weights_that_are_taken_unless_others_are_asked_for():
+    assert sv.ELBO() == sv.ELBO(num_samples=1, beta=1.0, warm_up=0, free_bits=0.0, kl="exact")
+    samples = {
+        objective.__name__: objective().num_samples for objective in (sv.IWAE, sv.DReG, sv.STL, sv.ScoreFunction)
+    }
+    assert samples == {"IWAE": 50, "DReG": 50, "STL": 1, "ScoreFunction": 1}
+
+
+@pytest.mark.parametrize("objective", [sv.ELBO, sv.IWAE, sv.STL, sv.DReG, sv.ScoreFunction])
 @pytest.mark.parametrize("samples", [0, -1, 1.5, True, "5"])
 def test_a_number_of_samples_that_cannot_be_is_refused(objective, samples):
     with pytest.raises(ValueError, match=r"num_samples is .*expected a whole number of at least 1"):

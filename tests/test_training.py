@@ -1,9 +1,12 @@
 """Training: the textbook loop, addressed randomness, honest history, early stopping, divergence."""
 
+import inspect
+
 import numpy as np
 import pytest
 
 import scratchvae as sv
+from scratchvae import training
 from scratchvae.objectives import ELBO
 from scratchvae.training import Averages, Trainer
 from scratchvae.vae import Terms
@@ -248,17 +251,18 @@ def test_an_epoch_whose_last_update_gives_nan_is_not_written(tmp_path, plant):
     assert path.read_bytes() == kept[1]
 
 
-def test_the_first_bad_update_is_named_though_the_loss_is_looked_at_in_bunches(plant):
+@pytest.mark.parametrize("bad", [5, 63, 64, 70])
+def test_the_first_bad_update_is_named_though_the_loss_is_looked_at_in_bunches(plant, bad):
     vae, x = small(rows=200)
     true = vae.ops.network_adam
 
     def adam(deltas, network, first, second, step, **rest):
         true(deltas, network, first, second, step, **rest)
-        if step == 70:
+        if step == bad:
             network.flat[:] = np.nan
 
     plant("network_adam", adam)
-    with pytest.raises(sv.DivergedError, match=r"update 71: .* to go bad: parameter encoder.0.weight at update 70"):
+    with pytest.raises(sv.DivergedError, match=rf"update {bad + 1}: .*: parameter encoder.0.weight at update {bad}"):
         fit(vae, x, batch_size=1, epochs=1)
 
 
@@ -342,3 +346,21 @@ def test_real_numbers_are_not_binarized():
 
 def test_the_objective_may_be_left_out():
     assert Trainer(*small()).objective == ELBO()
+
+
+def test_the_settings_that_hold_unless_others_are_asked_for():
+    trainer, settings = Trainer(*small()), inspect.signature(sv.fit).parameters
+    assert (trainer.learning_rate, trainer.adam_epsilon, trainer.binarize, trainer.seed) == (1e-3, 1e-8, "dynamic", 0)
+    names = ("epochs", "batch_size", "learning_rate", "adam_epsilon", "seed", "checkpoint_seconds", "resume")
+    assert [settings[name].default for name in names] == [10, 100, 1e-3, 1e-8, 0, 0.0, False]
+
+
+def test_the_bar_is_told_how_many_updates_there_are(monkeypatch):
+    told = []
+    true = training.progress_bar
+    monkeypatch.setattr(
+        training, "progress_bar", lambda *settings, **more: (told.append((*settings, more["done"])), true(*settings))[1]
+    )
+    vae, x = small(rows=23)
+    fit(vae, x, batch_size=10, epochs=2)
+    assert told == [(2, 3, 0)]

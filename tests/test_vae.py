@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import scratchvae as sv
+from scratchvae.reference.random import Stream
 from tests.cases import LIKELIHOOD_NAMES, architectures, build, linear_gaussian
 from tests.proofs.checks import (
     all_signs,
@@ -377,3 +378,23 @@ def test_copies_and_pickles_of_a_model_are_whole_models_of_their_own():
         other.parameters["encoder.0.weight"][...] = 0
         assert not other.parameters.flat[: other.parameters["encoder.0.weight"].size].any(), "views and flat are one"
         assert vae.parameters["encoder.0.weight"].all()
+
+
+def test_draws_of_the_model_are_decoded_from_the_latent_stream(engine):
+    vae, _, _ = build(engine=engine)
+    z = vae.ops.normals(3, Stream.LATENT, 0, np.arange(4), vae.latent_dim)
+    np.testing.assert_array_equal(vae.sample(4, seed=3, mean=True), vae.decode(z.astype(vae.dtype)))
+
+
+def test_a_model_around_other_parameters_is_of_their_type():
+    vae, x, eps = build(dtype="float32")
+    wide = vae.with_parameters(vae.parameters.astype("float64"))
+    assert wide.dtype == np.float64
+    assert wide.elbo(x, eps).elbo.dtype == np.float64
+
+
+@pytest.mark.parametrize("seed", [2**64, 2**64 + 1, -1])
+def test_a_seed_is_at_most_64_bits(seed):
+    with pytest.raises(ValueError, match=r"seed is .*expected a whole number from 0 to 2\^64 - 1"):
+        sv.VAE(2, seed=seed)
+    assert sv.VAE(2, seed=2**64 - 1).seed == 2**64 - 1

@@ -52,8 +52,10 @@ MODEL_TESTS = (
     "tests/test_posteriors.py",
     "tests/test_schedules.py",
     "tests/proofs/test_estimators.py",
+    "tests/proofs/test_numerical_storms.py",
     "tests/proofs/test_seeded_bugs.py",
 )
+STEPS = ("tests/compiled/test_step.py", "tests/test_distributed.py", "tests/test_progress.py")  # of either engine
 PARTS = {
     "reference": Part(
         ("scratchvae/reference",), (*REFERENCE, "tests/reference", "tests/test_posteriors.py", *PROOFS), 250
@@ -61,7 +63,7 @@ PARTS = {
     "evidence": Part(("scratchvae/evidence",), (*REFERENCE, "tests/evidence"), 250),
     "vae": Part(("scratchvae/vae.py",), MODEL_TESTS, None),
     "objectives": Part(("scratchvae/objectives",), MODEL_TESTS, None),
-    "training": Part(("scratchvae/training.py",), MODEL_TESTS, None),
+    "training": Part(("scratchvae/training.py",), (*MODEL_TESTS[len(REFERENCE) :], *STEPS), None),
     "compiled": Part(("scratchvae/compiled",), ("tests/compiled", "tests/proofs/test_twins.py"), 200, 60.0, True),
 }
 
