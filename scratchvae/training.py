@@ -7,10 +7,10 @@ stopping and resuming.
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,10 +26,15 @@ from scratchvae.parameters import Parameters
 from scratchvae.progress import Progress, progress_bar
 from scratchvae.reference.random import Stream
 from scratchvae.schedules import LearningRate, check_learning_rate, rate_at
-from scratchvae.vae import VAE, Terms, _positive, _seed
+from scratchvae.vae import VAE, Deltas, Terms, _positive, _seed
+
+if TYPE_CHECKING:
+    from scratchvae.distributed import Processes
 
 VALIDATION_ROWS = 500  # examples handled together; the result does not depend on it
 CHECK_EVERY = 64  # updates between looks at whether the loss is finite
+
+OnEpoch: TypeAlias = Callable[[dict[str, Any]], object]  # is called with each entry of the history
 
 
 class Averages(NamedTuple):
@@ -170,7 +175,7 @@ class Trainer:
             terms.append(Terms(elbo, sampled.reconstruction, sampled.kl, value))
         return terms
 
-    def _terms_and_deltas(self, rows: NDArray) -> tuple[Terms, Any]:
+    def _terms_and_deltas(self, rows: NDArray) -> tuple[Terms, Deltas]:
         """Forward and backward on rows of the training data, with this update's draws."""
         return self.vae.terms_and_deltas(*self._inputs(rows, self.updates))
 
@@ -222,7 +227,7 @@ class Trainer:
         eps = self.vae.ops.normals(self.seed, stream, step, rows, samples * latent)
         return eps.reshape(len(rows), samples, latent).astype(self.vae.dtype, copy=False)
 
-    def _adam(self, deltas: Any) -> None:
+    def _adam(self, deltas: Deltas) -> None:
         ops, vae = self.vae.ops, self.vae
         settings = self._adam_settings()
         state = self.first.flat, self.second.flat, self.updates
@@ -259,9 +264,9 @@ def fit(
     resume: bool | str | os.PathLike[str] = False,
     progress: bool = True,
     allow_grey: bool = False,
-    on_epoch: Any = None,
+    on_epoch: OnEpoch | None = None,
     adam_epsilon: float = 1e-8,
-    processes: Any = None,
+    processes: "Processes | None" = None,
 ) -> History:
     """Train `vae` in place by Adam on loss = -mean(objective).
 
@@ -319,7 +324,14 @@ class _Run:
     """The state of one call of `fit` beyond the trainer's: history, the best epoch, files."""
 
     def __init__(
-        self, trainer, plan: _Plan, epochs, batch_size, patience=None, checkpoint=None, checkpoint_seconds=0.0
+        self,
+        trainer: Trainer,
+        plan: _Plan,
+        epochs: int,
+        batch_size: int,
+        patience: int | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_seconds: float = 0.0,
     ) -> None:
         self.trainer = trainer
         self.plan = plan
@@ -336,7 +348,7 @@ class _Run:
         self.best_epoch = 0
         self._start: list[Parameters] | None = None
 
-    def train(self, progress: bool, on_epoch: Any) -> History:
+    def train(self, progress: bool, on_epoch: OnEpoch | None) -> History:
         updates = -(-len(self.plan.x) // self.batch_size)
         bars = progress_bar(self.epochs, updates, enabled=progress, done=len(self.history))
         with quiet(), one_order_of_sums(self.trainer.vae.engine), bars as bar:
@@ -476,7 +488,16 @@ class _Run:
         return TrainingState(trainer.first, trainer.second, self.best, progress)
 
 
-def _check(vae, x, validation, learning_rate, objective, binarize, patience, allow_grey) -> _Plan:
+def _check(
+    vae: VAE,
+    x: Data,
+    validation: Data | None,
+    learning_rate: LearningRate,
+    objective: Objective | None,
+    binarize: str | None,
+    patience: int | None,
+    allow_grey: bool,
+) -> _Plan:
     if patience is not None and validation is None:
         raise ValueError("patience needs validation data to watch; got validation=None")
     if objective is not None:

@@ -16,6 +16,8 @@ from .output import Output
 from .run_directory import RunDirectory, data_of
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from scratchvae.report.explain import Answers, Settings, Subject
 
 PAGE = "explain.html"
@@ -133,7 +135,7 @@ def _progress(output: Output) -> Iterator[Watch]:
         yield bar
 
 
-def _table(answers: "Answers"):
+def _table(answers: "Answers") -> "Table":
     from rich.table import Table
 
     one, moves, which = answers.identity, answers.movement, answers.which

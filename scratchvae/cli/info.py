@@ -4,7 +4,7 @@ import importlib.metadata
 import os
 import platform
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scratchvae import __version__
 from scratchvae.data.mnist import FOLDER_VARIABLE
@@ -12,6 +12,9 @@ from scratchvae.engine import get_engine, get_threads, processors
 
 from .options import Engine, Json, Quiet, Seed, Threads, use_threads
 from .output import Output
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 PACKAGES = (
     "numpy",
@@ -122,17 +125,16 @@ def _smallest_parallel_loop(count: int) -> int:
     """Run one parallel loop, so that Numba has chosen its threading layer."""
     from numba import njit, prange
 
-    @njit(parallel=True)
     def total(n: int) -> int:
         found = 0
         for i in prange(n):
             found += i
         return found
 
-    return int(total(count))
+    return int(njit(parallel=True)(total)(count))
 
 
-def _table(facts: dict[str, Any]) -> Any:
+def _table(facts: dict[str, Any]) -> "Table":
     from rich.table import Table
 
     table = Table("", "", show_header=False, box=None, pad_edge=False)

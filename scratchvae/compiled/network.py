@@ -20,9 +20,10 @@ from numba.extending import intrinsic
 from numpy.typing import DTypeLike, NDArray
 
 from scratchvae.compiled.adam import adam_constants, update
-from scratchvae.compiled.gemm import INDEX, kernel, matrix, product, sparse_product, transpose
+from scratchvae.compiled.gemm import kernel, matrix, product, sparse_product, transpose
 from scratchvae.compiled.kernel_cache import INNER
 from scratchvae.compiled.memory import keep_freed_memory
+from scratchvae.compiled.tile import INDEX
 from scratchvae.compiled.vector_math import activation_backward_row
 from scratchvae.parameters import Network
 

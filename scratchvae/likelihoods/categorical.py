@@ -1,10 +1,16 @@
 """One-hot columns."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scratchvae.data.checks import check_one_hot
+from scratchvae.data.mapped import Data
+from scratchvae.likelihoods.likelihood import Draws
 from scratchvae.reference.random import Stream
 
 STEM = "categorical"
@@ -23,50 +29,52 @@ class Categorical:
     binary: bool = False
     unit_interval: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         sizes = tuple(self.sizes)
         if any(isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1 for size in sizes):
             raise ValueError(f"{STEM} has groups of {sizes!r} columns; expected whole numbers of at least 1")
         object.__setattr__(self, "sizes", tuple(int(size) for size in sizes))
 
     @property
-    def name(self):
+    def name(self) -> str:
         return f"{STEM}:{','.join(map(str, self.sizes))}" if self.sizes else STEM
 
     @property
-    def starts(self):
+    def starts(self) -> NDArray[np.int_]:
         """The first column of each group."""
         return np.cumsum((0, *self.sizes[:-1]))
 
-    def check(self, x, name="x"):
+    def check(self, x: Data, name: str = "x") -> None:
         check_one_hot(x, self.starts, name)
 
-    def parameter_shapes(self, data_dim):
+    def parameter_shapes(self, data_dim: int) -> dict[str, tuple[int, ...]]:
         if self.sizes and sum(self.sizes) != data_dim:
             raise ValueError(
                 f"likelihood is {self.name!r}, {sum(self.sizes)} columns in all; expected data_dim = {data_dim}"
             )
         return {}
 
-    def parameter_start(self):
+    def parameter_start(self) -> dict[str, float]:
         return {}
 
-    def encoder_input(self, x):
+    def encoder_input(self, x: NDArray) -> NDArray:
         return x
 
-    def forward(self, ops, x, out, parameters):
+    def forward(
+        self, ops: ModuleType, x: NDArray, out: NDArray, parameters: Mapping[str, NDArray]
+    ) -> tuple[NDArray, Any]:
         return ops.categorical_log_likelihood_forward(x, out, self.starts)
 
-    def backward(self, ops, dlog_likelihood, cache):
+    def backward(self, ops: ModuleType, dlog_likelihood: NDArray, cache: Any) -> tuple[NDArray, dict[str, NDArray]]:
         return ops.categorical_log_likelihood_backward(dlog_likelihood, cache), {}
 
-    def mean(self, ops, out, parameters):
+    def mean(self, ops: ModuleType, out: NDArray, parameters: Mapping[str, NDArray]) -> NDArray:
         """The probability of each column: the derivative of log p, x - softmax(out), at x = 0, turned round."""
         rows = out.reshape(-1, 1, out.shape[-1])
         _, cache = ops.categorical_log_likelihood_forward(np.zeros_like(rows[:, 0]), rows, self.starts)
         return -cache.derivative.reshape(out.shape)
 
-    def draw(self, ops, out, parameters, draws):
+    def draw(self, ops: ModuleType, out: NDArray, parameters: Mapping[str, NDArray], draws: Draws) -> NDArray:
         """In each group the first column at which the sum of probabilities exceeds a uniform number."""
         mean, starts = self.mean(ops, out, parameters), self.starts
         uniforms = ops.uniforms(draws.seed, Stream.PIXELS, 0, draws.examples, starts.size)
@@ -78,6 +86,6 @@ class Categorical:
             x[np.arange(len(x)), column] = 1
         return x
 
-    def output_bias(self, mean):
+    def output_bias(self, mean: NDArray) -> NDArray:
         """log of the training mean, at least 0.001: a column never seen stays possible."""
         return np.log(np.maximum(mean, 0.001))

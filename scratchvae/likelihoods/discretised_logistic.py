@@ -1,11 +1,16 @@
 """Pixels of a known number of levels, as the bins of a density: log p(x) is a probability and compares in bits."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scratchvae.data.checks import check_levels
-from scratchvae.likelihoods.likelihood import open_uniforms
+from scratchvae.data.mapped import Data
+from scratchvae.likelihoods.likelihood import Draws, open_uniforms
 
 STEM, DIAGONAL = "discretised-logistic", "discretised-logistic-diagonal"
 BITS_8 = 256
@@ -28,39 +33,41 @@ class DiscretisedLogistic:
     binary: bool = False
     unit_interval: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.levels, bool) or not isinstance(self.levels, int) or not 2 <= self.levels <= MOST_LEVELS:
             raise ValueError(f"{STEM} has {self.levels!r} levels; expected a whole number from 2 to {MOST_LEVELS}")
 
     @property
-    def name(self):
+    def name(self) -> str:
         stem = DIAGONAL if self.per_dimension else STEM
         return stem if self.levels == BITS_8 else f"{stem}:{self.levels}"
 
     @property
-    def data(self):
+    def data(self) -> str:
         return "8-bit pixels, one learned scale; -diagonal for one a column, :17 for 17 levels, as the digits have"
 
-    def check(self, x, name="x"):
+    def check(self, x: Data, name: str = "x") -> None:
         check_levels(x, self.levels, name)
 
-    def parameter_shapes(self, data_dim):
+    def parameter_shapes(self, data_dim: int) -> dict[str, tuple[int, ...]]:
         return {"likelihood.log_scale": (data_dim,) if self.per_dimension else (1,)}
 
-    def parameter_start(self):
+    def parameter_start(self) -> dict[str, float]:
         return {"likelihood.log_scale": float(np.log(FIRST_SCALE))}
 
-    def encoder_input(self, x):
+    def encoder_input(self, x: NDArray) -> NDArray:
         return x
 
-    def forward(self, ops, x, out, parameters):
+    def forward(
+        self, ops: ModuleType, x: NDArray, out: NDArray, parameters: Mapping[str, NDArray]
+    ) -> tuple[NDArray, Any]:
         return ops.discretised_logistic_log_likelihood_forward(x, out, parameters["likelihood.log_scale"], self.levels)
 
-    def backward(self, ops, dlog_likelihood, cache):
+    def backward(self, ops: ModuleType, dlog_likelihood: NDArray, cache: Any) -> tuple[NDArray, dict[str, NDArray]]:
         dout, dlog_scale = ops.discretised_logistic_log_likelihood_backward(dlog_likelihood, cache)
         return dout, {"likelihood.log_scale": dlog_scale}
 
-    def mean(self, ops, out, parameters):
+    def mean(self, ops: ModuleType, out: NDArray, parameters: Mapping[str, NDArray]) -> NDArray:
         """sum_k P(x > k / (L - 1)) / (L - 1), k = 0 .. L - 2: a level below x adds one step. P is a sigmoid."""
         inverse, steps = np.exp(-parameters["likelihood.log_scale"]), self.levels - 1
         total = np.zeros_like(out)
@@ -68,7 +75,7 @@ class DiscretisedLogistic:
             total += ops.sigmoid_forward((out - out.dtype.type(edge)) * inverse)[0]
         return total / steps
 
-    def draw(self, ops, out, parameters, draws):
+    def draw(self, ops: ModuleType, out: NDArray, parameters: Mapping[str, NDArray], draws: Draws) -> NDArray:
         """The bin of a draw from the density, which is out + scale logit(u)."""
         uniforms, steps = open_uniforms(ops, draws, out.shape[-1]), self.levels - 1
         logistic = np.log(uniforms) - np.log1p(-uniforms)
@@ -76,6 +83,6 @@ class DiscretisedLogistic:
         level = np.clip(np.floor(continuous * steps + 0.5), 0, steps)
         return (level / steps).astype(out.dtype)
 
-    def output_bias(self, mean):
+    def output_bias(self, mean: NDArray) -> NDArray:
         """The training mean as the density's location; the outer bins' infinite tails leave it a little off."""
         return mean

@@ -1,10 +1,15 @@
 """Real numbers, with unit variance or a learned one."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from scratchvae.likelihoods.likelihood import normals
+from scratchvae.data.mapped import Data
+from scratchvae.likelihoods.likelihood import Draws, normals
 
 
 @dataclass(frozen=True)
@@ -16,31 +21,33 @@ class UnitGaussian:
     binary: bool = False
     unit_interval: bool = False
 
-    def check(self, x, name="x"):
+    def check(self, x: Data, name: str = "x") -> None:
         """Every real number is possible."""
 
-    def parameter_shapes(self, data_dim):
+    def parameter_shapes(self, data_dim: int) -> dict[str, tuple[int, ...]]:
         return {}
 
-    def parameter_start(self):
+    def parameter_start(self) -> dict[str, float]:
         return {}
 
-    def encoder_input(self, x):
+    def encoder_input(self, x: NDArray) -> NDArray:
         return x
 
-    def forward(self, ops, x, out, parameters):
+    def forward(
+        self, ops: ModuleType, x: NDArray, out: NDArray, parameters: Mapping[str, NDArray]
+    ) -> tuple[NDArray, Any]:
         return ops.unit_gaussian_log_likelihood_forward(x, out)
 
-    def backward(self, ops, dlog_likelihood, cache):
+    def backward(self, ops: ModuleType, dlog_likelihood: NDArray, cache: Any) -> tuple[NDArray, dict[str, NDArray]]:
         return ops.unit_gaussian_log_likelihood_backward(dlog_likelihood, cache), {}
 
-    def mean(self, ops, out, parameters):
+    def mean(self, ops: ModuleType, out: NDArray, parameters: Mapping[str, NDArray]) -> NDArray:
         return out
 
-    def draw(self, ops, out, parameters, draws):
+    def draw(self, ops: ModuleType, out: NDArray, parameters: Mapping[str, NDArray], draws: Draws) -> NDArray:
         return out + normals(ops, out, draws)
 
-    def output_bias(self, mean):
+    def output_bias(self, mean: NDArray) -> NDArray:
         return mean
 
 
@@ -53,38 +60,40 @@ class LearnedGaussian:
     unit_interval: bool = False
 
     @property
-    def name(self):
+    def name(self) -> str:
         return "gaussian-learned-diagonal" if self.per_dimension else "gaussian-learned"
 
     @property
-    def data(self):
+    def data(self) -> str:
         return "real numbers, one learned variance; -diagonal after the name for one a column"
 
-    def check(self, x, name="x"):
+    def check(self, x: Data, name: str = "x") -> None:
         """Every real number is possible."""
 
-    def parameter_shapes(self, data_dim):
+    def parameter_shapes(self, data_dim: int) -> dict[str, tuple[int, ...]]:
         return {"likelihood.logvar": (data_dim,) if self.per_dimension else (1,)}
 
-    def parameter_start(self):
+    def parameter_start(self) -> dict[str, float]:
         return {"likelihood.logvar": 0.0}
 
-    def encoder_input(self, x):
+    def encoder_input(self, x: NDArray) -> NDArray:
         return x
 
-    def forward(self, ops, x, out, parameters):
+    def forward(
+        self, ops: ModuleType, x: NDArray, out: NDArray, parameters: Mapping[str, NDArray]
+    ) -> tuple[NDArray, Any]:
         return ops.gaussian_log_likelihood_forward(x, out, parameters["likelihood.logvar"])
 
-    def backward(self, ops, dlog_likelihood, cache):
+    def backward(self, ops: ModuleType, dlog_likelihood: NDArray, cache: Any) -> tuple[NDArray, dict[str, NDArray]]:
         dout, dlogvar = ops.gaussian_log_likelihood_backward(dlog_likelihood, cache)
         return dout, {"likelihood.logvar": dlogvar}
 
-    def mean(self, ops, out, parameters):
+    def mean(self, ops: ModuleType, out: NDArray, parameters: Mapping[str, NDArray]) -> NDArray:
         return out
 
-    def draw(self, ops, out, parameters, draws):
+    def draw(self, ops: ModuleType, out: NDArray, parameters: Mapping[str, NDArray], draws: Draws) -> NDArray:
         std = np.exp(0.5 * parameters["likelihood.logvar"])
         return out + std * normals(ops, out, draws)
 
-    def output_bias(self, mean):
+    def output_bias(self, mean: NDArray) -> NDArray:
         return mean

@@ -9,6 +9,7 @@ from scratchvae.data import load
 from scratchvae.evidence.annealed import PILOT_TEMPERATURES, PILOT_WARM_UP, annealed_importance
 from scratchvae.evidence.exact import LinearGaussian, principal_components
 from scratchvae.evidence.importance import Evidence, importance_evidence, importance_log_weights, prior_evidence
+from scratchvae.progress import Advance
 from scratchvae.reference.importance import importance_bound_forward
 from scratchvae.reference.random import Stream, normals
 from scratchvae.vae import VAE
@@ -61,7 +62,9 @@ class Bounds:
         return all(low <= high + 3 * np.hypot(a, b) for low, high, a, b in pairs)
 
 
-def estimators(subject: Subject, settings: Settings, found: Identity, seed: int, watch=lambda: None) -> Estimators:
+def estimators(
+    subject: Subject, settings: Settings, found: Identity, seed: int, watch: Advance = lambda: None
+) -> Estimators:
     """Three estimators on linear-Gaussian models of the digits with more and more latent dimensions."""
     data = load("digits")
     train, x = data.train.astype(np.float64), data.held_out[: settings.evidence_examples].astype(np.float64)
@@ -135,7 +138,7 @@ def _summary(found: Evidence, exact: NDArray) -> tuple[float, ...]:
     return float(miss.mean()), error, claimed, float(np.median(found.effective_sample_size))
 
 
-def bounds(subject: Subject, settings: Settings, found: Identity, seed: int, watch=lambda: None) -> Bounds:
+def bounds(subject: Subject, settings: Settings, found: Identity, seed: int, watch: Advance = lambda: None) -> Bounds:
     """L_K on the examples of `found`, from the same draws cut into more or fewer groups of K."""
     vae, draws = subject.vae, max(2 * max(settings.bound_samples), settings.bound_draws)
     rows = []

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scratchvae.evidence.exact import principal_components
 from scratchvae.evidence.importance import importance_log_weights, prior_log_weights
 from scratchvae.evidence.quadrature import FRAME_BOX, Frame, Region, _rule, integrate
+from scratchvae.progress import Advance
 from scratchvae.reference.gaussian import LOG_2_PI, kl_to_prior_forward
 from scratchvae.reference.random import Stream, normals
 from scratchvae.vae import VAE, Gaussian
@@ -76,7 +77,7 @@ class Identity:
         return float(self.kl_to_posterior.max())
 
 
-def identity(subject: Subject, settings: Settings, watch=lambda: None) -> Identity:
+def identity(subject: Subject, settings: Settings, watch: Advance = lambda: None) -> Identity:
     """log p(x), ELBO and KL(q || p(z|x)) of some held-out examples, by quadrature that shares no node between them."""
     rows = subject.rows(settings.examples)
     parts = []
@@ -163,7 +164,7 @@ FORMS = (
 )
 
 
-def forms(subject: Subject, settings: Settings, found: Identity, seed: int, watch=lambda: None) -> Forms:
+def forms(subject: Subject, settings: Settings, found: Identity, seed: int, watch: Advance = lambda: None) -> Forms:
     """The four forms of the ELBO on the examples of `found`."""
     vae, x = subject.vae, subject.held_out[found.rows]
     q = vae.encode(x)

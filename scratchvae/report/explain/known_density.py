@@ -5,11 +5,13 @@ the plane, and nothing has to be estimated from a sample.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scratchvae.evidence.quadrature import integrate
+from scratchvae.progress import Advance
 from scratchvae.reference.gaussian import LOG_2_PI
 from scratchvae.reference.log_sum_exp import log_sum_exp_forward
 from scratchvae.reference.random import Stream, normals, uniforms
@@ -191,7 +193,7 @@ def train_toy(settings: Settings, seed: int) -> Toy:
     vae.set_output_bias(x.mean(axis=0))
     looks = {0: vae.with_parameters(vae.parameters.copy())}
 
-    def remember(entry: dict) -> None:
+    def remember(entry: dict[str, Any]) -> None:
         if entry["epoch"] in settings.toy_looks:
             looks[entry["epoch"]] = vae.with_parameters(vae.parameters.copy())
 
@@ -200,7 +202,7 @@ def train_toy(settings: Settings, seed: int) -> Toy:
     return Toy(density, vae, looks)
 
 
-def which_density(toy: Toy, settings: Settings, watch=lambda: None) -> WhichDensity:
+def which_density(toy: Toy, settings: Settings, watch: Advance = lambda: None) -> WhichDensity:
     """All four numbers at every look, by integrals over the plane."""
     plane = Plane.of(toy.density, settings.toy_spacing)
     rows = []
@@ -261,7 +263,7 @@ class InfiniteMixture:
 
 
 def infinite_mixture(
-    toy: Toy, subject: Subject, settings: Settings, found: Identity, seed: int, watch=lambda: None
+    toy: Toy, subject: Subject, settings: Settings, found: Identity, seed: int, watch: Advance = lambda: None
 ) -> InfiniteMixture:
     """Mixtures over finer and finer grids, on the plane and on the digits."""
     x = toy.density.draw(64, seed + 1)

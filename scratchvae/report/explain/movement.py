@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scratchvae.evidence.quadrature import Quadrature, integrate
 from scratchvae.objectives import ELBO
 from scratchvae.parameters import Parameters
+from scratchvae.progress import Advance
 from scratchvae.reference.random import Stream, normals, permutation
 from scratchvae.training import fit
 from scratchvae.vae import VAE
@@ -51,7 +52,7 @@ class Movement:
     examples: int
 
 
-def movement(subject: Subject, settings: Settings, seed: int, watch=lambda: None) -> Movement:
+def movement(subject: Subject, settings: Settings, seed: int, watch: Advance = lambda: None) -> Movement:
     """From a young decoder with an untrained encoder: train the encoder alone, then the decoder alone.
 
     The decoder has had `young_epochs` epochs, so that log p(x) has room to rise when it is its turn.
@@ -70,7 +71,7 @@ def movement(subject: Subject, settings: Settings, seed: int, watch=lambda: None
 
 
 def move_only(
-    moving: str, vae: VAE, train: NDArray, x: NDArray, settings: Settings, seed: int, watch=lambda: None
+    moving: str, vae: VAE, train: NDArray, x: NDArray, settings: Settings, seed: int, watch: Advance = lambda: None
 ) -> Phase:
     """Train the parameters of one network and look at log p(x), ELBO and gap of x (n, D) on the way."""
     looks = np.unique(np.rint(np.linspace(0, 1, settings.movement_looks) ** 2 * settings.movement_steps).astype(int))

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from scratchvae.evidence.gap import best_posterior
 from scratchvae.evidence.quadrature import posterior_on_grid
+from scratchvae.progress import Advance
 from scratchvae.reference.gaussian import LOG_2_PI
 from scratchvae.vae import VAE, Gaussian
 
@@ -60,7 +61,7 @@ class Shapes:
         return self.shapes[-1]
 
 
-def shapes(subject: Subject, settings: Settings, found: Identity, watch=lambda: None) -> Shapes:
+def shapes(subject: Subject, settings: Settings, found: Identity, watch: Advance = lambda: None) -> Shapes:
     """The examples of `found` with the smallest and the largest gaps, half of each."""
     order = np.argsort(found.kl_to_posterior)
     half = max(1, settings.shown // 2)
