@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 LOCK = ".lock"  # in a directory that is being written; it stays, empty: what counts is who holds it
@@ -26,7 +26,8 @@ def write_whole(path: str | os.PathLike[str], content: bytes | str) -> None:
             os.chmod(beside, 0o666 & ~_umask())
             os.replace(beside, target)
         except BaseException:
-            os.unlink(beside)
+            with suppress(FileNotFoundError):  # Ctrl-C may come right after the renaming
+                os.unlink(beside)
             raise
     except OSError as error:
         raise _cannot_be_written(target, error) from None

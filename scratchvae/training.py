@@ -437,7 +437,8 @@ class _Run:
             for name, value in (entry[part] or {}).items():
                 if not np.isfinite(value):
                     raise DivergedError(
-                        f"epoch {entry['epoch']}: {name} of the {part} data is {value}; expected a finite number"
+                        f"epoch {entry['epoch']}, update {self.trainer.updates}: {name} of the {part} data is {value}; "
+                        f"expected a finite number"
                         f"{self._kept()}"
                     )
 

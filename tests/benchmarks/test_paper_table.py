@@ -80,6 +80,7 @@ def test_every_cell_has_its_objective_and_a_name_of_its_own():
 # --- a shortened run ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "layers"), [("vae", 1), ("iwae", 1), ("iwae", 2)])
 def test_a_shortened_schedule_learns_and_is_set_beside_the_published_cell(tmp_path, mnist_files, model, layers, capsys):
     assert run(tmp_path, mnist_files, "--model", model, "--k", "5", "--layers", str(layers), "--json") == 0

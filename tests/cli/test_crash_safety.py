@@ -61,6 +61,7 @@ def no_file_longer_than(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_keeps_the_last_checkpoint_and_says_so(command: Command, images, tmp_path):
     assert command("train", images, *FAST, "--epochs", "1", "--out", "run").status == 0
     model = tmp_path / "run" / "model.safetensors"
@@ -154,6 +155,7 @@ def at_epoch_2(monkeypatch: pytest.MonkeyPatch, act) -> None:
     monkeypatch.setattr(RunDirectory, "append_epoch", acting)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["history.jsonl", "model.safetensors"])
 def test_a_file_that_is_removed_under_a_run_is_there_again_and_whole(
     command: Command, images, trained, tmp_path, monkeypatch, name

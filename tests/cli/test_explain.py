@@ -32,6 +32,7 @@ def test_explain_writes_a_page_and_prints_its_numbers(command, tiny, tmp_path):
     assert "the identity ..." in result.err, "progress goes to standard error"
 
 
+@pytest.mark.slow
 def test_explain_takes_a_run_of_any_likelihood(command, tiny, tmp_path):
     """One latent dimension, relus, a Gaussian decoder, grey pixels: the other way round from the page's own model."""
     options = ("--engine", "reference", "--hidden", "6", "--latent-dim", "1", "--epochs", "2")

@@ -104,6 +104,7 @@ def test_real_numbers_train_under_a_learned_variance(command: Command, vectors, 
     assert result.record["config"]["training"]["binarize"] == "none"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -158,6 +159,7 @@ DATA_OF = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", DATA_OF)
 def test_each_kind_of_data_trains_evaluates_and_samples_under_its_likelihood(command: Command, tmp_path, likelihood):
     np.save(tmp_path / "data.npy", DATA_OF[likelihood](np.random.default_rng(0)))

@@ -163,6 +163,7 @@ def results_at(width: str, path) -> list[NDArray]:
     return results
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(simd_name() not in TARGETS, reason="not an x86 processor")
 def test_every_vector_width_computes_the_same_and_the_fused_ones_the_same_bits(tmp_path):
     widths = list(TARGETS)[list(TARGETS).index(simd_name()) :]

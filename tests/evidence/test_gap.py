@@ -148,6 +148,7 @@ def is_not_above(lower: NDArray, higher: NDArray) -> bool:
     return difference.mean() > -2 * difference.std(ddof=1) / np.sqrt(difference.size)
 
 
+@pytest.mark.slow
 def test_bounds_are_in_order_within_their_standard_errors(trained):
     vae, x = trained
     x = x[:60]
@@ -157,6 +158,7 @@ def test_bounds_are_in_order_within_their_standard_errors(trained):
     assert not is_not_above(bounds[1], bounds[0]), "there is a gap to see, and the test can fail"
 
 
+@pytest.mark.slow
 def test_the_trained_models_gap_has_two_parts_that_are_not_negative(trained):
     vae, x = trained
     x = x[:30]

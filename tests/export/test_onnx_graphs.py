@@ -13,6 +13,8 @@ from scratchvae.likelihoods import LIKELIHOODS
 from scratchvae.parameters import ACTIVATION_CODES
 from tests.cases import random_data
 
+pytest.importorskip("onnx", reason="onnx, of the extra onnx, is not installed")
+
 SIZES = [(784, (400,), 20), (7, (), 3), (12, (33, 10), 5)]
 
 
