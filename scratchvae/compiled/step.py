@@ -41,7 +41,7 @@ from scratchvae.compiled.random import NORMALS, _binarize_span, _fill_span, _key
 from scratchvae.compiled.vector_math import float32_from_bits, softplus_sigmoid, sum_row
 from scratchvae.parameters import Network
 
-ROWS = 96  # of the decoder that go forward and back together: what they write stays in the second-level cache
+ROWS = 256  # of the decoder that go forward and back together: what they write stays in the second-level cache
 PARALLEL = 1_500_000  # multiply-adds of a forward and a backward pass below which a second thread is not woken
 ELBO, RECONSTRUCTION, KL, OBJECTIVE = range(4)  # rows of `terms`
 

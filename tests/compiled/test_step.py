@@ -11,7 +11,7 @@ OBJECTIVES = {
     "elbo": sv.ELBO(),
     "beta, three samples": sv.ELBO(num_samples=3, beta=0.5),
     "iwae": sv.IWAE(num_samples=7),
-    "iwae, more samples than a block": sv.IWAE(num_samples=120),
+    "iwae, more samples than a block": sv.IWAE(num_samples=300),
 }
 
 
