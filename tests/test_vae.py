@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import scratchvae as sv
+from scratchvae.engine import get_engine
 from scratchvae.reference.random import Stream
 from tests.cases import LIKELIHOOD_NAMES, architectures, build, linear_gaussian
 from tests.proofs.checks import (
@@ -398,3 +399,19 @@ def test_a_seed_is_at_most_64_bits(seed):
     with pytest.raises(ValueError, match=r"seed is .*expected a whole number from 0 to 2\^64 - 1"):
         sv.VAE(2, seed=seed)
     assert sv.VAE(2, seed=2**64 - 1).seed == 2**64 - 1
+
+
+def test_a_model_around_other_parameters_may_be_of_the_other_engine():
+    vae, x, eps = build(engine="reference")
+    other = vae.with_parameters(vae.parameters, engine="compiled")
+    assert other.engine == "compiled"
+    assert other.ops is other.posterior.ops is get_engine("compiled")
+    np.testing.assert_allclose(other.elbo(x, eps).elbo, vae.elbo(x, eps).elbo, rtol=1e-12)
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOOD_NAMES)
+def test_what_a_likelihood_learns_starts_where_it_says(likelihood):
+    vae = sv.VAE(3, 2, (), likelihood, "identity", engine="reference")
+    start = vae.likelihood.parameter_start()
+    for name in vae.likelihood.parameter_shapes(3):
+        np.testing.assert_array_equal(vae.parameters[name], np.float32(start.get(name, 0.0)))

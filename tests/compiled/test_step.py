@@ -81,6 +81,22 @@ def test_other_models_are_composed(likelihood, binarize, expected):
     assert Trainer(vae, pixels(), binarize=binarize)._in_one_call() is expected
 
 
+@pytest.mark.parametrize(
+    ("objective", "expected"),
+    [
+        (sv.ELBO(2, beta=0.5), True),
+        (sv.IWAE(3), True),
+        (sv.ELBO(free_bits=0.1), False),
+        (sv.ELBO(kl="monte-carlo"), False),
+        (sv.STL(), False),
+        (sv.DReG(3), False),
+        (sv.ScoreFunction(), False),
+    ],
+)
+def test_other_objectives_are_composed(objective, expected):
+    assert Trainer(sv.VAE(37, 5, hidden=(12,)), pixels(), objective=objective)._in_one_call() is expected
+
+
 def test_rows_outside_the_data_are_refused():
     trainer = Trainer(sv.VAE(37, 5, hidden=(12,)), pixels())
     with pytest.raises(IndexError, match="0 to 89"):

@@ -1,5 +1,7 @@
 """Annealing: the gradient it follows, the dynamics it trusts, and both bounds against exact answers."""
 
+import inspect
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -373,3 +375,8 @@ def test_annealing_that_cannot_be_done_is_refused(asked, message):
         annealed_importance(vae, x, **asked)
     with pytest.raises(ValueError, match=message):
         bidirectional(vae, 2, **asked)
+
+
+def test_a_thousand_temperatures_are_taken_unless_others_are_asked_for():
+    for estimator in (annealed_importance, bidirectional):
+        assert inspect.signature(estimator).parameters["num_temperatures"].default == 1000

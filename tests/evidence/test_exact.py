@@ -268,3 +268,9 @@ def test_a_model_without_a_closed_form_is_refused_in_one_line(arguments, message
 def test_parameters_that_are_no_model_are_refused(shape, variance, message):
     with pytest.raises(ValueError, match=message):
         LinearGaussian(np.ones(shape), np.zeros(3), np.array(variance))
+
+
+def test_the_parts_of_a_linear_model_may_be_lists():
+    model = LinearGaussian([[1.0, 2.0]], [0.0, 1.0], [0.5])
+    assert [part.dtype for part in (model.weight, model.bias, model.variance)] == [np.float64] * 3
+    assert model.variance.tolist() == [0.5, 0.5]

@@ -224,3 +224,9 @@ def test_a_learning_rate_that_is_not_positive_is_refused():
     vae, x, _ = build()
     with pytest.raises(ValueError, match="learning_rate is -1"):
         best_posterior(vae, x, learning_rate=-1)
+
+
+def test_optimising_choosing_and_evaluating_never_share_noise():
+    steps = sorted(value for name, value in vars(gap_module).items() if name.endswith("_STEP"))
+    assert len(steps) == 3
+    assert all(later - earlier >= 1 << 30 for earlier, later in zip(steps, steps[1:], strict=False))
