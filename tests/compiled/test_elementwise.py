@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from scratchvae import compiled, reference
+from scratchvae.compiled import poisson as compiled_poisson
 from scratchvae.engine import get_threads, set_threads
 
 LARGE = (300, 2, 784)  # enough for every operation to be split
@@ -151,3 +152,13 @@ def test_log_sum_exp_at_its_edges(dtype):
     a = np.array([[-np.inf] * 3, [0, -np.inf, -np.inf], [1e4, 1e4, -1e4], [np.nan, 0, 1], [0, np.nan, 1]], dtype)
     for got, want in zip(compiled.log_sum_exp_forward(a), reference.log_sum_exp_forward(a), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+def test_a_thread_may_start_at_any_example():
+    rng = np.random.default_rng(0)
+    x, log_rate = rng.poisson(3.0, (5, 7)).astype(float), rng.normal(size=(5, 2, 7))
+    want, _ = reference.poisson_log_likelihood_forward(x, log_rate)
+    for first in range(10):
+        value, derivative = np.zeros((5, 2)), np.empty(log_rate.shape)
+        compiled_poisson._rows(x, log_rate, value, derivative, first, first + 1)
+        np.testing.assert_allclose(value.reshape(-1)[first], want.reshape(-1)[first], rtol=1e-12)

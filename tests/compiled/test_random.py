@@ -111,3 +111,15 @@ def test_rows_outside_the_data_are_refused():
     for row in (-1, 3):
         with pytest.raises(IndexError, match="0 to 2"):
             compiled.bernoulli_bytes(pixels, np.array([row]), 0, Stream.BINARIZE, 0, np.array([0]))
+
+
+def test_threads_fill_their_own_part_and_nothing_behind_it():
+    count, room = 8, 64
+    examples, out = np.arange(40)[:20], np.zeros(20 * count + room, np.uint32)
+    arguments = compiled_random.WORDS, examples, count, 5, int(Stream.LATENT), 1, 2
+    for slices in (1, 2, 3):
+        out[:] = 0
+        compiled_random._fill_parallel(*arguments, out[: 20 * count], slices)
+        want = reference.random_words(1 + (2 << 32), Stream.LATENT, 5, examples, count)
+        np.testing.assert_array_equal(out[: 20 * count].reshape(want.shape), want)
+        assert not out[20 * count :].any()

@@ -56,6 +56,7 @@ MODEL_TESTS = (
     "tests/proofs/test_seeded_bugs.py",
 )
 STEPS = ("tests/compiled/test_step.py", "tests/test_distributed.py", "tests/test_progress.py")  # of either engine
+TWINS = ("tests/compiled", "tests/reference", "tests/proofs/test_twins.py")
 PARTS = {
     "reference": Part(
         ("scratchvae/reference",), (*REFERENCE, "tests/reference", "tests/test_posteriors.py", *PROOFS), 250
@@ -64,7 +65,7 @@ PARTS = {
     "vae": Part(("scratchvae/vae.py",), MODEL_TESTS, None),
     "objectives": Part(("scratchvae/objectives",), MODEL_TESTS, None),
     "training": Part(("scratchvae/training.py",), (*MODEL_TESTS[len(REFERENCE) :], *STEPS), None),
-    "compiled": Part(("scratchvae/compiled",), ("tests/compiled", "tests/proofs/test_twins.py"), 200, 60.0, True),
+    "compiled": Part(("scratchvae/compiled",), TWINS, 200, 60.0, True),
 }
 
 

@@ -69,7 +69,6 @@ def quickest(runs: list[Run], file: str, statement: tuple[int, int], most: float
 def _is_named_after(test: str, file: str) -> bool:
     source = Path(file)
     named = Path(test.partition("::")[0])
-    of_its_package = named.name == f"test_{source.parent.name}.py"
-    return of_its_package or (
-        named.name == f"test_{source.name}" and named.parent.name in (source.parent.name, "tests")
-    )
+    if named.name == f"test_{source.parent.name}.py":
+        return True
+    return named.name == f"test_{source.name}" and named.parent.name in (source.parent.name, "reference", "tests")
