@@ -23,10 +23,11 @@ class ScratchvaeEvaluation:
         return {"version": sv.__version__, "generator": "Philox4x32-10, Box-Muller"}
 
     def prove(self, noise: str, out: str) -> dict:
-        """The bound of the first images with the noise given (B, K, Z), written to `out`."""
-        eps = np.load(noise)
-        terms, _ = self.vae.value_and_grad(self.data[: len(eps)], eps, sv.IWAE(num_samples=eps.shape[1]))
-        np.save(out, terms.objective)
+        """The bound of the first images with the noise given (B, K, Z), by the code that is timed, written to `out`."""
+        vae, eps = self.vae, np.load(noise)
+        x = vae.ops.gather_rows(self.data, np.arange(len(eps)), vae.dtype)
+        log_weights = vae.log_weights(x, vae.encoder_head(x), eps.astype(vae.dtype))
+        np.save(out, vae.ops.importance_bound_forward(log_weights)[0])
         return {}
 
     def estimate(self, start: int, stop: int, samples: int) -> dict:
