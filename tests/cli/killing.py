@@ -118,6 +118,7 @@ def unreadable(out: Path) -> list[str]:
 def kill_again_and_again(folder: Path, data: str, epochs: int, kills: int, after: int, seed: int) -> list[dict]:
     """The parts run, killed and resumed; at the end it is let finish."""
     out, rng, told = folder / "parts", random.Random(seed), []
+    an_epoch = min(entry["seconds"] for entry in RunDirectory(folder / "whole").history())
     for number in range(kills + after):
         if number == kills:
             assert attempt(out, data, epochs, None, None) == 0
@@ -127,7 +128,7 @@ def kill_again_and_again(folder: Path, data: str, epochs: int, kills: int, after
         elif number % 2:
             how["steps"] = rng.randrange(8 * STEPS_AN_EPOCH)
         else:
-            how["seconds"] = rng.uniform(0.0, 0.1)
+            how["seconds"] = rng.uniform(0.0, 8 * an_epoch)  # as far as the steps go: none may reach the end
         status = attempt(out, data, epochs, **how)
         told.append({**how, "status": status, "epochs": len(RunDirectory(out).history()), "wrong": unreadable(out)})
     assert attempt(out, data, epochs, None, None) == 0

@@ -35,7 +35,7 @@ def kill_again_and_again(folder: Path, data: Path, epochs: int, kills: int, afte
 
 
 @pytest.mark.parametrize(
-    ("epochs", "kills", "after"), [(30, 4, 0), pytest.param(400, 46, 4, marks=pytest.mark.slow)], ids=["4", "50"]
+    ("epochs", "kills", "after"), [(40, 4, 0), pytest.param(400, 46, 4, marks=pytest.mark.slow)], ids=["4", "50"]
 )
 def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(tmp_path, images, epochs, kills, after):
     """SIGKILL at random moments, each run resumed from what the last one left: at the end the uninterrupted bits."""

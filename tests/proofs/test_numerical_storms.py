@@ -165,7 +165,7 @@ def test_data_that_overflow_are_named_by_what_they_make_of_the_forward_pass(engi
 
 def test_held_out_data_whose_bound_overflows_end_training_by_name(engine):
     vae = sv.VAE(2, 1, (), "gaussian", "identity", "float32", engine)
-    with pytest.raises(sv.DivergedError, match=r"epoch 1: \w+ of the validation data is -?(inf|nan)"):
+    with pytest.raises(sv.DivergedError, match=r"epoch 1, update 1: \w+ of the validation data is -?(inf|nan)"):
         sv.fit(vae, np.eye(2), validation=np.full((2, 2), 1e30), epochs=1, progress=False)
 
 
