@@ -126,6 +126,7 @@ def without_the_right_to_write(folder: Path) -> Iterator[None]:
             folder.chmod(0o755)
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_be_written_is_one_line_and_left_alone(command: Command, images):
     with that_cannot_be_written() as folder:
         shutil.copy(images, folder / "images.npy")

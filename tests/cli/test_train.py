@@ -87,6 +87,7 @@ def test_the_final_numbers_add_up(reported, part):
     assert 0 <= summary["active_units"] <= 2
 
 
+@pytest.mark.slow
 def test_training_needs_no_argument_and_names_runs_after_their_data(command: Command, tmp_path):
     for number in (1, 2):
         result = command("train", *FAST, "--epochs", "1")
@@ -96,6 +97,7 @@ def test_training_needs_no_argument_and_names_runs_after_their_data(command: Com
     assert "active units" in result.out
 
 
+@pytest.mark.slow
 def test_real_numbers_train_under_a_learned_variance(command: Command, vectors, tmp_path):
     options = ("--likelihood", "gaussian-learned", "--activation", "tanh", "--hidden", "4", "--epochs", "2")
     result = command("train", vectors, *FAST, *options, "--out", "run", "--json")
@@ -126,6 +128,7 @@ def test_every_objective_and_posterior_trains_and_its_run_goes_on(command: Comma
     assert command("evaluate", "run", "--engine", "reference", "--samples", "5").status == 0
 
 
+@pytest.mark.slow
 def test_what_is_for_a_diagonal_posterior_refuses_a_run_with_a_full_one(command: Command, images):
     assert command("train", images, *FAST, "--posterior", "full", "--epochs", "1", "--out", "run").status == 0
     for arguments in (("explain", "run"), ("export", "run", "--format", "torch", "--out", "weights")):
@@ -138,6 +141,7 @@ def test_what_is_for_a_diagonal_posterior_refuses_a_run_with_a_full_one(command:
     assert sorted(path.name for path in Path("run").iterdir()) == FILES
 
 
+@pytest.mark.slow
 def test_a_run_from_before_there_was_a_choice_of_posterior_goes_on(command: Command, images):
     assert command("train", images, *FAST, "--epochs", "1", "--out", "run").status == 0
     config = json.loads(Path("run/config.json").read_text())
@@ -184,6 +188,7 @@ def test_help_says_which_data_each_likelihood_is_for(command: Command):
         assert f"{name.removesuffix('-diagonal')} ({likelihood.data})".replace(" ", "") in said
 
 
+@pytest.mark.slow
 def test_points_of_a_plane_train_under_the_importance_weighted_bound(command: Command, tmp_path):
     np.savetxt(tmp_path / "points.csv", np.random.default_rng(0).normal(size=(40, 2)), delimiter=",")
     options = ("--objective", "iwae", "--samples", "3", "--likelihood", "gaussian", "--epochs", "1")
@@ -229,6 +234,7 @@ def test_resuming_refuses_what_the_run_was_not_made_with(command: Command, train
     assert named in result.err
 
 
+@pytest.mark.slow
 def test_resuming_refuses_data_that_have_changed(command: Command, images, tmp_path):
     data = tmp_path / "images.npy"
     data.write_bytes(images.read_bytes())

@@ -65,6 +65,7 @@ def test_pixels_have_the_references_bits(seed, batch, width, step):
     assert_same_bits(as_floats, reference.bernoulli_bytes(*arguments, dtype=np.float32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("batch", "width"), [(400, 784), (2, 9000), (1, 1)])
 def test_many_pixels_have_the_references_bits(batch, width):
     rng = np.random.default_rng(1)

@@ -43,6 +43,7 @@ def test_elbo_has_the_bits_of_the_composition(name, binarize):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["iwae", "iwae, more samples than a block"])
 def test_iwae_is_the_composition_to_rounding(name):
     """The one call cancels log p(z) - log q(z|x) by hand, so the order of its sums is another."""

@@ -41,6 +41,7 @@ def test_each_kind_of_fault(source, expected):
     assert changes(source) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["reference/gaussian.py", "vae.py", "training.py", "compiled/random.py"])
 def test_every_fault_is_another_program_that_differs_in_one_place(file):
     source = (ROOT / "scratchvae" / file).read_text()

@@ -33,6 +33,7 @@ from scratchvae.report.explain import (
 from scratchvae.report.explain import estimators as point_8
 from scratchvae.report.explain.gradient_noise import reparameterized_draws, score_function_draws
 
+pytestmark = pytest.mark.slow
 SETTINGS = Settings.quick()
 
 

@@ -335,6 +335,7 @@ def test_a_picture_goes_where_it_is_told():
     assert plots.kl_per_dimension(model(), ROWS, axes=right) is right
 
 
+@pytest.mark.slow
 def test_the_same_figure_gives_the_same_bytes_and_differs_in_the_dark():
     light, dark = plots.light_and_dark(lambda: plots.learning_curves(epochs(12)))
     again, _ = plots.light_and_dark(lambda: plots.learning_curves(epochs(12)))
