@@ -364,3 +364,10 @@ def test_the_bar_is_told_how_many_updates_there_are(monkeypatch):
     vae, x = small(rows=23)
     fit(vae, x, batch_size=10, epochs=2)
     assert told == [(2, 3, 0)]
+
+
+def test_only_held_out_means_have_a_standard_error():
+    vae, x = small()
+    entry = fit(vae, x, epochs=1, validation=x[:9]).epochs[0]
+    assert "standard_error" not in entry["train"]
+    assert entry["validation"]["standard_error"] > 0

@@ -88,3 +88,11 @@ def test_one_scale_for_all_has_the_sum_of_the_gradients_of_one_each(ops):
     for shared, own in zip(*gradients, strict=True):
         own = own.sum(keepdims=True) if own.ndim == 1 else own
         assert relative_error(shared, own) < 1e-13
+
+
+def test_there_are_256_levels_unless_others_are_asked_for(ops):
+    rng = np.random.default_rng(0)
+    arguments = rng.integers(0, 256, (2, 3)) / 255.0, rng.normal(size=(2, 1, 3)), np.zeros(1)
+    got, _ = ops.discretised_logistic_log_likelihood_forward(*arguments)
+    want, _ = ops.discretised_logistic_log_likelihood_forward(*arguments, 256)
+    np.testing.assert_array_equal(got, want)
