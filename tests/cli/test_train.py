@@ -197,6 +197,7 @@ def test_points_of_a_plane_train_under_the_importance_weighted_bound(command: Co
     assert result.record["run"] == "runs/points-1"
 
 
+@pytest.mark.slow
 def test_grey_pixels_train_where_they_are_allowed(command: Command, images):
     result = command("train", images, *FAST, "--epochs", "1", "--binarize", "none", "--allow-grey", "--out", "run")
     assert result.status == 0, result.err
@@ -210,6 +211,7 @@ def test_an_existing_run_is_refused_and_left_alone(command: Command, images, tra
     assert {path: path.read_bytes() for path in trained.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(command: Command, images, trained, tmp_path):
     assert command("train", images, *FAST, "--epochs", "1", "--out", "halves").status == 0
     with (tmp_path / "halves" / "history.jsonl").open("a") as file:

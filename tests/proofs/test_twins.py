@@ -197,6 +197,7 @@ for dtype, rows in (("float64", 3), ("float32", 3), ("float64", 5000), ("float32
 """
 
 
+@pytest.mark.slow
 def test_both_precisions_may_be_used_in_turn_for_small_work_and_large():
     """In a process of its own: which kernels are compiled already is part of what is tested."""
     done = subprocess.run([sys.executable, "-W", "error", "-c", MIXED], capture_output=True, text=True, timeout=300)
