@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from scratchvae.distributed import Processes
 
 VALIDATION_ROWS = 500  # examples handled together; the result does not depend on it
+VALIDATION_VALUES = 1_000_000  # of these examples at most, so that wide data take no more memory
 CHECK_EVERY = 64  # updates between looks at whether the loss is finite
 
 OnEpoch: TypeAlias = Callable[[dict[str, Any]], object]  # is called with each entry of the history
@@ -166,8 +167,9 @@ class Trainer:
     def _held_out(self, x: Data, low: int, high: int) -> list[Terms]:
         """The terms of rows low to high of held-out data."""
         terms = []
-        for start in range(low, high, VALIDATION_ROWS):
-            rows = np.arange(start, min(start + VALIDATION_ROWS, high))
+        together = max(1, min(VALIDATION_ROWS, VALIDATION_VALUES // self.vae.data_dim))
+        for start in range(low, high, together):
+            rows = np.arange(start, min(start + together, high))
             batch = self._draw(x, rows, Stream.VALIDATION_BINARIZE, 0)
             sampled, _ = self.vae.forward(batch, self._noise(rows, Stream.VALIDATION, 0))
             value, _ = self.vae.evaluate(self.objective, sampled)

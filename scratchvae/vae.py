@@ -26,7 +26,8 @@ from scratchvae.reference.random import Stream, uniforms
 __all__ = ["VAE", "Deltas", "Elbo", "ForwardCache", "Gaussian", "Terms"]
 
 DTYPES = ("float32", "float64")
-DECODED_TOGETHER = 1000  # samples: results do not depend on it
+DECODED_TOGETHER = 1000  # samples at most: results do not depend on it
+DECODED_ELEMENTS = 2_000_000  # of their outputs at most, so that wide data take no more memory
 
 
 class Elbo(NamedTuple):
@@ -217,7 +218,8 @@ class VAE:
         """
         if self.likelihood.name == "bernoulli":  # one operation: what evaluation spends its time on
             return self.ops.decoded_bernoulli_log_likelihood(x, z, self.output_network)
-        step = max(1, DECODED_TOGETHER // z.shape[1])
+        together = min(DECODED_TOGETHER, max(1, DECODED_ELEMENTS // self.data_dim))
+        step = max(1, together // z.shape[1])
         log_likelihood = np.empty(z.shape[:2], z.dtype)
         for rows in (slice(start, start + step) for start in range(0, len(x), step)):
             flat = z[rows].reshape(-1, z.shape[2])

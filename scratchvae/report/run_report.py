@@ -16,6 +16,7 @@ from .summary import Summary, as_seen, spread_rows
 
 EXAMPLES, SAMPLES = 24, 48  # images or rows of numbers, a few to look at each
 LATENT_POINTS, ELLIPSES = 1000, 150  # examples in the pictures of the latent space
+LATENT_VALUES = 4_000_000  # pixels of these points in all, so that wide data are not read into memory for a picture
 POINTS = 500  # points of a plane: as many as show a density
 
 
@@ -68,7 +69,7 @@ def run_report(
     Takes     labels (N,): of the data held out, for the pictures of the latent space
     """
     shape, binarize = config["data"]["image_shape"], config["training"]["binarize"]
-    rows = spread_rows(len(held_out), LATENT_POINTS)
+    rows = spread_rows(len(held_out), min(LATENT_POINTS, max(1, LATENT_VALUES // vae.data_dim)))
     seen, marks = as_seen(vae, held_out, rows, binarize, seed), None if labels is None else labels[rows]
 
     def pictures() -> Figure:
