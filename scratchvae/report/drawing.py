@@ -53,6 +53,9 @@ def style(dark: bool = False) -> AbstractContextManager[None]:
     )
 
 
+MOST_PIXELS = 2_000_000  # of a grid of images
+
+
 def figure_bytes(figure: Figure, kind: str = "png", background: str = "none", dots_per_inch: int = 160) -> bytes:
     """The figure as a "png" or "svg" file, without a date, so that the same numbers give the same bytes."""
     buffer = io.BytesIO()
@@ -106,7 +109,9 @@ def grid_png(images: NDArray[Any], columns: int | None = None, scale: int | None
 
 def show_grid(axes: Axes, images: NDArray[Any], columns: int, limits: tuple[float, float] = (0.0, 1.0)) -> Axes:
     """Draw images (N, H, W) as one grid in grey, `limits` being black and white; the gaps stay transparent."""
-    axes.imshow(image_grid(images, columns), cmap="gray", vmin=limits[0], vmax=limits[1], interpolation="nearest")
+    grid = image_grid(images, columns)
+    every = ceil(sqrt(grid.size / MOST_PIXELS))  # more pixels than a page shows cost memory alone
+    axes.imshow(grid[::every, ::every], cmap="gray", vmin=limits[0], vmax=limits[1], interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])
     axes.grid(False)
