@@ -7,6 +7,8 @@ the cache after that other file has changed, and run the old code with the new a
 import hashlib
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,6 +49,26 @@ def kernel_cache() -> Iterator[None]:
         yield
     finally:
         numba.config.CACHE_DIR = before
+
+
+@contextmanager
+def compiled_beside(name: str, code: str) -> Iterator[None]:
+    """Until the block ends, and if `code` has not run to its end for these sources before, run it in another process,
+    which leaves what it compiles in the cache: Numba compiles one kernel at a time in a process. Should that process
+    fail, the kernels are compiled here when they are first needed, as they would be without it."""
+    done = PATH / f"{name}.compiled"
+    if numba.get_num_threads() == 1 or not sys.executable or done.exists():
+        yield
+        return
+    code = f"from pathlib import Path\n{code}\nPath({str(done)!r}).touch()"
+    null = subprocess.DEVNULL
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, cwd=FOLDER.parents[1], stdin=null, stdout=null, stderr=null) as process:
+        try:
+            yield
+        except BaseException:
+            process.kill()
+            raise
 
 
 def remove_old_kernels() -> None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scratchvae.compiled.adam import adam_constants
 from scratchvae.compiled.gather import _gather, within
 from scratchvae.compiled.gemm import kernel, matrix
-from scratchvae.compiled.kernel_cache import INNER
+from scratchvae.compiled.kernel_cache import INNER, compiled_beside
 from scratchvae.compiled.log_sum_exp import _rows as log_sum_exp_rows
 from scratchvae.compiled.network import (
     NO_ROWS,
@@ -416,28 +416,32 @@ class Tasks(NamedTuple):
     sums: int
 
 
+SETTINGS, ROW_NUMBERS = types.UniTuple(types.intp, len(Settings._fields)), types.Array(types.intp, 1, "C")
+
+
 @cache
 def _tasks(dtype: np.dtype, data_dtype: np.dtype, binarize: bool, given: bool, weighted: bool) -> Tasks:
     """What is not asked for is not compiled."""
-    number, size = numba.from_dtype(dtype), types.intp
-    settings, numbers, table = (
-        types.UniTuple(size, len(Settings._fields)),
-        types.Array(size, 1, "C"),
-        types.Array(size, 2, "C"),
-    )
+    number, size, table = numba.from_dtype(dtype), types.intp, types.Array(types.intp, 2, "C")
     flat, matrices, noise = (types.Array(number, n, "C") for n in (1, 2, 3))
     data = types.Array(numba.from_dtype(data_dtype), 2, "C")
     arguments = (
-        *(settings, flat, table, table, data, numbers, noise, flat, table, number, matrices, flat, flat, flat),
+        *(SETTINGS, flat, table, table, data, ROW_NUMBERS, noise, flat, table, number, matrices, flat, flat, flat),
         *(size, size),
     )
-    return Tasks(
-        address(_forward, network_signature(dtype)),
-        address(_backward, network_signature(dtype)),
-        address(_gradient, network_signature(dtype)),
-        address(_binarized if binarize else _converted, (settings, data, numbers, matrices)),
-        address(_given if given else _drawn, (settings, numbers, noise, matrices)),
-        address(_importance_bound, (flat, table, size, flat, matrices)) if weighted else 0,
-        address(_examples, arguments),
-        address(_sums, arguments),
-    )
+    meanwhile = f"from scratchvae.compiled import step; step._network_and_noise(step.np.dtype('{dtype}'), {given})"
+    with compiled_beside(f"step-{dtype}-{given}", meanwhile):
+        pixels = address(_binarized if binarize else _converted, (SETTINGS, data, ROW_NUMBERS, matrices))
+        weigh = address(_importance_bound, (flat, table, size, flat, matrices)) if weighted else 0
+        regions = address(_examples, arguments), address(_sums, arguments)
+    forward, backward, gradient, normals = _network_and_noise(dtype, given)
+    return Tasks(forward, backward, gradient, pixels, normals, weigh, *regions)
+
+
+@cache
+def _network_and_noise(dtype: np.dtype, given: bool) -> tuple[int, int, int, int]:
+    """Half of the compiler's work."""
+    matrices, noise = (types.Array(numba.from_dtype(dtype), n, "C") for n in (2, 3))
+    kernel(dtype)
+    forward, backward, gradient = (address(task, network_signature(dtype)) for task in (_forward, _backward, _gradient))
+    return forward, backward, gradient, address(_given if given else _drawn, (SETTINGS, ROW_NUMBERS, noise, matrices))
