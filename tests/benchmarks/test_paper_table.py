@@ -109,6 +109,7 @@ def untrained_nll(cell: Cell, mnist_files) -> float:
     return -summarise(vae, mnist.test, "test", "dynamic", num_samples=100, limit=20).log_evidence
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_by_the_same_command_and_ends_with_the_same_bits(tmp_path, mnist_files, monkeypatch):
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     assert run(whole, mnist_files) == 0

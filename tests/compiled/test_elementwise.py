@@ -55,6 +55,7 @@ def run(ops, name, dtype, shape=LARGE, rows=slice(None)):
     return value, *(gradients if isinstance(gradients, tuple) else (gradients,))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_a_large_batch_agrees_with_the_reference(name):
     for got, want in zip(run(compiled, name, np.float32), run(reference, name, np.float32), strict=True):
