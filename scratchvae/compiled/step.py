@@ -416,32 +416,36 @@ class Tasks(NamedTuple):
     sums: int
 
 
-SETTINGS, ROW_NUMBERS = types.UniTuple(types.intp, len(Settings._fields)), types.Array(types.intp, 1, "C")
-
-
 @cache
 def _tasks(dtype: np.dtype, data_dtype: np.dtype, binarize: bool, given: bool, weighted: bool) -> Tasks:
     """What is not asked for is not compiled."""
-    number, size, table = numba.from_dtype(dtype), types.intp, types.Array(types.intp, 2, "C")
+    number, size = numba.from_dtype(dtype), types.intp
+    settings, numbers, table = (
+        types.UniTuple(size, len(Settings._fields)),
+        types.Array(size, 1, "C"),
+        types.Array(size, 2, "C"),
+    )
     flat, matrices, noise = (types.Array(number, n, "C") for n in (1, 2, 3))
     data = types.Array(numba.from_dtype(data_dtype), 2, "C")
     arguments = (
-        *(SETTINGS, flat, table, table, data, ROW_NUMBERS, noise, flat, table, number, matrices, flat, flat, flat),
+        *(settings, flat, table, table, data, numbers, noise, flat, table, number, matrices, flat, flat, flat),
         *(size, size),
     )
-    meanwhile = f"from scratchvae.compiled import step; step._network_and_noise(step.np.dtype('{dtype}'), {given})"
-    with compiled_beside(f"step-{dtype}-{given}", meanwhile):
-        pixels = address(_binarized if binarize else _converted, (SETTINGS, data, ROW_NUMBERS, matrices))
-        weigh = address(_importance_bound, (flat, table, size, flat, matrices)) if weighted else 0
-        regions = address(_examples, arguments), address(_sums, arguments)
-    forward, backward, gradient, normals = _network_and_noise(dtype, given)
-    return Tasks(forward, backward, gradient, pixels, normals, weigh, *regions)
+    network = f"from scratchvae.compiled import step; step._network(step.np.dtype('{dtype}'))"
+    with compiled_beside(f"network-{dtype}", network):
+        others = (
+            address(_binarized if binarize else _converted, (settings, data, numbers, matrices)),
+            address(_given if given else _drawn, (settings, numbers, noise, matrices)),
+            address(_importance_bound, (flat, table, size, flat, matrices)) if weighted else 0,
+            address(_examples, arguments),
+            address(_sums, arguments),
+        )
+    return Tasks(*_network(dtype), *others)
 
 
 @cache
-def _network_and_noise(dtype: np.dtype, given: bool) -> tuple[int, int, int, int]:
-    """Half of the compiler's work."""
-    matrices, noise = (types.Array(numba.from_dtype(dtype), n, "C") for n in (2, 3))
+def _network(dtype: np.dtype) -> tuple[int, int, int]:
+    """The network's three kernels and the products they call: half of the compiler's work."""
     kernel(dtype)
     forward, backward, gradient = (address(task, network_signature(dtype)) for task in (_forward, _backward, _gradient))
-    return forward, backward, gradient, address(_given if given else _drawn, (SETTINGS, ROW_NUMBERS, noise, matrices))
+    return forward, backward, gradient
