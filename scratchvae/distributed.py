@@ -180,9 +180,13 @@ class DistributedTrainer(Trainer):
         if not len(mine):
             self._sums[:] = 0
             return Terms(*(np.empty(0, self.vae.dtype) for _ in Terms._fields))
-        terms, deltas = self._terms_and_deltas(mine)
-        self.vae.write_gradient(deltas, self._gradient)
-        self._gradient.flat *= self.vae.dtype.type(len(mine) / len(rows))
+        if self._in_one_call():
+            one_call = self.vae.ops.step_gradient
+            terms = Terms(*one_call(*self._for_one_call(mine), len(rows), self._gradient.flat))
+        else:
+            terms, deltas = self._terms_and_deltas(mine)
+            self.vae.write_gradient(deltas, self._gradient)
+            self._gradient.flat *= self.vae.dtype.type(len(mine) / len(rows))
         self._sums[-1] = terms.objective.sum()
         return terms
 

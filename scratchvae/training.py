@@ -198,20 +198,17 @@ class Trainer:
         )
 
     def _step_in_one_call(self, rows: NDArray) -> NDArray:
-        vae, fixed = self.vae, self.binarize == "fixed"
-        pixels = (Stream.FIXED_BINARIZE, 0) if fixed else (Stream.BINARIZE, self.updates)
-        objective = _weighted_and_beta(self._objective_at(self.updates))
-        assert objective is not None  # `_in_one_call` has seen to that
-        return vae.ops.training_step(
-            (vae.networks["encoder"], vae.networks["decoder"]),
-            (self.first.flat, self.second.flat),
-            self.x,
-            rows,
-            (self.seed, self.binarize != "none", *pixels, Stream.POSTERIOR),
-            (self.objective.num_samples, *objective),
-            (self.updates, rate_at(self.learning_rate, self.updates), self.adam_epsilon),
-            self.noise,
-        )
+        adam = self.updates, rate_at(self.learning_rate, self.updates), self.adam_epsilon
+        return self.vae.ops.training_step(*self._for_one_call(rows), (self.first.flat, self.second.flat), adam)
+
+    def _for_one_call(self, rows: NDArray) -> tuple[Any, ...]:
+        """What the engine's `training_step` and `step_gradient` take first."""
+        networks = self.vae.networks["encoder"], self.vae.networks["decoder"]
+        pixels = (Stream.FIXED_BINARIZE, 0) if self.binarize == "fixed" else (Stream.BINARIZE, self.updates)
+        draws = self.seed, self.binarize != "none", *pixels, Stream.POSTERIOR, self.updates
+        weighted_and_beta = _weighted_and_beta(self._objective_at(self.updates))
+        assert weighted_and_beta is not None  # `_in_one_call` has seen to that
+        return networks, self.x, rows, draws, (self.objective.num_samples, *weighted_and_beta), self.noise
 
     def _inputs(self, rows: NDArray, update: int) -> tuple[NDArray, NDArray, Objective]:
         """The data, the noise and the objective of an update."""

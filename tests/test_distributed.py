@@ -79,13 +79,17 @@ def test_every_row_is_one_processs_and_the_first_has_some(size):
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
-@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian-learned"])
+@pytest.mark.parametrize(
+    ("likelihood", "objective"),
+    [("bernoulli", sv.ELBO(2)), ("bernoulli", sv.IWAE(3)), ("gaussian-learned", sv.ELBO(2))],
+    ids=["bernoulli", "bernoulli-iwae", "gaussian-learned"],
+)
 @pytest.mark.parametrize("rows", [1, 2, 7])
-def test_the_addends_of_all_processes_are_the_gradient_of_the_whole_batch(engine, likelihood, rows):
+def test_the_addends_of_all_processes_are_the_gradient_of_the_whole_batch(engine, likelihood, objective, rows):
     def trainer(*processes):
         vae, x, _ = build(data_dim=6, rows=9, engine=engine, likelihood=likelihood)
         kind = DistributedTrainer if processes else Trainer
-        return kind(*processes, vae, x, 1e-3, sv.ELBO(2), "none", 3)
+        return kind(*processes, vae, x, 1e-3, objective, "none", 3)
 
     batch = np.arange(9)[::-1][:rows]
     whole = trainer()

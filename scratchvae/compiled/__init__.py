@@ -88,7 +88,8 @@ with kernel_cache():
         random_words,
         uniforms,
     )
-    from scratchvae.compiled.step import training_step as training_step  # no twin: it is `Trainer.step` in one call
+    from scratchvae.compiled.step import step_gradient as step_gradient  # these two have no twins: `Trainer.step` in
+    from scratchvae.compiled.step import training_step as training_step  # one call, with and without its update
 
 __all__ = [
     "adam_update",

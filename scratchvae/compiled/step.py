@@ -56,12 +56,13 @@ class Settings(NamedTuple):
     pixels: int
     noise: int
     weigh: int  # 0 for the ELBO
+    batch: int  # examples that the loss is a mean over: those of this call, or more that others work on
     samples: int
     latent: int
     pixel_stream: int
     pixel_step: int
     noise_stream: int
-    update: int
+    noise_step: int
     key0: int
     key1: int
 
@@ -159,7 +160,7 @@ def _examples(
             ),
         )  # fmt: skip
     # the ELBO's KL in closed form; IWAE's in the ratio of the densities, log p(z) - log q(z|x)
-    dkl = np.full(high - low, (flat.dtype.type(0) if settings.weigh else beta) / flat.dtype.type(len(terms[KL])))
+    dkl = np.full(high - low, (flat.dtype.type(0) if settings.weigh else beta) / flat.dtype.type(settings.batch))
     if settings.weigh:
         _dz_of_ratio(space, own)
     posterior_backward_rows(dz, dkl, space.head[low:high], space.std[low:high], eps, space.dhead[low:high])
@@ -192,7 +193,7 @@ def _binarized(settings, data, rows, x):
 def _drawn(settings, rows, given, eps):
     """Normal noise."""
     settings = Settings(*settings)
-    count, address = settings.samples * settings.latent, (settings.update, settings.noise_stream)
+    count, address = settings.samples * settings.latent, (settings.noise_step, settings.noise_stream)
     bits, flat, blocks = np.empty(eps.size, np.uint32), eps.reshape(eps.size), rows.size * ((count + 3) // 4)
     _fill_span(NORMALS, 0, blocks, rows, count, *address, settings.key0, settings.key1, bits)
     for i in range(bits.size):
@@ -219,14 +220,14 @@ def _objective(settings, work, places, b, beta, terms):
     space = _space(work, places)
     x, samples, number = space.x, settings.samples, space.x.dtype.type
     out, values = space.out[b * samples : (b + 1) * samples], np.empty(max(x.shape[1], settings.latent), x.dtype)
-    factor = number(1) if settings.weigh else number(-1.0 / (len(x) * samples))
+    factor = number(1) if settings.weigh else number(-1.0 / (settings.batch * samples))
     for k in range(samples):
         space.log_likelihood[b, k] = _log_likelihood(x[b], out[k], factor, values[: x.shape[1]])
     terms[RECONSTRUCTION, b] = sum_row(space.log_likelihood[b]) / number(samples)
     terms[ELBO, b] = terms[RECONSTRUCTION, b] - terms[KL, b]
     terms[OBJECTIVE, b] = terms[RECONSTRUCTION, b] - beta * terms[KL, b]
     if settings.weigh:
-        call(settings.weigh, (work, places, b, values[: settings.latent], terms))
+        call(settings.weigh, (settings.batch, work, places, b, values[: settings.latent], terms))
 
 
 @njit(cache=True, error_model="numpy", **INNER)
@@ -240,13 +241,13 @@ def _log_likelihood(pixels, logits, factor, values):
 
 
 @njit(cache=True, error_model="numpy", **INNER)
-def _importance_bound(work, places, b, values, terms):
-    """L_K of example b; its log-likelihoods become d loss / d log w_k = -w~_k / B, and its logits' gradients theirs.
+def _importance_bound(batch, work, places, b, values, terms):
+    """L_K of example b. Its log-likelihoods become d loss / d log w_k = -w~_k / batch; its logits, their gradients.
 
     As z = mu + exp(logvar / 2) eps, log p(z) - log q(z|x) = 1/2 sum_j (logvar_j + eps_j^2 - z_j^2).
     """
     space = _space(work, places)
-    examples, samples = space.log_likelihood.shape
+    samples = space.log_likelihood.shape[1]
     number, logvar = values.dtype.type, space.head[b, values.size :]
     log_weights, weights = np.empty((1, samples), values.dtype), np.empty((1, samples), values.dtype)
     for k in range(samples):
@@ -257,7 +258,7 @@ def _importance_bound(work, places, b, values, terms):
     bound = np.empty(1, values.dtype)
     log_sum_exp_rows(log_weights, bound, weights)
     for k in range(samples):
-        space.log_likelihood[b, k] = -weights[0, k] / number(examples)
+        space.log_likelihood[b, k] = -weights[0, k] / number(batch)
         _scale(space.out[b * samples + k], space.log_likelihood[b, k])
     terms[OBJECTIVE, b] = bound[0] - number(math.log(samples))
 
@@ -310,7 +311,7 @@ def _sums(
     part,
     parts,
 ):
-    """Part `part` of `parts` of both networks' gradients and of Adam."""
+    """Part `part` of `parts` of both networks' gradients and, where there are constants, of Adam."""
     settings, space = Settings(*settings), _space(work, places)
     no_rows, adam = space.out[:0], (first, second, constants, part, part, parts)
     call(
@@ -333,10 +334,10 @@ def _sums(
 
 
 @njit(cache=True)
-def _step(examples, sums, parts, *arrays):
+def _step(examples, sums, parts, target, settings, flat, *others):
     """Both regions; `examples` and `sums` are the addresses of `_examples` and `_sums`."""
-    _region(examples, arrays[5].size, parts, *arrays)
-    _region(sums, NO_ROWS, parts, *arrays)
+    _region(examples, others[3].size, parts, settings, flat, *others)
+    _region(sums, NO_ROWS, parts, settings, target, *others)
 
 
 @njit(cache=True, parallel=True)
@@ -363,26 +364,62 @@ def _region(
 
 def training_step(
     networks: tuple[Network, Network],
-    moments: tuple[NDArray, NDArray],
     data: NDArray,
     rows: NDArray,
-    draws: tuple[int, bool, int, int, int],
+    draws: tuple[int, bool, int, int, int, int],
     objective: tuple[int, bool, float],
+    noise: NDArray | None,
+    moments: tuple[NDArray, NDArray],
     adam: tuple[int, float, float],
-    noise: NDArray | None = None,
 ) -> NDArray:
     """One update in place. Returns the terms before it, (4, B): elbo, reconstruction, kl, objective.
 
-    Takes     encoder and decoder, parts of one flat array; Adam's moments; data (N, D) and the rows of the minibatch;
-              draws: seed, whether uint8 pixels are drawn, their stream and step, the noise's stream;
-              objective: samples K, whether it is IWAE, the KL weight; adam: update, learning rate, epsilon;
-              noise: given (N, K, Z) instead of drawn
+    Takes     encoder and decoder, parts of one flat array; data (N, D) and the rows of the minibatch; draws: seed,
+              whether uint8 pixels are drawn, their stream and step, the noise's stream and step; objective: samples K,
+              whether it is IWAE, the KL weight; noise: given (N, K, Z), or None to draw it;
+              Adam's moments; adam: update, learning rate, epsilon
     """
+    flat, (update, learning_rate, epsilon) = networks[0].flat, adam
+    constants = adam_constants(flat.dtype, update, learning_rate, 0.9, 0.999, epsilon)
+    return _run(networks, data, rows, draws, objective, noise, len(rows), flat, *moments, constants)
+
+
+def step_gradient(
+    networks: tuple[Network, Network],
+    data: NDArray,
+    rows: NDArray,
+    draws: tuple[int, bool, int, int, int, int],
+    objective: tuple[int, bool, float],
+    noise: NDArray | None,
+    batch: int,
+    gradient: NDArray,
+) -> NDArray:
+    """The addend of these rows to the gradient of -mean(objective) over `batch` examples, into the flat `gradient`.
+
+    Takes and returns what `training_step` does
+    """
+    return _run(networks, data, rows, draws, objective, noise, batch, gradient, gradient, gradient, gradient[:0])
+
+
+def _run(
+    networks: tuple[Network, Network],
+    data: NDArray,
+    rows: NDArray,
+    draws: tuple[int, bool, int, int, int, int],
+    objective: tuple[int, bool, float],
+    noise: NDArray | None,
+    batch: int,
+    target: NDArray,
+    first: NDArray,
+    second: NDArray,
+    constants: NDArray,
+) -> NDArray:
+    """Terms (4, B); the sums over rows go into the target as they are, or, with Adam's constants, through Adam."""
     encoder, decoder = networks
     flat, dtype, latent = encoder.flat, encoder.flat.dtype, decoder.layers[0].weight.shape[0]
-    seed, binarize, pixel_stream, pixel_step, noise_stream = draws
+    seed, binarize, pixel_stream, pixel_step, noise_stream, noise_step = draws
     samples, weighted, beta = objective
-    update, learning_rate, epsilon = adam
+    rows = np.ascontiguousarray(rows, np.intp)  # as the kernels, called by their addresses, were compiled for
     if not within(rows, len(data)):
         raise IndexError(f"rows must be rows of the data, 0 to {len(data) - 1}")
     given = np.empty((0, 0, 0), dtype) if noise is None else np.ascontiguousarray(noise, dtype)
@@ -391,14 +428,14 @@ def training_step(
     work, terms = np.empty(places[-1, 0], dtype), np.empty((4, len(rows)), dtype)
     tasks = _tasks(dtype, data.dtype, bool(binarize), noise is not None, bool(weighted))
     settings = Settings(
-        kernel(dtype), *tasks[:6], samples, latent, int(pixel_stream), pixel_step, int(noise_stream), update,
-        *_key(seed, update, rows),
+        kernel(dtype), *tasks[:6], batch, samples, latent, int(pixel_stream), pixel_step, int(noise_stream), noise_step,
+        *_key(seed, noise_step, rows),
     )  # fmt: skip
     multiply_adds_of_step = 3 * len(rows) * (multiply_adds(encoder.table) + samples * multiply_adds(decoder.table))
     _step(
         tasks.examples, tasks.sums, 1 if multiply_adds_of_step < PARALLEL else numba.get_num_threads(),
-        tuple(settings), flat, encoder.table, decoder.table, data, rows, given, work, places, dtype.type(beta), terms,
-        *moments, adam_constants(dtype, update, learning_rate, 0.9, 0.999, epsilon),
+        target, tuple(settings), flat, encoder.table, decoder.table, data, rows, given, work, places,
+        dtype.type(beta), terms, first, second, constants,
     )  # fmt: skip
     return terms
 
@@ -436,7 +473,7 @@ def _tasks(dtype: np.dtype, data_dtype: np.dtype, binarize: bool, given: bool, w
         others = (
             address(_binarized if binarize else _converted, (settings, data, numbers, matrices)),
             address(_given if given else _drawn, (settings, numbers, noise, matrices)),
-            address(_importance_bound, (flat, table, size, flat, matrices)) if weighted else 0,
+            address(_importance_bound, (size, flat, table, size, flat, matrices)) if weighted else 0,
             address(_examples, arguments),
             address(_sums, arguments),
         )

@@ -98,6 +98,13 @@ def test_other_objectives_are_composed(objective, expected):
     assert Trainer(sv.VAE(37, 5, hidden=(12,)), pixels(), objective=objective)._in_one_call() is expected
 
 
+@pytest.mark.parametrize("rows", [np.arange(50)[::-2], np.arange(25, dtype=np.int32), np.arange(25, dtype=np.uint8)])
+def test_rows_may_be_of_any_whole_numbers_and_strides(rows):
+    both = [kind(sv.VAE(37, 5, hidden=(12,), seed=1), pixels(), seed=5) for kind in (Trainer, Composed)]
+    for one, other in zip(*(trainer.step(rows) for trainer in both), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_rows_outside_the_data_are_refused():
     trainer = Trainer(sv.VAE(37, 5, hidden=(12,)), pixels())
     with pytest.raises(IndexError, match="0 to 89"):
