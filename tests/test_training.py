@@ -266,6 +266,19 @@ def test_the_first_bad_update_is_named_though_the_loss_is_looked_at_in_bunches(p
         fit(vae, x, batch_size=1, epochs=1)
 
 
+def test_an_array_that_goes_bad_inside_an_update_is_named_with_that_updates_number():
+    vae, x = small(dtype="float64", likelihood="gaussian", rows=30)
+    x[17] = 1e200  # finite, and its square is not
+    update = 1 + next(
+        number for number, rows in enumerate(Trainer(vae, x, binarize="none", seed=3).batches(1, 5)) if 17 in rows
+    )
+    assert 1 < update < 6
+    with pytest.raises(
+        sv.DivergedError, match=rf"update {update}: the loss is inf.*: log_likelihood at update {update}$"
+    ):
+        fit(vae, x, batch_size=5, seed=3)
+
+
 # --- refusals -------------------------------------------------------------------------------------------------------
 
 

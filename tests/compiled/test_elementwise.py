@@ -4,8 +4,17 @@ import numpy as np
 import pytest
 
 from scratchvae import compiled, reference
+from scratchvae.compiled import (
+    bernoulli,
+    categorical,
+    continuous_bernoulli,
+    discretised_logistic,
+    gather,
+    gaussian_likelihood,
+)
 from scratchvae.compiled import poisson as compiled_poisson
 from scratchvae.engine import get_threads, set_threads
+from scratchvae.reference.gaussian import LOG_2_PI
 
 LARGE = (300, 2, 784)  # enough for every operation to be split
 
@@ -158,8 +167,65 @@ def test_log_sum_exp_at_its_edges(dtype):
 def test_a_thread_may_start_at_any_example():
     rng = np.random.default_rng(0)
     x, log_rate = rng.poisson(3.0, (5, 7)).astype(float), rng.normal(size=(5, 2, 7))
-    want, _ = reference.poisson_log_likelihood_forward(x, log_rate)
+    want, _ = compiled.poisson_log_likelihood_forward(x, log_rate)
     for first in range(10):
         value, derivative = np.zeros((5, 2)), np.empty(log_rate.shape)
         compiled_poisson._rows(x, log_rate, value, derivative, first, first + 1)
         np.testing.assert_allclose(value.reshape(-1)[first], want.reshape(-1)[first], rtol=1e-12)
+
+
+def with_room(array, rows=3):
+    """The array as the beginning of a larger one that goes on with `rows` more, and the larger one."""
+    larger = np.zeros((len(array) + rows, *array.shape[1:]), array.dtype)
+    larger[: len(array)] = array
+    return larger[: len(array)], larger
+
+
+RNG = np.random.default_rng(0)
+X, OUT = (RNG.random((5, 9)) < 0.4).astype(np.float32), RNG.normal(size=(5, 2, 9)).astype(np.float32)
+PER_DIMENSION, SCALE, UPSTREAM = np.linspace(1, 2, 9, dtype=np.float32), np.float32(255), OUT[:, :, 0].copy()
+VALUE, LIKE = np.empty((5, 2), np.float32), np.empty_like(OUT)
+SPLIT = {  # operation -> its arguments, and those of its parallel loop: inputs, then arrays to be filled
+    "bernoulli_log_likelihood_forward": (bernoulli._rows_parallel, (X, OUT), (X, OUT), (VALUE, LIKE)),
+    "categorical_log_likelihood_forward": (
+        categorical._rows_parallel, (X, OUT, np.array([0, 4])), (X, OUT, np.array([0, 4, 9])), (VALUE, LIKE),
+    ),
+    "continuous_bernoulli_log_likelihood_forward": (
+        continuous_bernoulli._rows_parallel,
+        (X, OUT), (X, OUT, continuous_bernoulli.SERIES[np.dtype("float32")]), (VALUE, LIKE),
+    ),
+    "poisson_log_likelihood_forward": (compiled_poisson._rows_parallel, (X, OUT), (X, OUT), (VALUE, LIKE)),
+    "unit_gaussian_log_likelihood_forward": (
+        gaussian_likelihood._rows_parallel,
+        (X, OUT), (X, OUT, np.ones(9, np.float32), np.float32(9 * LOG_2_PI)), (LIKE, VALUE),
+    ),
+    "discretised_logistic_log_likelihood_forward": (
+        discretised_logistic._rows_parallel,
+        (X, OUT, PER_DIMENSION),
+        (X, OUT, 0.5 / 255, discretised_logistic._of_scale(PER_DIMENSION, 0.5 / 255, 9, np.dtype("float32"))),
+        (VALUE, LIKE, LIKE),
+    ),
+    "standard_normal_log_density_backward": (
+        bernoulli._scale_rows_parallel, (UPSTREAM, OUT), (-UPSTREAM, OUT), (LIKE,),
+    ),
+    "gather_rows": (
+        gather._gather_parallel,
+        (np.arange(256, dtype=np.uint8).reshape(32, 8), np.arange(5, 0, -1), np.float32),
+        (np.arange(256, dtype=np.uint8).reshape(32, 8), np.arange(5, 0, -1), SCALE), (np.empty((5, 8), np.float32),),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SPLIT)
+@pytest.mark.parametrize("slices", [1, 2, 3])
+def test_slices_fill_every_row_and_nothing_behind_the_last(name, slices):
+    loop, arguments, inputs, outputs = SPLIT[name]
+    got = getattr(compiled, name)(*arguments)
+    value, cache = got if isinstance(got, tuple) else (got, ())
+    wants = {array.shape: array for array in (value, *cache) if isinstance(array, np.ndarray)}
+    filled = [with_room(array) for array in outputs]
+    loop(*inputs, *(array for array, _ in filled), slices)
+    np.testing.assert_array_equal(filled[-1 if name.startswith("unit") else 0][0], wants[value.shape])
+    for array, larger in filled:
+        assert not larger[len(array) :].any()
+        assert array.any(axis=tuple(range(1, array.ndim))).all()

@@ -1,17 +1,21 @@
-"""Kernels compiled in a second process: once, and never in the way of the first."""
+"""Compiled kernels: kept under the name of their sources; in a second process once, never in the way of the first."""
 
+import os
 import time
 from importlib import import_module
+from pathlib import Path
 
 import numba
 import pytest
 
 from scratchvae.compiled.kernel_cache import compiled_beside
 
+cache = import_module("scratchvae.compiled.kernel_cache")  # the package has a function of that name
+
 
 @pytest.fixture(autouse=True)
 def empty_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(import_module("scratchvae.compiled.kernel_cache"), "PATH", tmp_path)
+    monkeypatch.setattr(cache, "PATH", tmp_path)
     monkeypatch.setattr(numba, "get_num_threads", lambda: 2)
 
 
@@ -55,3 +59,64 @@ def test_one_thread_starts_no_other_process(tmp_path, monkeypatch):
     with compiled_beside("kernels", appending(tmp_path / "letters")):
         pass
     assert not list(tmp_path.iterdir())
+
+
+# --- where they are kept ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sources(tmp_path, monkeypatch):
+    """A folder of two sources in place of the project's."""
+    (tmp_path / "a.py").write_text("one")
+    (tmp_path / "b.py").write_text("two")
+    monkeypatch.setattr(cache, "FOLDER", tmp_path)
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "")
+    return tmp_path
+
+
+def test_any_change_of_any_source_gives_the_kernels_another_name(sources):
+    names = [cache._sources()]
+    assert names[0] == cache._sources()
+    for name, text in (("a.py", "One"), ("b.py", "Two"), ("c.py", "three")):
+        (sources / name).write_text(text)
+        names.append(cache._sources())
+    (sources / "notes.txt").write_text("no source")
+    assert cache._sources() == names[-1]
+    assert len(set(names)) == 4
+    assert all(name.startswith("kernels-") for name in names)
+
+
+def test_kernels_lie_where_the_user_says_else_beside_the_sources_else_in_the_users_cache(sources, monkeypatch):
+    assert cache._parent() == sources / "__pycache__"
+    monkeypatch.setattr(cache.os, "access", lambda path, mode: False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert cache._parent() == Path("/somewhere/scratchvae")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache._parent() == Path.home() / ".cache" / "scratchvae"
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "/asked/for")
+    assert cache._parent() == Path("/asked/for")
+
+
+def test_numbas_own_cache_is_another_folder_outside_and_after_an_error():
+    before = numba.config.CACHE_DIR
+    with cache.kernel_cache():
+        assert str(cache.PATH) == numba.config.CACHE_DIR
+    assert before == numba.config.CACHE_DIR
+    with pytest.raises(KeyError), cache.kernel_cache():
+        raise KeyError
+    assert before == numba.config.CACHE_DIR
+
+
+def test_the_last_three_versions_are_kept_and_the_one_in_use(tmp_path, monkeypatch):
+    folders = [tmp_path / f"kernels-{number}" for number in range(6)]
+    for age, folder in enumerate(folders):
+        folder.mkdir()
+        (folder / "kernel").write_text("")
+        os.utime(folder, (1000 + age, 1000 + age))
+    (tmp_path / "of someone else").mkdir()
+    monkeypatch.setattr(cache, "PATH", folders[1])
+    cache.remove_old_kernels()
+    kept = {folder.name for folder in tmp_path.iterdir()}
+    assert kept == {"kernels-1", "kernels-3", "kernels-4", "kernels-5", "of someone else"}
+    cache.remove_old_kernels()
+    assert {folder.name for folder in tmp_path.iterdir()} == kept

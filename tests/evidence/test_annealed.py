@@ -24,6 +24,7 @@ from scratchvae.evidence.annealed import (
     transition,
 )
 from scratchvae.evidence.exact import LinearGaussian
+from scratchvae.reference.random import Stream
 from tests.cases import ACTIVATION_NAMES, LIKELIHOOD_NAMES, build, linear_gaussian, random_weights
 
 
@@ -169,6 +170,33 @@ def test_a_transition_that_accepts_everything_is_caught(monkeypatch):
     monkeypatch.setattr(annealed, "_choose", lambda accepted, proposed, point: proposed)
     white, _ = posterior_after_transitions()
     assert np.abs(np.cov(white.T) - np.eye(3)).max() > 10 * np.sqrt(2 / 4000)
+
+
+def one_transition(uniform: float, jitter: float) -> tuple[NDArray, NDArray]:
+    """Where three examples with four chains each go from z, and z; steps so long that some are rejected."""
+    vae, x, z = build(samples=4)
+    path, momentum = Path.of(vae, x, "prior"), np.random.default_rng(1).normal(size=z.shape)
+    uniforms = np.full((3, 4), uniform), np.full((3, 4), jitter)
+    point, probability = transition(path, path.at(z), 1.0, np.full(3, 0.8), 3, momentum, uniforms)
+    assert 0 < probability.min() < 1
+    return point.z, z
+
+
+def test_the_first_uniform_number_accepts():
+    for jitter in (0.3, 0.6):
+        moved, z = one_transition(0.0, jitter)
+        assert (moved != z).all()
+        stayed, z = one_transition(1.0, jitter)
+        np.testing.assert_array_equal(stayed, z)
+
+
+def test_the_second_uniform_number_makes_a_step_up_to_half_shorter_or_longer():
+    vae, x, z = build(samples=3)
+    path, momentum = Path.of(vae, x, "prior"), np.ones_like(z)
+    jitter = np.tile([0.0, 0.5, 1.0], (3, 1))
+    moved, _ = transition(path, path.at(z), 1.0, np.full(3, 1e-3), 1, momentum, (np.zeros((3, 3)), jitter))
+    want, _ = leapfrog(path, path.at(z), momentum, 1.0, np.array([0.5e-3, 1e-3, 1.5e-3])[None, :, None], 1)
+    np.testing.assert_allclose(moved.z, want.z, rtol=1e-14)
 
 
 def test_a_trajectory_that_overflows_is_rejected():
@@ -339,6 +367,28 @@ def test_pilot_and_both_walks_draw_different_numbers():
         pilot, up, down = (draw(run) for run in Run)
         assert (pilot != up).all()
         assert (up != down).all()
+
+
+def test_the_numbers_of_a_transition_are_those_of_its_address():
+    """Results of other machines and of earlier versions can be had again as long as no address moves."""
+    vae, _, _ = build()
+    rows, step = np.array([5, 2]), 2 * 2**24 + 7
+    noise = Noise(vae, 9, rows, 4)
+    want = vae.ops.normals(9, Stream.MOMENTUM, step, rows, 8).reshape(2, 4, 2)
+    np.testing.assert_array_equal(noise.momentum(Run.UPWARDS, 7), want)
+    pairs = vae.ops.uniforms(9, Stream.ACCEPTANCE, step, rows, 8).reshape(2, 4, 2)
+    for got, number in zip(noise.uniforms(Run.UPWARDS, 7), (0, 1), strict=True):
+        np.testing.assert_array_equal(got, pairs[:, :, number])
+
+
+def test_so_many_temperatures_that_two_runs_would_share_addresses_are_refused():
+    with pytest.raises(ValueError, match=r"fewer than 2\^24"):
+        sigmoid_schedule(2**24)
+    vae, x, _ = build()
+    done: list[int] = []
+    with pytest.raises(ValueError, match=r"fewer than 2\^24"):
+        annealed_importance(vae, x, num_temperatures=2**24, watch=lambda *counts: done.extend(counts))
+    assert not done, "before anything is computed"
 
 
 def test_progress_counts_every_transition():

@@ -168,11 +168,12 @@ def test_scikit_learns_factor_analysis_gives_the_same_log_evidence(digits):
 # --- the maximum of the likelihood ------------------------------------------------------------------------------------
 
 
-def test_probabilistic_pca_reaches_the_maximum_and_nothing_near_it_is_higher():
+@pytest.mark.parametrize("latent_dim", [1, 3, 5])
+def test_probabilistic_pca_reaches_the_maximum_and_nothing_near_it_is_higher(latent_dim):
     x = draws(random_model(data_dim=6), rows=500)
-    best = principal_components(x, 3)
+    best = principal_components(x, latent_dim)
     highest = best.log_evidence(x).mean()
-    np.testing.assert_allclose(highest, maximum_log_evidence(x, 3), rtol=1e-12)
+    np.testing.assert_allclose(highest, maximum_log_evidence(x, latent_dim), rtol=1e-12)
     assert best.gap < 1e-12
     rng = np.random.default_rng(0)
     for size in (1e-3, 1e-1):

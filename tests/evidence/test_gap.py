@@ -114,6 +114,28 @@ def test_the_encoders_q_is_kept_where_the_search_finds_nothing_better():
     assert (model.elbo(x, vae.encode(x)) > model.elbo(x, sv.Gaussian(*np.full((2, len(x), 3), 3.0)))).all()
 
 
+@pytest.mark.parametrize("num_steps", [1, 2, 7])
+def test_the_answer_is_a_mean_over_the_path(num_steps):
+    """Of a path that stays where it begins."""
+    vae, x, _ = build()
+    found = best_posterior(vae, x, num_steps=num_steps, learning_rate=1e-100)
+    for got, want in zip(found, vae.encode(x), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-14)
+
+
+def test_steps_are_counted_from_one_and_their_rate_falls_in_even_steps_to_nothing(plant):
+    vae, x, _ = build()
+    true, seen = vae.ops.adam_update, []
+
+    def adam_update(parameters, gradient, first, second, step, learning_rate):
+        seen.append((step, learning_rate))
+        true(parameters, gradient, first, second, step, learning_rate)
+
+    plant("adam_update", adam_update)
+    best_posterior(vae, x, num_steps=4, learning_rate=0.4)
+    np.testing.assert_allclose(seen, [(1, 0.4), (2, 0.3), (3, 0.2), (4, 0.1)], rtol=1e-14)
+
+
 def test_one_noise_for_all_steps_would_lose_more(monkeypatch):
     vae, x, model = spoiled_linear_gaussian()
     best = model.elbo(x, model.best_diagonal(x))
@@ -220,13 +242,16 @@ def test_a_gap_that_cannot_be_split_is_refused(asked, message):
         inference_gap(vae, x, **asked)
 
 
-def test_a_learning_rate_that_is_not_positive_is_refused():
+@pytest.mark.parametrize("learning_rate", [-1, 0, np.nan, np.inf])
+def test_a_learning_rate_that_is_not_positive_and_finite_is_refused(learning_rate):
     vae, x, _ = build()
-    with pytest.raises(ValueError, match="learning_rate is -1"):
-        best_posterior(vae, x, learning_rate=-1)
+    with pytest.raises(ValueError, match=f"learning_rate is {learning_rate}"):
+        best_posterior(vae, x, learning_rate=learning_rate)
 
 
 def test_optimising_choosing_and_evaluating_never_share_noise():
     steps = sorted(value for name, value in vars(gap_module).items() if name.endswith("_STEP"))
     assert len(steps) == 3
     assert all(later - earlier >= 1 << 30 for earlier, later in zip(steps, steps[1:], strict=False))
+    assert steps[0] >= 1 << 30, "what is below belongs to the estimators of log p(x)"
+    assert steps[-1] + (1 << 30) <= 1 << 32, "an address has 32 bits for its step"

@@ -7,7 +7,15 @@ from numpy.typing import NDArray
 import scratchvae as sv
 from scratchvae.evidence import quadrature
 from scratchvae.evidence.exact import LinearGaussian
-from scratchvae.evidence.quadrature import Frame, Quadrature, Region, integrate, line_kinks, posterior_on_grid
+from scratchvae.evidence.quadrature import (
+    Frame,
+    Quadrature,
+    Region,
+    gauss_between,
+    integrate,
+    line_kinks,
+    posterior_on_grid,
+)
 from scratchvae.reference.gaussian import kl_to_prior_forward
 from tests.cases import build, linear_gaussian
 
@@ -164,15 +172,28 @@ def test_both_of_two_narrow_modes_are_counted(variance):
     assert (got.posterior_covariance[:, 0, 0] > 0.5).all(), "the spread is between the modes"
 
 
-def test_a_sharp_core_with_a_wide_tail_is_covered():
+def bump(steepness: float, variance: float) -> sv.VAE:
+    """A bump at z = 0, flat elsewhere: where x is on top of it, a sharp core and the prior as its tail."""
     vae = sv.VAE(1, 1, (2,), "gaussian-learned", "tanh", "float64", "reference")
-    vae.parameters["decoder.0.weight"][...] = [[30.0, 30.0]]  # a bump at 0, flat elsewhere: the tail is the prior's
+    vae.parameters["decoder.0.weight"][...] = steepness
     vae.parameters["decoder.0.bias"][...] = [1.0, -1.0]
     vae.parameters["decoder.head.weight"][...] = [[1.0], [-1.0]]
-    vae, x = with_variance(vae, 0.2), np.array([[1.5], [1.0]])
+    return with_variance(vae, variance)
+
+
+@pytest.mark.parametrize(("steepness", "variance"), [(30.0, 0.2), (5.0, 0.15)])
+def test_a_sharp_core_with_a_wide_tail_is_covered(steepness, variance):
+    vae, x = bump(steepness, variance), np.array([[1.5], [1.0]])
     np.testing.assert_allclose(
         integrate(vae, x).log_evidence, log_evidence_by_brute_force(vae, x, half=9), rtol=0, atol=1e-9
     )
+
+
+def test_a_tail_a_hundred_times_as_wide_as_its_core_is_out_of_reach_and_it_says_so():
+    got = integrate(bump(10.0, 0.08), np.array([[1.5]]))
+    assert np.isnan(got.log_evidence).all()
+    assert np.isinf(got.error).all()
+    assert not got.converged.any()
 
 
 @pytest.mark.parametrize("hidden", [(5,), (4, 3)])
@@ -294,6 +315,38 @@ def test_a_frame_gives_the_posterior_mean_zero_and_covariance_one():
     np.testing.assert_allclose(np.exp(2 * frame.log_volume), np.linalg.det(covariance), rtol=1e-12)
     same = frame.moved(np.zeros(2), np.eye(2))
     np.testing.assert_allclose(same.axes @ same.axes.T, covariance, rtol=1e-12)
+
+
+@pytest.mark.parametrize("level", range(5))
+@pytest.mark.parametrize("which", range(3))
+def test_the_points_of_an_axis_fill_the_box_at_even_distances_and_none_lies_outside(level, which):
+    half, spacing = 8.25, 0.75 * 0.6**level
+    axis = quadrature._axis(half, spacing, level, which)
+    np.testing.assert_allclose(np.diff(axis), spacing, rtol=1e-12)
+    assert -half <= axis[0] < -half + spacing
+    assert half - spacing < axis[-1] <= half
+
+
+def test_no_rule_shares_a_point_with_the_one_before_or_an_axis_with_its_neighbour():
+    offsets = np.array(
+        [[quadrature._axis(1.0, 0.1, level, which)[0] + 1.0 for which in range(3)] for level in range(6)]
+    )
+    for axis in (0, 1):
+        apart = np.abs(np.diff(offsets, axis=axis))
+        assert np.minimum(apart, 0.1 - apart).min() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("width", "degree"),
+    [(0.009, 3), (0.011, 5), (0.029, 5), (0.031, 7), (0.09, 7), (0.11, 11), (0.29, 11), (0.31, 15), (1.0, 15)],
+)
+def test_gauss_is_exact_for_polynomials_between_two_cuts(width, degree):
+    line, nodes, log_weights = gauss_between(np.array([[0.2, 0.2 + width], [-width, 0.0]]), 1.0)
+    for row, (low, high) in enumerate(((0.2, 0.2 + width), (-width, 0.0))):
+        own = line == row
+        assert own.sum() == (degree + 1) // 2, "no more nodes than that takes"
+        exact = (high ** (degree + 1) - low ** (degree + 1)) / (degree + 1)
+        np.testing.assert_allclose(np.exp(log_weights[own]) @ nodes[own] ** degree, exact, rtol=1e-12)
 
 
 def test_a_region_holds_its_points_and_their_surroundings_and_not_the_rest():

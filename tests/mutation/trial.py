@@ -4,6 +4,7 @@ Processes are forked from one that has imported the libraries and nothing of the
 than its tests. A fault is noticed if a test fails, the tests cannot be collected, or they take too long.
 """
 
+import ast
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -83,8 +84,11 @@ def in_a_fork(work: Callable[[], int], root: Path, processor_seconds: int, log: 
 
 
 def notices(root: Path, file: str, source: str, tests: Sequence[str], processor_seconds: int, kernels: bool) -> bool:
-    """Whether some test fails when `file` reads `source`. With `kernels`, all of them are compiled anew."""
+    """Whether some test fails when `file` reads `source`. With `kernels`, those that may have to do with `file` are
+    compiled anew; Numba's cache would take them for unchanged."""
     with tempfile.TemporaryDirectory() as cache:
+        if kernels:
+            keep_kernels(root / file, Path(cache))
 
         def work() -> int:
             sys.meta_path.insert(0, WithFault(root / file, root, source))
@@ -93,6 +97,29 @@ def notices(root: Path, file: str, source: str, tests: Sequence[str], processor_
             return int(pytest.main(["-x", *SILENT, *tests]))
 
         return in_a_fork(work, root, processor_seconds) != 0
+
+
+def keep_kernels(file: Path, cache: Path) -> None:
+    """Link into `cache` the kernels compiled beside `file`, but for modules that import it, even through others."""
+    changed, folders = dependents(file), file.parent.glob("__pycache__/kernels-*/*")
+    for kernel in (kernel for folder in folders for kernel in folder.iterdir()):
+        if kernel.name.partition(".")[0] not in changed:
+            place = cache / kernel.relative_to(file.parent / "__pycache__")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.link(kernel, place)
+
+
+def dependents(file: Path) -> set[str]:
+    """The modules of a folder that take something from `file`, itself or through each other, and `file`."""
+    needs = {}
+    for other in file.parent.glob("*.py"):
+        nodes = [node for node in ast.walk(ast.parse(other.read_text())) if isinstance(node, ast.ImportFrom)]
+        names = [node.module or "" for node in nodes] + [alias.name for node in nodes for alias in node.names]
+        needs[other.stem] = {name.rpartition(".")[2] for name in names}
+    found = {file.stem}
+    while more := {module for module, needed in needs.items() if needed & found} - found:
+        found |= more
+    return found
 
 
 def copy_of(repository: Path, folder: Path) -> Path:

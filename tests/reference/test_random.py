@@ -131,6 +131,15 @@ def test_the_smallest_uniform_gives_the_longest_radius_and_none_is_infinite():
     assert (minus_two_log(np.linspace(2.0**-33, 1, 10_001, dtype=np.float32)) >= 0).all()
 
 
+def test_the_logarithm_is_right_to_one_and_a_half_units_in_the_last_place_where_its_intervals_meet():
+    """At sqrt(1/2) and at twice that, the polynomial goes on from one end of its interval at the other."""
+    ends = [np.float32(0.5**0.5), np.float32(0.5**1.5)]
+    near = np.concatenate([np.asarray(end).view(np.int32) + np.arange(-4, 5, dtype=np.int32) for end in ends])
+    u = near.view(np.float32)
+    got, want = minus_two_log(u), -2 * np.log(u.astype(np.float64))
+    assert (np.abs(got - want) < 1.5 * np.spacing(want.astype(np.float32))).all()
+
+
 def excess_of_ones(drawn):
     """Standard errors by which the ones among Bernoulli(p / 255), p = 0 .. 255 along the columns, are too many."""
     p = np.arange(256) / 255

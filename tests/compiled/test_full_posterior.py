@@ -1,0 +1,16 @@
+"""The compiled Gaussian with a full covariance: what the walk over all twins does not see."""
+
+import numpy as np
+
+from scratchvae.compiled.full_posterior import _factor, full_kl_per_dimension_forward
+
+
+def test_the_factor_is_triangular_whatever_was_in_its_memory():
+    head = np.random.default_rng(0).normal(size=(2, 9))
+    _, cache = full_kl_per_dimension_forward(head)
+    factor = np.full((3, 3), np.nan)
+    for b in range(2):
+        _factor(head[b], factor)
+        np.testing.assert_array_equal(factor, cache.transposed[b])
+        np.testing.assert_array_equal(factor, np.triu(factor))
+        np.testing.assert_allclose(np.diag(factor), np.exp(head[b, 3:6] / 2), rtol=1e-14)

@@ -1,0 +1,103 @@
+"""Which vector width is chosen, and what holds for all widths, those of other processors included."""
+
+import numba
+import pytest
+
+from scratchvae.compiled import simd
+from scratchvae.compiled.simd import TARGETS, WIDTHS
+
+REGISTERS = {"avx512": 32, "avx2": 16, "neon": 32, "portable": 16}  # vector registers of each instruction set
+
+
+@pytest.mark.parametrize("name", WIDTHS)
+def test_every_edge_has_a_tile_and_the_largest_one_fits_into_the_registers(name):
+    width = WIDTHS[name]
+    assert width.name == name
+    for heights, counts in ((width.heights, width.counts), (width.sparse_heights, width.sparse_counts)):
+        for sizes in (heights, counts):
+            assert list(sizes) == sorted(set(sizes), reverse=True)
+            assert sizes[-1] == 1, "what is left over may be one row, or one vector"
+            assert sizes[0] < 16, "the two sizes of a tile share one byte of its number"
+        assert heights[0] * counts[0] + counts[0] + 1 <= REGISTERS[name]  # of C, a row of B, an element of A
+
+
+@pytest.mark.parametrize("name", WIDTHS)
+def test_a_vector_holds_a_power_of_two_of_elements_and_two_at_least(name):
+    lanes = WIDTHS[name].bytes / 8
+    assert lanes in (2, 4, 8)
+
+
+def test_widths_are_named_from_the_widest_and_fused_where_the_target_is():
+    assert [WIDTHS[name].bytes for name in TARGETS] == [64, 32, 16]
+    for name, (_, features) in TARGETS.items():
+        assert WIDTHS[name].fused == ("+fma" in features.split(","))
+    assert WIDTHS["neon"].bytes == 16
+    assert WIDTHS["neon"].fused
+
+
+@pytest.fixture
+def host(monkeypatch):
+    """Pretends to be another processor; what a forced width sets in Numba is put back."""
+    monkeypatch.setattr(numba.config, "CPU_NAME", "as before")
+    monkeypatch.setattr(numba.config, "CPU_FEATURES", "as before")
+    monkeypatch.delenv("SCRATCHVAE_SIMD", raising=False)
+
+    def pretend(*features, triple="x86_64-unknown-linux-gnu"):
+        monkeypatch.setattr(simd.llvm, "get_host_cpu_features", lambda: dict.fromkeys(features, True))
+        monkeypatch.setattr(simd.llvm, "get_default_triple", lambda: triple)
+
+    return pretend
+
+
+AVX2 = ("avx2", "fma")
+AVX512 = (*AVX2, "avx512f", "avx512vl", "avx512dq")
+
+
+@pytest.mark.parametrize(
+    ("features", "triple", "name"),
+    [
+        (AVX512, "x86_64-unknown-linux-gnu", "avx512"),
+        (AVX512[:-1], "x86_64-unknown-linux-gnu", "avx2"),
+        ((*AVX2, "avx512f", "avx512dq"), "x86_64-unknown-linux-gnu", "avx2"),
+        ((*AVX2, "avx512vl", "avx512dq"), "x86_64-unknown-linux-gnu", "avx2"),
+        (AVX2, "x86_64-unknown-linux-gnu", "avx2"),
+        (("avx2",), "x86_64-unknown-linux-gnu", "portable"),
+        (("fma",), "x86_64-unknown-linux-gnu", "portable"),
+        ((), "aarch64-unknown-linux-gnu", "neon"),
+        ((), "arm64-apple-darwin23", "neon"),
+    ],
+)
+def test_the_host_gets_the_widest_vectors_that_it_has(host, features, triple, name):
+    host(*features, triple=triple)
+    assert simd._choose() is WIDTHS[name]
+    assert (numba.config.CPU_NAME, numba.config.CPU_FEATURES) == ("as before", "as before")
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_width_that_the_host_has_may_be_forced(host, monkeypatch, name):
+    host(*AVX512)
+    monkeypatch.setenv("SCRATCHVAE_SIMD", name)
+    assert simd._choose() is WIDTHS[name]
+    target = ("as before", "as before") if name == "avx512" else TARGETS[name]
+    assert (numba.config.CPU_NAME, numba.config.CPU_FEATURES) == target
+
+
+@pytest.mark.parametrize(
+    ("features", "triple", "forced", "names"),
+    [
+        (AVX2, "x86_64-unknown-linux-gnu", "avx512", "avx2, portable"),
+        ((), "x86_64-unknown-linux-gnu", "avx2", "portable"),
+        ((), "aarch64-unknown-linux-gnu", "portable", "neon"),
+        (AVX512, "x86_64-unknown-linux-gnu", "neon", "avx512, avx2, portable"),
+    ],
+)
+def test_a_width_that_the_host_has_not_is_refused(host, monkeypatch, features, triple, forced, names):
+    host(*features, triple=triple)
+    monkeypatch.setenv("SCRATCHVAE_SIMD", forced)
+    with pytest.raises(ValueError, match=f"SCRATCHVAE_SIMD is '{forced}'; this processor has {names}$"):
+        simd._choose()
+
+
+def test_the_width_and_the_matrix_engine_have_names():
+    assert simd.simd_name() == simd.SIMD.name
+    assert simd.matrix_engine() == "scratchvae"
