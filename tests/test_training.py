@@ -1,6 +1,7 @@
 """Training: the textbook loop, addressed randomness, honest history, early stopping, divergence."""
 
 import inspect
+import time
 
 import numpy as np
 import pytest
@@ -204,6 +205,14 @@ def test_a_run_that_ends_before_its_patience_keeps_the_best_parameters_too():
     assert Trainer(vae, x[:6]).validate(x[6:]).elbo == max(history["validation.elbo"])
 
 
+def test_an_epoch_that_is_merely_as_good_is_not_waited_for():
+    vae, x = small()
+    history = fit(vae, x, validation=x[:7], epochs=9, patience=2, learning_rate=1e-30)
+    assert len(set(history["validation.elbo"])) == 1, "nothing moved"
+    assert len(history) == 3
+    assert history.stopped.endswith("best epoch 1")
+
+
 # --- divergence -----------------------------------------------------------------------------------------------------
 
 
@@ -277,6 +286,38 @@ def test_an_array_that_goes_bad_inside_an_update_is_named_with_that_updates_numb
         sv.DivergedError, match=rf"update {update}: the loss is inf.*: log_likelihood at update {update}$"
     ):
         fit(vae, x, batch_size=5, seed=3)
+
+
+def test_the_cause_is_looked_for_with_the_noise_of_its_update(plant):
+    vae, x = small()
+    true = vae.ops.normals
+
+    def normals(seed, stream, step, rows, count):
+        return true(seed, stream, step, rows, count) * (np.nan if step == 5 else 1)
+
+    plant("normals", normals)
+    with pytest.raises(sv.DivergedError, match=r"update 5: the loss is nan.*: z at update 5$"):
+        fit(vae, x)
+
+
+def test_a_loss_that_is_merely_large_is_not_the_one_that_is_named():
+    vae, x = small(likelihood="gaussian", rows=100)
+    x[:] = 3e17
+    _, second = Trainer(vae, x, binarize="none").batches(1, 50)
+    x[second[7]] = 1e30
+    with pytest.raises(sv.DivergedError, match=r"update 2: the loss is inf"):
+        fit(vae, x, batch_size=50)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_resumed_run_that_diverges_at_once_names_the_checkpoint_if_it_is_its_own(tmp_path, plant, elsewhere):
+    vae, x = small()
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    fit(vae, x, epochs=1, checkpoint=first)
+    plant("network_adam", lambda deltas, network, *rest, **more: network.flat.fill(np.nan))
+    with pytest.raises(sv.DivergedError) as diverged:
+        fit(vae, x, epochs=2, resume=first, checkpoint=second if elsewhere else first)
+    assert ("the last good checkpoint is" in str(diverged.value)) is not elsewhere
 
 
 # --- refusals -------------------------------------------------------------------------------------------------------
@@ -384,3 +425,13 @@ def test_only_held_out_means_have_a_standard_error():
     entry = fit(vae, x, epochs=1, validation=x[:9]).epochs[0]
     assert "standard_error" not in entry["train"]
     assert entry["validation"]["standard_error"] > 0
+    one = np.ones(2)
+    assert Averages.of([Terms(one, one, one, one)]).standard_error is None
+
+
+def test_an_epoch_says_how_many_seconds_it_took():
+    vae, x = small()
+    started = time.perf_counter()
+    seconds = [entry["seconds"] for entry in fit(vae, x).epochs]
+    assert min(seconds) > 0
+    assert sum(seconds) < time.perf_counter() - started

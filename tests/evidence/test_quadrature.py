@@ -1,5 +1,7 @@
 """Integration over z: exact where the answer is known, consistent where it is not, and honest where it is hard."""
 
+import inspect
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -245,6 +247,39 @@ def test_with_too_few_points_it_says_so_and_its_error_estimate_holds():
         assert (got.converged == (got.error <= BAR)).all()
     assert not integrate(vae, x, max_points=1500).converged.any()
     assert np.isinf(integrate(vae, x, max_points=10).error).all()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"latent_dim": 1},
+        {"latent_dim": 2},
+        {"latent_dim": 1, "activation": "relu", "hidden": (6, 5)},
+        {"latent_dim": 2, **KINKED},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("max_points", [1 << 21, 8000, 1000])
+def test_points_are_the_evaluations_of_the_decoder_and_never_more_than_allowed(monkeypatch, arguments, max_points):
+    vae, x, _ = build(rows=1, **arguments)
+    true, counted = quadrature._log_joint, []
+
+    def log_joint(vae, x, z):
+        counted.append(len(z))
+        return true(vae, x, z)
+
+    monkeypatch.setattr(quadrature, "_log_joint", log_joint)
+    got = integrate(vae, x, max_points=max_points)
+    lattice, *others = counted
+    assert lattice == {1: 513, 2: 129**2}[vae.latent_dim]
+    if np.isfinite(got.error).all():
+        assert got.points == sum(others)
+    assert got.points <= 2 * max_points
+
+
+def test_the_settings_that_hold_unless_others_are_asked_for():
+    settings = inspect.signature(integrate).parameters
+    assert [settings[name].default for name in ("tolerance", "max_points", "watch")] == [1e-10, 2**21, None]
 
 
 def test_with_too_many_kinks_to_follow_it_says_so_and_its_error_estimate_holds():
