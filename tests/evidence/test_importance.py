@@ -51,6 +51,15 @@ def test_running_sums_are_the_log_sum_exp_of_all_samples_together():
     np.testing.assert_allclose(got.effective_sample_size, 1 / np.square(weights).sum(axis=1), rtol=1e-12)
 
 
+@pytest.mark.parametrize("num_samples", [2, 3, 50])
+def test_the_error_is_that_of_the_mean_weight(num_samples):
+    weights = np.random.default_rng(0).random((4, num_samples))
+    running = importance.RunningWeights.empty(4)
+    running.add(np.log(weights))
+    want = weights.std(axis=1, ddof=1) / np.sqrt(num_samples) / weights.mean(axis=1)  # of the logarithm: delta method
+    np.testing.assert_allclose(running.evidence(num_samples).standard_error, want, rtol=1e-12)
+
+
 def test_where_every_weight_is_zero_the_answer_is_minus_infinity_with_an_infinite_error():
     running = importance.RunningWeights.empty(1)
     running.add(np.full((1, 3), -np.inf))

@@ -183,7 +183,7 @@ def bump(steepness: float, variance: float) -> sv.VAE:
     return with_variance(vae, variance)
 
 
-@pytest.mark.parametrize(("steepness", "variance"), [(30.0, 0.2), (5.0, 0.15)])
+@pytest.mark.parametrize(("steepness", "variance"), [(30.0, 0.2), (5.0, 0.15), (110.0, 0.1)])
 def test_a_sharp_core_with_a_wide_tail_is_covered(steepness, variance):
     vae, x = bump(steepness, variance), np.array([[1.5], [1.0]])
     np.testing.assert_allclose(
@@ -280,6 +280,18 @@ def test_points_are_the_evaluations_of_the_decoder_and_never_more_than_allowed(m
 def test_the_settings_that_hold_unless_others_are_asked_for():
     settings = inspect.signature(integrate).parameters
     assert [settings[name].default for name in ("tolerance", "max_points", "watch")] == [1e-10, 2**21, None]
+
+
+def test_the_error_allows_for_the_rounding_of_large_numbers():
+    vae, _, _ = build(latent_dim=1, hidden=(), likelihood="gaussian")
+    vae.parameters["encoder.head.weight"][...] = 0
+    across = np.linalg.svd(vae.parameters["decoder.head.weight"])[2][1]  # no z goes there
+    x = vae.decode(np.array([[0.3]])) + 1e5 * across
+    got = integrate(vae, x)
+    assert (got.log_evidence < -1e9).all()
+    assert (got.error >= 2.0**-52 * np.abs(got.log_evidence)).all()
+    assert (got.error < 1e-3).all()
+    np.testing.assert_allclose(got.log_evidence, LinearGaussian.from_vae(vae).log_evidence(x), rtol=1e-14)
 
 
 def test_with_too_many_kinks_to_follow_it_says_so_and_its_error_estimate_holds():
@@ -384,12 +396,38 @@ def test_gauss_is_exact_for_polynomials_between_two_cuts(width, degree):
         np.testing.assert_allclose(np.exp(log_weights[own]) @ nodes[own] ** degree, exact, rtol=1e-12)
 
 
+@pytest.mark.parametrize("latent_dim", [1, 2, 3])
+def test_what_is_spread_over_three_points_along_each_axis_is_left_as_it_is_and_what_is_sharper_is_not(latent_dim):
+    wanted = 3**latent_dim
+    log_f = np.full(50, -800.0)
+    log_f[:wanted] = -7.0
+    weights, temper = quadrature._temper(log_f, latent_dim)
+    assert temper == 1.0
+    np.testing.assert_allclose(weights[:wanted], 1 / wanted, rtol=1e-14)
+    for sharpness in (1e-1, 1e1, 1e4):
+        log_f = -sharpness * np.square(np.arange(50.0))
+        weights, temper = quadrature._temper(log_f, latent_dim)
+        assert 0 < temper < 1 or 1 / np.square(weights).sum() > wanted
+        assert 1 / np.square(weights).sum() >= wanted
+        assert 1 / np.square(weights).sum() < 1.01 * wanted or temper == 1.0
+        np.testing.assert_allclose(weights, np.exp(temper * log_f) / np.exp(temper * log_f).sum(), rtol=1e-12)
+
+
 def test_a_region_holds_its_points_and_their_surroundings_and_not_the_rest():
     u = np.array([[0.1, 0.2], [2.9, -2.9]])
     region = Region.around(u, half=3.0, size=0.5)
     assert region.contains(u).all()
     assert region.contains(u + 0.4 * np.array([1, -1])).all()
     assert not region.contains(np.array([[-2.0, 2.0]])).any()
+
+
+def test_a_region_is_the_cell_of_its_point_and_both_neighbours_up_to_the_edge():
+    middles = -3.0 + 0.5 * (np.arange(12) + 0.5)
+    for cell, middle in enumerate(middles):
+        region = Region.around(np.array([[middle]]), half=3.0, size=0.5)
+        np.testing.assert_array_equal(region.contains(middles[:, None]), np.abs(np.arange(12) - cell) <= 1)
+    assert Region(3.0, ball=True).contains(np.array([[0.0, 3.0], [2.2, 2.2]])).tolist() == [True, False]
+    assert Region(3.0).contains(np.array([[3.0, 3.0]])).all()
 
 
 def test_the_posterior_on_a_grid_is_bayes_rule_and_integrates_to_one():
