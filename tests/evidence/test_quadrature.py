@@ -413,6 +413,25 @@ def test_what_is_spread_over_three_points_along_each_axis_is_left_as_it_is_and_w
         np.testing.assert_allclose(weights, np.exp(temper * log_f) / np.exp(temper * log_f).sum(), rtol=1e-12)
 
 
+@pytest.mark.parametrize("width", [0.01, 0.03, 0.1, 0.3, 1.0])
+def test_a_piece_as_wide_as_an_order_goes_is_counted_once(width):
+    _, _, log_weights = gauss_between(np.array([[0.0, width]]), 1.0)
+    np.testing.assert_allclose(np.exp(log_weights).sum(), width, rtol=1e-14)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_the_elbo_that_the_kl_is_taken_from_is_the_one_of_the_rule_before(activation):
+    vae, x, _ = build(latent_dim=1, rows=1, activation=activation)
+    q = vae.encode(x)
+    frame, region = Frame.of(q.mu[0], q.covariance[0]), Region(quadrature.FRAME_BOX, ball=True)
+    first = len(quadrature._rule(vae).nodes(0, frame, region, 10**6).u)
+    coarse = quadrature._elbo_integral(vae, x[0], frame, 1e-3, first)
+    assert (coarse.points, coarse.error, coarse.before) == (first, np.inf, coarse.last)
+    fine = quadrature._elbo_integral(vae, x[0], frame, 1e-3, 10**6)
+    assert fine.before == coarse.last != fine.last
+    assert fine.error == 4 * abs(fine.last - fine.before)
+
+
 def test_a_region_holds_its_points_and_their_surroundings_and_not_the_rest():
     u = np.array([[0.1, 0.2], [2.9, -2.9]])
     region = Region.around(u, half=3.0, size=0.5)
@@ -428,6 +447,53 @@ def test_a_region_is_the_cell_of_its_point_and_both_neighbours_up_to_the_edge():
         np.testing.assert_array_equal(region.contains(middles[:, None]), np.abs(np.arange(12) - cell) <= 1)
     assert Region(3.0, ball=True).contains(np.array([[0.0, 3.0], [2.2, 2.2]])).tolist() == [True, False]
     assert Region(3.0).contains(np.array([[3.0, 3.0]])).all()
+
+
+def rule_of(latent_dim: int, activation: str) -> tuple[quadrature.Rule, Frame]:
+    vae, _, _ = build(latent_dim=latent_dim, hidden=(3,), activation=activation)
+    return quadrature._rule(vae), Frame(np.zeros(latent_dim), np.eye(latent_dim))
+
+
+@pytest.mark.parametrize("latent_dim", [1, 2, 3])
+@pytest.mark.parametrize("level", [0, 1])
+def test_nodes_between_kinks_lie_in_the_box_and_weigh_its_volume(latent_dim, level):
+    (rule, frame), half = rule_of(latent_dim, "relu"), 2.0
+    nodes = rule.nodes(level, frame, Region(half), 10**6)
+    assert nodes.u.shape == (len(nodes.log_weight), latent_dim)
+    assert np.abs(nodes.u).max() <= half
+    sides = [2 * half] * latent_dim
+    for which in range(latent_dim - 1 if level == 0 else latent_dim - 2):  # there the rule is the trapezoidal one
+        sides[which] = rule.spacing(level) * len(np.unique(nodes.u[:, which]))
+    np.testing.assert_allclose(np.exp(nodes.log_weight).sum(), np.prod(sides), rtol=1e-12)
+    assert np.diff(rule._even(half, level, 0)).max() <= 2 * rule.spacing(level), "no piece is wider"
+
+
+def test_between_kinks_of_a_plane_the_first_rule_that_counts_is_exact():
+    vae, _, _ = build(latent_dim=2, hidden=(4, 3), activation="relu")
+    frame, integrals = Frame(np.array([0.3, -0.1]), np.array([[1.0, 0.4], [0.0, 0.8]])), []
+    for level in (1, 2):
+        nodes = quadrature.BetweenKinks(vae).nodes(level, frame, Region(2.0), 10**6)
+        out, _ = vae.ops.network_forward(frame.points(nodes.u), vae._decoder)
+        integrals.append(np.exp(nodes.log_weight) @ out)
+    np.testing.assert_allclose(*integrals, rtol=1e-12)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize("latent_dim", [1, 2])
+def test_a_rule_may_have_as_many_nodes_as_the_limit_and_not_one_more(latent_dim, activation):
+    (rule, frame), region = rule_of(latent_dim, activation), Region(2.0)
+    count = len(rule.nodes(0, frame, region, 10**6).u)
+    assert len(rule.nodes(0, frame, region, count).u) == count
+    assert rule.nodes(0, frame, region, count - 1) is None
+
+
+def test_where_there_are_too_many_triangles_lines_take_their_place():
+    (rule, frame), region = rule_of(2, "relu"), Region(2.0)
+    triangles = len(rule.nodes(1, frame, region, 10**6).u)
+    assert len(rule.nodes(1, frame, region, triangles).u) == triangles
+    lines = len(rule.nodes(1, frame, region, triangles - 1).u)
+    assert 0 < lines < triangles
+    assert rule.nodes(1, frame, region, lines - 1) is None
 
 
 def test_the_posterior_on_a_grid_is_bayes_rule_and_integrates_to_one():

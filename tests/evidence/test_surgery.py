@@ -13,6 +13,7 @@ from scratchvae.evidence.surgery import (
     mean_variances,
 )
 from scratchvae.reference.gaussian import kl_to_prior_forward
+from scratchvae.reference.random import Stream, normals
 from tests.cases import build
 
 
@@ -84,6 +85,16 @@ def test_the_aggregate_density_integrates_to_one():
     z = np.linspace(-40, 40, 8001)
     density = np.exp(aggregate_log_density(vae.encode(x), z[:, None]))
     np.testing.assert_allclose(density.sum() * (z[1] - z[0]), 1, rtol=1e-10)
+
+
+def test_samples_are_those_of_their_addresses():
+    vae, x, _ = build(rows=30)
+    q = vae.encode(x)
+    eps = normals(7, Stream.AGGREGATE, 0, np.arange(30), 3 * 2).reshape(30, 3, 2)
+    z = q.mu[:, None] + np.exp(q.logvar / 2)[:, None] * eps
+    of_its_own = -0.5 * (np.square(eps) + q.logvar[:, None] + np.log(2 * np.pi)).sum(axis=2)
+    want = (of_its_own.ravel() - aggregate_log_density(q, z.reshape(90, 2))).mean()
+    np.testing.assert_allclose(elbo_surgery(vae, x, num_samples=3, seed=7).mutual_information, want, rtol=1e-12)
 
 
 def test_samples_do_not_depend_on_blocks_and_are_a_function_of_the_seed(monkeypatch):

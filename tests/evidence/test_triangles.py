@@ -1,5 +1,7 @@
 """Triangles between kinks: they cover what they were cut from, the network is affine on each, Gauss's rule is exact."""
 
+from math import factorial
+
 import numpy as np
 import pytest
 
@@ -51,8 +53,6 @@ def test_a_cut_leaves_what_the_line_misses_and_makes_three_of_what_it_meets():
 )
 def test_gauss_is_exact_for_polynomials_on_the_standard_triangle(size, degree):
     """The integral of x^a y^b over x, y >= 0, x + y <= h is h^(a + b + 2) a! b! / (a + b + 2)!."""
-    from math import factorial
-
     u = size * np.array([[[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]])
     nodes, log_weights = gauss_on_triangles(u, np.sqrt(2))  # the longest side of the whole one
     assert len(nodes) == (degree // 2 + 1) ** 2, "no more than that takes"
@@ -60,3 +60,10 @@ def test_gauss_is_exact_for_polynomials_on_the_standard_triangle(size, degree):
         b = degree - a
         exact = size ** (degree + 2) * factorial(a) * factorial(b) / factorial(degree + 2)
         np.testing.assert_allclose(np.exp(log_weights) @ (nodes[:, 0] ** a * nodes[:, 1] ** b), exact, rtol=1e-12)
+
+
+@pytest.mark.parametrize("longest", [0.08, 0.24, 0.55, 1.0])
+def test_a_triangle_as_long_as_an_order_goes_is_counted_once(longest):
+    u = np.array([[[0.0, 0.0], [longest, 0.0], [longest / 2, longest / 8]]])
+    _, log_weights = gauss_on_triangles(u, 1.0)
+    np.testing.assert_allclose(np.exp(log_weights).sum(), areas(u)[0], rtol=1e-13)
