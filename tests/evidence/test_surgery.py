@@ -90,7 +90,7 @@ def test_the_aggregate_density_integrates_to_one():
 def test_samples_are_those_of_their_addresses():
     vae, x, _ = build(rows=30)
     q = vae.encode(x)
-    eps = normals(7, Stream.AGGREGATE, 0, np.arange(30), 3 * 2).reshape(30, 3, 2)
+    eps = normals(7, Stream.AGGREGATE, 0, np.arange(30), 3 * 2).reshape(30, 3, 2).astype(float)
     z = q.mu[:, None] + np.exp(q.logvar / 2)[:, None] * eps
     of_its_own = -0.5 * (np.square(eps) + q.logvar[:, None] + np.log(2 * np.pi)).sum(axis=2)
     want = (of_its_own.ravel() - aggregate_log_density(q, z.reshape(90, 2))).mean()
