@@ -7,7 +7,7 @@ import pytest
 
 from tests.mutation.coverage import Run, quickest
 from tests.mutation.operators import faults
-from tests.mutation.trial import WithFault
+from tests.mutation.trial import WithFault, dependents, keep_kernels
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -79,3 +79,24 @@ def test_a_module_is_imported_with_its_fault(tmp_path, monkeypatch):
 
     assert some_module_of_mine.value == 2
     del sys.modules["some_module_of_mine"]
+
+
+def test_kernels_that_may_have_the_fault_inside_are_not_kept(tmp_path):
+    sources = {
+        "tile": "import numpy",
+        "gemm": "from kernels.tile import tile",
+        "network": "from kernels.gemm import (\n    product,\n)\nfrom kernels import slices",
+        "slices": "",
+        "random": "from kernels.slices import slices_for",
+    }
+    folder = tmp_path / "kernels"
+    kept = folder / "__pycache__" / "kernels-0123" / "kernels_4567"
+    kept.mkdir(parents=True)
+    for name, source in sources.items():
+        (folder / f"{name}.py").write_text(source)
+        (kept / f"{name}.function-12.py311.1.nbc").write_text("")
+    assert dependents(folder / "tile.py") == {"tile", "gemm", "network"}
+    assert dependents(folder / "slices.py") == {"slices", "network", "random"}
+    keep_kernels(folder / "gemm.py", tmp_path / "cache")
+    left = sorted(path.name.partition(".")[0] for path in (tmp_path / "cache/kernels-0123/kernels_4567").iterdir())
+    assert left == ["random", "slices", "tile"]
