@@ -187,7 +187,7 @@ def bump(steepness: float, variance: float) -> sv.VAE:
 def test_a_sharp_core_with_a_wide_tail_is_covered(steepness, variance):
     vae, x = bump(steepness, variance), np.array([[1.5], [1.0]])
     np.testing.assert_allclose(
-        integrate(vae, x).log_evidence, log_evidence_by_brute_force(vae, x, half=9), rtol=0, atol=1e-9
+        integrate(vae, x).log_evidence, log_evidence_by_brute_force(vae, x, 9, 100_001), rtol=0, atol=1e-9
     )
 
 
@@ -211,6 +211,22 @@ def test_the_kinks_on_a_line_are_where_the_slope_changes(hidden):
     out, _ = vae.ops.network_forward((origin + inside.T.reshape(-1, 1) * direction), vae._decoder)
     bend = np.diff(out.reshape(-1, 7, vae.data_dim), n=2, axis=1)
     assert np.abs(bend).max() < 1e-12, "straight between kinks"
+
+
+@pytest.mark.parametrize("hidden", [(5,), (4, 3), (3, 4, 2)])
+def test_a_kink_is_named_after_the_unit_whose_input_is_zero_there(hidden):
+    vae, _, _ = build(latent_dim=2, hidden=hidden, activation="relu")
+    origins, direction = np.random.default_rng(2).normal(size=(6, 2)), np.array([0.8, 0.6])
+    t, units = line_kinks(vae, origins, direction, half=4.0)
+    assert len({int(number) for number in (units >= 0).sum(axis=1)}) > 1, "some lines are filled up"
+    np.testing.assert_array_equal(units == -1, np.abs(t) == 4.0)
+    assert units.min() == -1
+    h, inputs = origins[:, None, :] + t[:, :, None] * direction, []
+    for layer in vae._decoder.layers[:-1]:
+        inputs.append(h @ layer.weight + layer.bias)
+        h = np.maximum(inputs[-1], 0.0)
+    line, place = np.nonzero(units >= 0)
+    np.testing.assert_allclose(np.concatenate(inputs, axis=2)[line, place, units[line, place]], 0, atol=1e-12)
 
 
 def test_a_kinked_integrand_in_two_dimensions_agrees_with_a_lattice_to_the_lattices_precision():
@@ -269,7 +285,7 @@ def test_points_are_the_evaluations_of_the_decoder_and_never_more_than_allowed(m
         return true(vae, x, z)
 
     monkeypatch.setattr(quadrature, "_log_joint", log_joint)
-    got = integrate(vae, x, max_points=max_points)
+    got = integrate(vae, x, 1e-6, max_points)
     lattice, *others = counted
     assert lattice == {1: 513, 2: 129**2}[vae.latent_dim]
     if np.isfinite(got.error).all():
