@@ -1,7 +1,8 @@
 """`python -m tests.mutation`: plant faults, one at a time, and count those that the tests notice.
 
 A run can be stopped and goes on where it was: faults that were noticed in a file that has not changed are not tried
-again, those that survived are.
+again, those that survived are. A fault that has been drawn stays drawn while it is in the sources, so that a change of
+one file does not draw those of all others anew.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,10 +90,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def examine(name: str, part: Part, root: Path, before: dict) -> Iterator[dict]:
     """The verdict on every fault of a part: the result so far, now and then, and at the end."""
-    drawn = draw(part, root)
+    known = before.get("verdicts", {}) if before.get("digests") else {}
+    drawn = draw(part, root, set(known))
     sources = {file: (root / file).read_text() for file, _ in drawn}
     digests = {file: hashlib.sha256(text.encode()).hexdigest()[:16] for file, text in sources.items()}
-    known = before.get("verdicts", {}) if before.get("digests") else {}
     result = {"faults": sum(len(found) for _, found in _all(part, root)), "drawn": len(drawn), "digests": digests}
     result["verdicts"] = verdicts = {}
     runs = record(part, root)
@@ -113,12 +114,13 @@ def examine(name: str, part: Part, root: Path, before: dict) -> Iterator[dict]:
     yield result
 
 
-def draw(part: Part, root: Path) -> list[tuple[str, Fault]]:
-    """The faults of a part, or a sample of them that depends on the sources alone, quick modules first."""
+def draw(part: Part, root: Path, before: Collection[str] = ()) -> list[tuple[str, Fault]]:
+    """The faults of a part, or a random sample of them: those drawn before, then as many others as are wanted."""
     found = [(file, fault) for file, those in _all(part, root) for fault in those]
     if part.sample is not None and part.sample < len(found):
         order = list(range(len(found)))
         random.Random(SEED).shuffle(order)  # a larger sample has the smaller one in it
+        order.sort(key=lambda index: f"{found[index][0]} {found[index][1].key}" not in before)
         found = [found[index] for index in sorted(order[: part.sample])]
     return found
 

@@ -95,8 +95,10 @@ def test_kernels_that_may_have_the_fault_inside_are_not_kept(tmp_path):
     for name, source in sources.items():
         (folder / f"{name}.py").write_text(source)
         (kept / f"{name}.function-12.py311.1.nbc").write_text("")
+    (kept.parent / "network-float32.compiled").write_text("")
     assert dependents(folder / "tile.py") == {"tile", "gemm", "network"}
     assert dependents(folder / "slices.py") == {"slices", "network", "random"}
     keep_kernels(folder / "gemm.py", tmp_path / "cache")
     left = sorted(path.name.partition(".")[0] for path in (tmp_path / "cache/kernels-0123/kernels_4567").iterdir())
     assert left == ["random", "slices", "tile"]
+    assert (tmp_path / "cache/kernels-0123/network-float32.compiled").exists(), "the mark of a second process"

@@ -100,11 +100,14 @@ def notices(root: Path, file: str, source: str, tests: Sequence[str], processor_
 
 
 def keep_kernels(file: Path, cache: Path) -> None:
-    """Link into `cache` the kernels compiled beside `file`, but for modules that import it, even through others."""
-    changed, folders = dependents(file), file.parent.glob("__pycache__/kernels-*/*")
-    for kernel in (kernel for folder in folders for kernel in folder.iterdir()):
+    """Link into `cache` the kernels compiled beside `file`, but for modules that import it, even through others.
+
+    And the marks that a second process has compiled kernels: one that did so now would have no fault in them.
+    """
+    changed, compiled = dependents(file), file.parent / "__pycache__"
+    for kernel in (path for path in compiled.glob("kernels-*/**/*") if path.is_file()):
         if kernel.name.partition(".")[0] not in changed:
-            place = cache / kernel.relative_to(file.parent / "__pycache__")
+            place = cache / kernel.relative_to(compiled)
             place.parent.mkdir(parents=True, exist_ok=True)
             os.link(kernel, place)
 

@@ -1,0 +1,31 @@
+"""Which faults are drawn: as many as asked for, at random, and the same ones after a change elsewhere."""
+
+from tests.mutation.__main__ import Part, draw
+
+PART = Part(("sources",), (), 8)
+
+
+def keys(found):
+    return [f"{file} {fault.key}" for file, fault in found]
+
+
+def test_a_sample_has_its_size_and_a_larger_one_has_it_inside(tmp_path):
+    (tmp_path / "sources").mkdir()
+    (tmp_path / "sources/a.py").write_text("".join(f"a{n} = b + {n}.5\n" for n in range(20)))
+    some, more = keys(draw(PART, tmp_path)), keys(draw(PART._replace(sample=15), tmp_path))
+    assert (len(some), len(more)) == (8, 15)
+    assert set(some) < set(more)
+    assert len(draw(PART._replace(sample=None), tmp_path)) == len(draw(PART._replace(sample=99), tmp_path)) == 40
+
+
+def test_what_was_drawn_before_stays_drawn_while_it_is_there(tmp_path):
+    (tmp_path / "sources").mkdir()
+    (tmp_path / "sources/a.py").write_text("".join(f"a{n} = b + {n}.5\n" for n in range(20)))
+    first = set(keys(draw(PART, tmp_path)))
+    (tmp_path / "sources/b.py").write_text("c = d - e\n")
+    assert set(keys(draw(PART, tmp_path, first))) == first
+    (tmp_path / "sources/a.py").write_text("".join(f"a{n} = b + {n}.5\n" for n in range(10)))
+    second = set(keys(draw(PART, tmp_path, first)))
+    assert len(second) == 8
+    assert first & second == first & set(keys(draw(PART._replace(sample=None), tmp_path)))
+    assert first & second != first, "some are gone"
