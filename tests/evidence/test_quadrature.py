@@ -397,6 +397,8 @@ def test_no_rule_shares_a_point_with_the_one_before_or_an_axis_with_its_neighbou
     for axis in (0, 1):
         apart = np.abs(np.diff(offsets, axis=axis))
         assert np.minimum(apart, 0.1 - apart).min() > 0.01
+    golden = (np.sqrt(5) - 1) / 2  # whose multiples are the furthest from each other, from the first on
+    np.testing.assert_allclose(offsets[:, 0] / 0.1, np.arange(1, 7) * golden % 1, rtol=1e-9)
 
 
 @pytest.mark.parametrize(
