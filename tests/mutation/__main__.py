@@ -95,12 +95,16 @@ def examine(name: str, part: Part, root: Path, before: dict) -> Iterator[dict]:
     sources = {file: (root / file).read_text() for file, _ in drawn}
     digests = {file: hashlib.sha256(text.encode()).hexdigest()[:16] for file, text in sources.items()}
     result = {"faults": sum(len(found) for _, found in _all(part, root)), "drawn": len(drawn), "digests": digests}
-    result["verdicts"] = verdicts = {}
+    keys = [f"{file} {fault.key}" for file, fault in drawn]
+    same = {file for file, digest in digests.items() if before.get("digests", {}).get(file) == digest}
+    result["verdicts"] = verdicts = {
+        key: "noticed"
+        for key, (file, _) in zip(keys, drawn, strict=True)
+        if file in same and known.get(key) == "noticed"
+    }
     runs = record(part, root)
-    for number, (file, fault) in enumerate(drawn, 1):
-        key = f"{file} {fault.key}"
-        if before.get("digests", {}).get(file) == digests[file] and known.get(key) == "noticed":
-            verdicts[key] = known[key]
+    for number, (key, (file, fault)) in enumerate(zip(keys, drawn, strict=True), 1):
+        if key in verdicts:
             continue
         tests = quickest(runs, file, fault.statement, part.most_seconds)
         started = time.monotonic()
@@ -111,7 +115,7 @@ def examine(name: str, part: Part, root: Path, before: dict) -> Iterator[dict]:
         print(f"{name} {number}/{len(drawn)} {time.monotonic() - started:.1f} s{words}", file=sys.stderr, flush=True)
         if not noticed or number % 20 == 0:
             yield result
-    yield result
+    yield result | {"verdicts": {key: verdicts[key] for key in keys}}
 
 
 def draw(part: Part, root: Path, before: Collection[str] = ()) -> list[tuple[str, Fault]]:
