@@ -25,11 +25,12 @@ from scratchvae.compiled.kernel_cache import INNER
 from scratchvae.compiled.memory import keep_freed_memory
 from scratchvae.compiled.tile import INDEX
 from scratchvae.compiled.vector_math import activation_backward_row
-from scratchvae.parameters import Network
+from scratchvae.parameters import ACTIVATION_CODES, Network
 
 BLOCK = 96  # rows that go back through the layers together: their transposed deltas stay in the second-level cache
 GRADIENT_BLOCK = 32_768  # elements of a gradient that go to Adam while they are in the second-level cache
 PARALLEL = 1_000_000  # multiply-adds below which waking a second thread gains little, and on a busy machine loses much
+RELU = ACTIVATION_CODES["relu"]  # leaves zeros: often for all samples of one example
 NO_ROWS = -1  # work that is split by weights
 
 keep_freed_memory()
@@ -61,7 +62,8 @@ def _forward(kernel, flat, table, x, hidden, hidden_das, out, dx, first, second,
             target = matrix(hidden, place, rows, outputs)
             place += rows * outputs
         w, b = matrix(flat, weight, inputs, outputs), flat[bias : bias + outputs]
-        if layer == 0 and _mostly_zero(x[low:high]):  # the other rows may not have been written yet
+        # of the data only these rows: the others may not have been written yet
+        if table[layer - 1, 4] == RELU if layer > 0 else _mostly_zero(x[low:high]):
             sparse_product(kernel, h[low:high], w, b, target[low:high], activation, flat[:0])
         else:
             product(kernel, h[low:high], w, b, target[low:high], activation, flat[:0])
