@@ -1,7 +1,8 @@
 """Training by several processes, on one machine or many, over MPI: `mpiexec -n R scratchvae train ...`
 
-Every process holds the model and the data, and takes its rows of every minibatch. The gradients of the parts are added
-up once a step, on the flat array, and all make the same update:
+Every process holds the model and the data, and takes its rows of every minibatch. Gradients are added up once a step,
+on the flat array; each process gets a part of the sum, makes Adam's step on that part of the parameters, and all
+exchange their parts of these (Rajbhandari et al. 2020, their first stage):
 
     gradient = sum_r (B_r / B) gradient_r        gradient_r of -mean(objective) over the B_r rows of process r
 
@@ -14,7 +15,7 @@ Needs mpi4py and an MPI library: the extra `mpi` has both.
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
 
@@ -23,7 +24,6 @@ from numpy.typing import NDArray
 
 from scratchvae.data.mapped import Data
 from scratchvae.engine import processors
-from scratchvae.parameters import Parameters, aligned_zeros
 from scratchvae.training import Averages, Trainer
 from scratchvae.vae import Terms
 
@@ -78,12 +78,27 @@ class Processes:
 
     def part(self, count: int) -> slice:
         """Which of `count` rows are this process's. The first has some wherever there are any."""
-        low, high = (-(-count * rank // self.size) for rank in (self.rank, self.rank + 1))
-        return slice(low, high)
+        ends = self._ends(count)
+        return slice(ends[self.rank], ends[self.rank + 1])
 
     def add_up(self, array: NDArray) -> None:
         """Put the sum over processes in the place of each one's array: the same bits everywhere."""
         self._world.Allreduce(self._in_place, array)
+
+    def add_up_part(self, array: NDArray) -> NDArray:
+        """This process's part of the sum over processes of an array, which all have in the same length."""
+        counts = np.diff(self._ends(len(array)))
+        summed = np.empty(counts[self.rank], array.dtype)
+        self._world.Reduce_scatter(array, summed, counts)
+        return summed
+
+    def share_parts(self, array: NDArray) -> None:
+        """Put every process's part of an array in its place in all the others'."""
+        self._world.Allgatherv(self._in_place, (array, np.diff(self._ends(len(array)))))
+
+    def _ends(self, count: int) -> list[int]:
+        """Where the processes' parts of `count` end; the first starts at 0."""
+        return [-(-count * rank // self.size) for rank in range(self.size + 1)]
 
     def gather(self, array: NDArray) -> NDArray:
         """The arrays (n,) of all processes, one after the other, everywhere."""
@@ -140,25 +155,36 @@ class DistributedTrainer(Trainer):
         super().__init__(*settings)
         self.processes = processes
         self.writes = processes.is_first
-        size, dtype = self.vae.parameters.flat.size, self.vae.dtype
-        self._sums = aligned_zeros(size + 1, dtype)  # the gradient, then the sum of the objective
-        self._gradient = Parameters(self.vae.parameters.layout, self._sums[:size])
+        self._gradient = self.vae.parameters.zeros_like()
+        self._share_moments = False  # after every update, and not after every epoch alone
 
     def epoch(self, epoch: int, batch_size: int) -> Iterator[Terms]:
         """As `Trainer.epoch`. All begin with the first process's state, should machines ever differ in rounding."""
         for parameters in (self.vae.parameters, self.first, self.second):
             self.processes.copy_from_first(parameters.flat)
         yield from super().epoch(epoch, batch_size)
+        self._gather_moments()
 
     def step(self, rows: NDArray) -> Terms:
-        """One update from the given rows of the data. Returns the terms of this process's part of them."""
+        """One update from the given rows of the data. Returns the terms of this process's part of them.
+
+        Of the moments each process then has its own part; `epoch` ends with the whole of them in all.
+        """
         self.updates += 1
-        terms = self._write_sums(rows)
-        self.processes.add_up(self._sums)
-        self._adam_on_sums()
-        loss = -self._sums[-1]
+        terms = self._write_gradient(rows)
+        self._adam_on_part(self.processes.add_up_part(self._gradient.flat))
+        self.processes.share_parts(self.vae.parameters.flat)
+        if self._share_moments:
+            self._gather_moments()
+        total = np.array([terms.objective.sum()], self.vae.dtype)
+        self.processes.add_up(total)
         # a loss that is not finite anywhere is so everywhere: all stop at the same update
-        return terms if np.isfinite(loss) else terms._replace(objective=np.full(1, -loss))
+        return terms if np.isfinite(total[0]) else terms._replace(objective=total)
+
+    def first_not_finite(self, batches: Iterable[NDArray], last: int) -> str:
+        """As `Trainer.first_not_finite`; all processes see all moments after every update."""
+        self._share_moments = True
+        return super().first_not_finite(batches, last)
 
     def averages(self, terms: list[Terms], with_error: bool = False) -> Averages:
         """As `Trainer.averages`, over the rows of all processes."""
@@ -174,25 +200,29 @@ class DistributedTrainer(Trainer):
     def _mine(self, rows: NDArray) -> NDArray:
         return rows[self.processes.part(len(rows))]
 
-    def _write_sums(self, rows: NDArray) -> Terms:
-        """This process's addend of the gradient of -mean(objective) over all rows, and of the objective's sum."""
+    def _write_gradient(self, rows: NDArray) -> Terms:
+        """This process's addend of the gradient of -mean(objective) over all rows."""
         mine = self._mine(rows)
         if not len(mine):
-            self._sums[:] = 0
+            self._gradient.flat[:] = 0
             return Terms(*(np.empty(0, self.vae.dtype) for _ in Terms._fields))
         if self._in_one_call():
             one_call = self.vae.ops.step_gradient
-            terms = Terms(*one_call(*self._for_one_call(mine), len(rows), self._gradient.flat))
-        else:
-            terms, deltas = self._terms_and_deltas(mine)
-            self.vae.write_gradient(deltas, self._gradient)
-            self._gradient.flat *= self.vae.dtype.type(len(mine) / len(rows))
-        self._sums[-1] = terms.objective.sum()
+            return Terms(*one_call(*self._for_one_call(mine), len(rows), self._gradient.flat))
+        terms, deltas = self._terms_and_deltas(mine)
+        self.vae.write_gradient(deltas, self._gradient)
+        self._gradient.flat *= self.vae.dtype.type(len(mine) / len(rows))
         return terms
 
-    def _adam_on_sums(self) -> None:
-        settings = self._adam_settings()
-        arrays = self.vae.parameters.flat, self._gradient.flat, self.first.flat, self.second.flat
+    def _adam_on_part(self, gradient: NDArray) -> None:
+        """Adam's step on this process's part of the flat arrays, given the gradient there."""
+        settings, part = self._adam_settings(), self.processes.part(self._gradient.flat.size)
+        arrays = self.vae.parameters.flat[part], gradient, self.first.flat[part], self.second.flat[part]
         for entry in self._gradient.layout:  # not the padding, where 0 / 0 would be with an epsilon of 0
-            place = slice(entry.offset, entry.offset + entry.size)
-            self.vae.ops.adam_update(*(array[place] for array in arrays), self.updates, **settings)
+            low, high = np.clip((entry.offset - part.start, entry.offset + entry.size - part.start), 0, gradient.size)
+            if low < high:
+                self.vae.ops.adam_update(*(array[low:high] for array in arrays), self.updates, **settings)
+
+    def _gather_moments(self) -> None:
+        for moments in (self.first, self.second):
+            self.processes.share_parts(moments.flat)

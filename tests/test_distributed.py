@@ -66,7 +66,14 @@ class Imagined(Processes):
         self.rank, self.size = rank, size
 
     def add_up(self, array):
+        pass
+
+    def add_up_part(self, array):
         self.added = array.copy()
+        return array[self.part(len(array))]
+
+    def share_parts(self, array):
+        pass
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 64])
@@ -103,9 +110,8 @@ def test_the_addends_of_all_processes_are_the_gradient_of_the_whole_batch(engine
         one = trainer(Imagined(rank, 3))
         seen.append(one.step(batch).objective)
         addends.append(one.processes.added)
-    np.testing.assert_allclose(sum(addends)[:-1], gradient.flat, rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(sum(addends), gradient.flat, rtol=1e-12, atol=1e-15)
     np.testing.assert_allclose(np.concatenate(seen), terms.objective, rtol=1e-12)
-    np.testing.assert_allclose(sum(addends)[-1], terms.objective.sum(), rtol=1e-12)
 
 
 def test_without_a_launcher_nothing_of_mpi_is_imported():
