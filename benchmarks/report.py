@@ -61,13 +61,17 @@ def bar_panels(path: str | Path, panels: dict[str, dict[str, float]], label: str
 
     height = 0.32 * max(len(values) for values in panels.values()) + 1.3
     figure, axes = pyplot.subplots(1, len(panels), figsize=(3.6 * len(panels), height), squeeze=False)
+    systems = next(iter(panels.values()))
     for axis, (name, values) in zip(axes[0], panels.items(), strict=True):
         places = range(len(values))
         drawn = axis.barh(places, values.values(), color=[OURS if system == ours else THEIRS for system in values])
-        axis.bar_label(drawn, fmt=lambda value: f"{value:.3g}", padding=2, fontsize=8)
-        axis.set_yticks(places, values.keys(), fontsize=8)
+        axis.bar_label(
+            drawn, fmt=lambda value: f"{value:,.0f}" if value >= 100 else f"{value:.3g}", padding=2, fontsize=8
+        )
+        named = axis is axes[0][0] or values.keys() != systems.keys()  # not again where the panels' rows are the same
+        axis.set_yticks(places, values.keys() if named else [""] * len(values), fontsize=8)
         axis.invert_yaxis()
-        axis.margins(x=0.2)
+        axis.margins(x=0.25)
         axis.set_title(name, fontsize=9)
         axis.set_xlabel(label, fontsize=8)
         axis.tick_params(axis="x", labelsize=7)
