@@ -1,8 +1,9 @@
 """`python -m benchmarks.scaling [--json FILE]`: training by one and by two processes, and on paper by 64.
 
 The workload is `pytorch-example` with batches of 512, one thread a process. One process is scratchvae as it is without
-MPI. Measured are whole steps of one and of two processes; what a process does but for the reduction, with a whole
-batch, a half, a quarter and an eighth; and the exchange of gradients and parameters. From these, for R processes that share a batch:
+MPI. Measured are whole steps of one and of two processes; what a process does but for the exchange, with a whole batch,
+a half, a quarter and an eighth; and the exchange of gradients and parameters by itself. From these, for R processes
+that share a batch:
 
     step(R) = fixed + rows 512 / R + reduction(R)       fixed, rows: the line through the measured parts
     reduction(R) = 2 (R - 1) / R transfer + 2 log2(R) latency       transfer, latency: of two processes here
