@@ -425,8 +425,9 @@ def test_only_held_out_means_have_a_standard_error():
     entry = fit(vae, x, epochs=1, validation=x[:9]).epochs[0]
     assert "standard_error" not in entry["train"]
     assert entry["validation"]["standard_error"] > 0
-    one = np.ones(2)
-    assert Averages.of([Terms(one, one, one, one)]).standard_error is None
+    two = np.array([1.0, 4.0])
+    assert Averages.of([Terms(two, two, two, two)]).standard_error is None
+    assert Averages.of([Terms(two, two, two, two)], with_error=True).standard_error == pytest.approx(1.5)
 
 
 def test_an_epoch_says_how_many_seconds_it_took():

@@ -52,6 +52,15 @@ def test_iwae_is_the_composition_to_rounding(name):
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12 * np.abs(other).max())
 
 
+@pytest.mark.parametrize("name", ["iwae", "iwae, more samples than a block"])
+def test_an_update_by_iwae_is_the_composition_in_single_precision_too(name):
+    terms, moments = slice(0, 4), 5  # the first moment is a tenth of the gradient
+    one, other = (trained(kind, OBJECTIVES[name], updates=1) for kind in (Trainer, Composed))
+    for got, want in zip(one[terms], other[terms], strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-5)
+    np.testing.assert_allclose(one[moments], other[moments], rtol=1e-3, atol=1e-5 * np.abs(other[moments]).max())
+
+
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_one_and_two_threads_give_the_same_bits(name):
     before, results = get_threads(), []

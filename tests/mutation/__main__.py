@@ -1,8 +1,8 @@
 """`python -m tests.mutation`: plant faults, one at a time, and count those that the tests notice.
 
-A run can be stopped and goes on where it was: faults that were noticed in a file that has not changed are not tried
-again, those that survived are. A fault that has been drawn stays drawn while it is in the sources, so that a change of
-one file does not draw those of all others anew.
+A run can be stopped and goes on where it was: in a file that has not changed, faults that were noticed are not tried
+again, nor those that survived for a reason in `equivalent.json`; others that survived are. A fault that has been drawn
+stays drawn while it is in the sources, so that a change of one file does not draw those of all others anew.
 """
 
 import argparse
@@ -97,10 +97,10 @@ def examine(name: str, part: Part, root: Path, before: dict) -> Iterator[dict]:
     result = {"faults": sum(len(found) for _, found in _all(part, root)), "drawn": len(drawn), "digests": digests}
     keys = [f"{file} {fault.key}" for file, fault in drawn]
     same = {file for file, digest in digests.items() if before.get("digests", {}).get(file) == digest}
+    reasons = _reasons()
+    decided = {key for key, verdict in known.items() if verdict == "noticed" or key in reasons}
     result["verdicts"] = verdicts = {
-        key: "noticed"
-        for key, (file, _) in zip(keys, drawn, strict=True)
-        if file in same and known.get(key) == "noticed"
+        key: known[key] for key, (file, _) in zip(keys, drawn, strict=True) if file in same and key in decided
     }
     runs = record(part, root)
     for number, (key, (file, fault)) in enumerate(zip(keys, drawn, strict=True), 1):
@@ -157,7 +157,7 @@ def record(part: Part, root: Path) -> list[Run]:
 
 
 def _report(name: str, result: dict) -> bool:
-    reasons = json.loads((HERE / "equivalent.json").read_text())
+    reasons = _reasons()
     survived = [key for key, verdict in result["verdicts"].items() if verdict == "survived"]
     tried = len(result["verdicts"])
     noticed, equal = tried - len(survived), sum(key in reasons for key in survived)
@@ -168,6 +168,11 @@ def _report(name: str, result: dict) -> bool:
     for key in survived:
         print(f"    {key}\n        {reasons.get(key, 'NO REASON GIVEN')}")
     return score >= BAR
+
+
+def _reasons() -> dict[str, str]:
+    """Why a fault that survives changes nothing."""
+    return json.loads((HERE / "equivalent.json").read_text())
 
 
 def _write(path: Path, results: dict) -> None:
