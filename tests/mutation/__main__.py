@@ -20,7 +20,7 @@ import pytest
 
 from tests.mutation.coverage import Recorder, Run, quickest
 from tests.mutation.operators import Fault, faults
-from tests.mutation.trial import SILENT, copy_of, in_a_fork, notices
+from tests.mutation.trial import SILENT, copy_of, dependents, in_a_fork, notices
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
@@ -106,7 +106,11 @@ def examine(name: str, part: Part, root: Path, before: dict) -> Iterator[dict]:
     for number, (key, (file, fault)) in enumerate(zip(keys, drawn, strict=True), 1):
         if key in verdicts:
             continue
-        tests = quickest(runs, file, fault.statement, part.most_seconds)
+        path = root / file
+        inlined = (
+            {str((path.parent / f"{name}.py").relative_to(root)) for name in dependents(path)} if part.kernels else ()
+        )
+        tests = quickest(runs, file, fault.statement, part.most_seconds, inlined)
         started = time.monotonic()
         limit = int(30 + 2 * part.most_seconds)
         noticed = bool(tests) and notices(root, file, fault.apply(sources[file]), tests, limit, part.kernels)

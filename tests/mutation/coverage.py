@@ -4,7 +4,7 @@ import itertools
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -50,17 +50,22 @@ class Recorder:
         return self._line
 
 
-def quickest(runs: list[Run], file: str, statement: tuple[int, int], most: float) -> list[str]:
+def quickest(
+    runs: list[Run], file: str, statement: tuple[int, int], most: float, inlined: Collection[str] = ()
+) -> list[str]:
     """The tests named after the file; then the quickest of the others that run the statement, up to `most` seconds.
 
     A statement that no test runs, because it is run when the module is imported or is compiled, is met by all tests
-    that run any line of its file.
+    that run any line of its file. A statement that writes code is run by the test that happens to be first; the code
+    is by others: while there are seconds left, those follow that run a line of the files it is `inlined` in.
     """
     span = range(statement[0], statement[1] + 1)
     met = [run for run in runs if not run.lines.get(file, set()).isdisjoint(span)]
     met = met or [run for run in runs if run.lines.get(file)]
     named = [run for run in runs if _is_named_after(run.test, file)]
+    near = [run for run in runs if any(run.lines.get(other) or _is_named_after(run.test, other) for other in inlined)]
     others = sorted((run for run in met if run not in named), key=lambda run: run.seconds)
+    others += sorted((run for run in near if run not in named and run not in met), key=lambda run: run.seconds)
     named.sort(key=lambda run: (run not in met, run.seconds))
     spent = itertools.accumulate(run.seconds for run in others)
     return [run.test for run in named] + [run.test for run, so_far in zip(others, spent, strict=True) if so_far <= most]

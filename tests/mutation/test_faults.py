@@ -67,6 +67,9 @@ def test_a_fault_meets_the_tests_of_its_file_and_the_quickest_that_run_its_line(
     assert quickest(runs, "a.py", (2, 3), 5) == [first, "tests/test_b.py::quick", "tests/test_b.py::middle"]
     assert quickest(runs, "a.py", (2, 3), 2.5) == [first, "tests/test_b.py::quick"]
     assert quickest(runs, "a.py", (5, 5), 0.5) == [first, "tests/test_b.py::elsewhere"], "a line that no test runs"
+    assert quickest(runs, "a.py", (2, 3), 3.2, {"b.py"})[1:] == [
+        f"tests/test_b.py::{n}" for n in ("quick", "middle", "elsewhere", "other")
+    ]
 
 
 def test_a_module_is_imported_with_its_fault(tmp_path, monkeypatch):
