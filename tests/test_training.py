@@ -405,8 +405,17 @@ def test_the_objective_may_be_left_out():
 def test_the_settings_that_hold_unless_others_are_asked_for():
     trainer, settings = Trainer(*small()), inspect.signature(sv.fit).parameters
     assert (trainer.learning_rate, trainer.adam_epsilon, trainer.binarize, trainer.seed) == (1e-3, 1e-8, "dynamic", 0)
-    names = ("epochs", "batch_size", "learning_rate", "adam_epsilon", "seed", "checkpoint_seconds", "resume")
-    assert [settings[name].default for name in names] == [10, 100, 1e-3, 1e-8, 0, 0.0, False]
+    names = (
+        "epochs",
+        "batch_size",
+        "learning_rate",
+        "adam_epsilon",
+        "seed",
+        "checkpoint_seconds",
+        "resume",
+        "progress",
+    )
+    assert [settings[name].default for name in names] == [10, 100, 1e-3, 1e-8, 0, 0.0, False, True]
 
 
 def test_the_bar_is_told_how_many_updates_there_are(monkeypatch):
