@@ -2,6 +2,8 @@
 
 import inspect
 import time
+from contextlib import nullcontext
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -427,6 +429,24 @@ def test_the_bar_is_told_how_many_updates_there_are(monkeypatch):
     vae, x = small(rows=23)
     fit(vae, x, batch_size=10, epochs=2)
     assert told == [(2, 3, 0)]
+
+
+def test_the_bar_is_told_of_every_update_and_every_epoch(monkeypatch):
+    class Bar:
+        updates: ClassVar[list] = []
+        epochs: ClassVar[list] = []
+
+        def advance(self, epoch, terms):
+            self.updates.append((epoch, len(terms.elbo)))
+
+        def epoch(self, entry):
+            self.epochs.append(entry)
+
+    monkeypatch.setattr(training, "progress_bar", lambda *settings, **more: nullcontext(Bar()))
+    vae, x = small(rows=23)
+    history = fit(vae, x, batch_size=10, epochs=2)
+    assert Bar.updates == [(1, 10), (1, 10), (1, 3), (2, 10), (2, 10), (2, 3)]
+    assert Bar.epochs == history.epochs
 
 
 def test_only_held_out_means_have_a_standard_error():
