@@ -71,6 +71,7 @@ def test_a_large_batch_agrees_with_the_reference(name):
         np.testing.assert_allclose(got, want, rtol=3e-5, atol=3e-5 * np.abs(want).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_threads_change_no_bit_of_a_likelihood(name, on_one_and_two_threads):
     for one, two in zip(*on_one_and_two_threads(lambda: run(compiled, name, np.float32)), strict=True):
