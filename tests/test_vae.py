@@ -415,3 +415,10 @@ def test_what_a_likelihood_learns_starts_where_it_says(likelihood):
     start = vae.likelihood.parameter_start()
     for name in vae.likelihood.parameter_shapes(3):
         np.testing.assert_array_equal(vae.parameters[name], np.float32(start.get(name, 0.0)))
+
+
+def test_encode_names_the_array_that_is_not_finite(engine):
+    vae = sv.VAE(6, 2, hidden=(5,), engine=engine)
+    vae.parameters["encoder.head.bias"][0] = np.nan
+    with pytest.raises(sv.NotFiniteError, match=r"encoder\.head\.bias is not finite"):
+        vae.encode(np.zeros((3, 6)))
