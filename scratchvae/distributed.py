@@ -77,7 +77,7 @@ class Processes:
         return max(1, processors() // self._beside)
 
     def part(self, count: int) -> slice:
-        """Which of `count` rows are this process's. The first has some wherever there are any."""
+        """Which of `count` rows or elements are this process's. The first has some wherever there are any."""
         ends = self._ends(count)
         return slice(ends[self.rank], ends[self.rank + 1])
 
@@ -156,6 +156,11 @@ class DistributedTrainer(Trainer):
         self.processes = processes
         self.writes = processes.is_first
         self._gradient = self.vae.parameters.zeros_like()
+        self._part = part = processes.part(self._gradient.flat.size)
+        # where tensors lie in it: not the padding, where Adam's step would be 0 / 0 with an epsilon of 0
+        ends = ((entry.offset, entry.offset + entry.size) for entry in self._gradient.layout)
+        own = ((max(low, part.start), min(high, part.stop)) for low, high in ends)
+        self._own = [slice(low, high) for low, high in own if low < high]
         self._share_moments = False  # after every update, and not after every epoch alone
 
     def epoch(self, epoch: int, batch_size: int) -> Iterator[Terms]:
@@ -207,8 +212,7 @@ class DistributedTrainer(Trainer):
             self._gradient.flat[:] = 0
             return Terms(*(np.empty(0, self.vae.dtype) for _ in Terms._fields))
         if self._in_one_call():
-            one_call = self.vae.ops.step_gradient
-            return Terms(*one_call(*self._for_one_call(mine), len(rows), self._gradient.flat))
+            return Terms(*self.vae.ops.step_gradient(self._minibatch(mine), len(rows), self._gradient.flat))
         terms, deltas = self._terms_and_deltas(mine)
         self.vae.write_gradient(deltas, self._gradient)
         self._gradient.flat *= self.vae.dtype.type(len(mine) / len(rows))
@@ -216,12 +220,12 @@ class DistributedTrainer(Trainer):
 
     def _adam_on_part(self, gradient: NDArray) -> None:
         """Adam's step on this process's part of the flat arrays, given the gradient there."""
-        settings, part = self._adam_settings(), self.processes.part(self._gradient.flat.size)
-        arrays = self.vae.parameters.flat[part], gradient, self.first.flat[part], self.second.flat[part]
-        for entry in self._gradient.layout:  # not the padding, where 0 / 0 would be with an epsilon of 0
-            low, high = np.clip((entry.offset - part.start, entry.offset + entry.size - part.start), 0, gradient.size)
-            if low < high:
-                self.vae.ops.adam_update(*(array[low:high] for array in arrays), self.updates, **settings)
+        settings = self._adam_settings()
+        for place in self._own:
+            of_part = slice(place.start - self._part.start, place.stop - self._part.start)
+            state = self.first.flat[place], self.second.flat[place]
+            parameters = self.vae.parameters.flat[place]
+            self.vae.ops.adam_update(parameters, gradient[of_part], *state, self.updates, **settings)
 
     def _gather_moments(self) -> None:
         for moments in (self.first, self.second):

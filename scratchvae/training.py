@@ -198,17 +198,31 @@ class Trainer:
         )
 
     def _step_in_one_call(self, rows: NDArray) -> NDArray:
-        adam = self.updates, rate_at(self.learning_rate, self.updates), self.adam_epsilon
-        return self.vae.ops.training_step(*self._for_one_call(rows), (self.first.flat, self.second.flat), adam)
+        moments = self.first.flat, self.second.flat
+        return self.vae.ops.training_step(self._minibatch(rows), moments, self.updates, **self._adam_settings())
 
-    def _for_one_call(self, rows: NDArray) -> tuple[Any, ...]:
-        """What the engine's `training_step` and `step_gradient` take first."""
-        networks = self.vae.networks["encoder"], self.vae.networks["decoder"]
-        pixels = (Stream.FIXED_BINARIZE, 0) if self.binarize == "fixed" else (Stream.BINARIZE, self.updates)
-        draws = self.seed, self.binarize != "none", *pixels, Stream.POSTERIOR, self.updates
+    def _minibatch(self, rows: NDArray) -> Any:
+        """What the engine's `training_step` and `step_gradient` take, for this update."""
+        vae, fixed = self.vae, self.binarize == "fixed"
         weighted_and_beta = _weighted_and_beta(self._objective_at(self.updates))
         assert weighted_and_beta is not None  # `_in_one_call` has seen to that
-        return networks, self.x, rows, draws, (self.objective.num_samples, *weighted_and_beta), self.noise
+        weighted, beta = weighted_and_beta
+        return vae.ops.Minibatch(
+            encoder=vae.networks["encoder"],
+            decoder=vae.networks["decoder"],
+            data=self.x,
+            rows=rows,
+            seed=self.seed,
+            binarize=self.binarize != "none",
+            pixel_stream=Stream.FIXED_BINARIZE if fixed else Stream.BINARIZE,
+            pixel_step=0 if fixed else self.updates,
+            noise_stream=Stream.POSTERIOR,
+            noise_step=self.updates,
+            noise=self.noise,
+            samples=self.objective.num_samples,
+            weighted=weighted,
+            beta=beta,
+        )
 
     def _inputs(self, rows: NDArray, update: int) -> tuple[NDArray, NDArray, Objective]:
         """The data, the noise and the objective of an update."""

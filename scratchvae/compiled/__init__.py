@@ -88,8 +88,11 @@ with kernel_cache():
         random_words,
         uniforms,
     )
-    from scratchvae.compiled.step import step_gradient as step_gradient  # these two have no twins: `Trainer.step` in
-    from scratchvae.compiled.step import training_step as training_step  # one call, with and without its update
+
+    # no twins: `Trainer.step` in one call, with its update and without
+    from scratchvae.compiled.step import Minibatch as Minibatch
+    from scratchvae.compiled.step import step_gradient as step_gradient
+    from scratchvae.compiled.step import training_step as training_step
 
 __all__ = [
     "adam_update",

@@ -62,8 +62,9 @@ def _forward(kernel, flat, table, x, hidden, hidden_das, out, dx, first, second,
             target = matrix(hidden, place, rows, outputs)
             place += rows * outputs
         w, b = matrix(flat, weight, inputs, outputs), flat[bias : bias + outputs]
-        # of the data only these rows: the others may not have been written yet
-        if table[layer - 1, 4] == RELU if layer > 0 else _mostly_zero(x[low:high]):
+        # of the data only these rows are looked at: the others may not have been written yet
+        zeros = _mostly_zero(x[low:high]) if layer == 0 else table[layer - 1, 4] == RELU
+        if zeros:
             sparse_product(kernel, h[low:high], w, b, target[low:high], activation, flat[:0])
         else:
             product(kernel, h[low:high], w, b, target[low:high], activation, flat[:0])

@@ -362,80 +362,65 @@ def _region(
         ))  # fmt: skip
 
 
+class Minibatch(NamedTuple):
+    """What a step works on: rows of the data, where their pixels and noise come from, and the objective."""
+
+    encoder: Network  # it and the decoder are parts of one flat array
+    decoder: Network
+    data: NDArray  # (N, D)
+    rows: NDArray  # (B,)
+    seed: int
+    binarize: bool  # whether uint8 pixels are drawn
+    pixel_stream: int
+    pixel_step: int
+    noise_stream: int
+    noise_step: int
+    noise: NDArray | None  # (N, K, Z) where it is given instead of drawn
+    samples: int  # K
+    weighted: bool  # IWAE, else the ELBO
+    beta: float  # the weight of its KL
+
+
 def training_step(
-    networks: tuple[Network, Network],
-    data: NDArray,
-    rows: NDArray,
-    draws: tuple[int, bool, int, int, int, int],
-    objective: tuple[int, bool, float],
-    noise: NDArray | None,
-    moments: tuple[NDArray, NDArray],
-    adam: tuple[int, float, float],
+    minibatch: Minibatch, moments: tuple[NDArray, NDArray], update: int, learning_rate: float, epsilon: float
 ) -> NDArray:
-    """One update in place. Returns the terms before it, (4, B): elbo, reconstruction, kl, objective.
-
-    Takes     encoder and decoder, parts of one flat array; data (N, D) and the rows of the minibatch; draws: seed,
-              whether uint8 pixels are drawn, their stream and step, the noise's stream and step; objective: samples K,
-              whether it is IWAE, the KL weight; noise: given (N, K, Z), or None to draw it;
-              Adam's moments; adam: update, learning rate, epsilon
-    """
-    flat, (update, learning_rate, epsilon) = networks[0].flat, adam
+    """One update by Adam, in place. Returns the terms before it, (4, B): elbo, reconstruction, kl, objective."""
+    flat = minibatch.encoder.flat
     constants = adam_constants(flat.dtype, update, learning_rate, 0.9, 0.999, epsilon)
-    return _run(networks, data, rows, draws, objective, noise, len(rows), flat, *moments, constants)
+    return _run(minibatch, len(minibatch.rows), flat, *moments, constants)
 
 
-def step_gradient(
-    networks: tuple[Network, Network],
-    data: NDArray,
-    rows: NDArray,
-    draws: tuple[int, bool, int, int, int, int],
-    objective: tuple[int, bool, float],
-    noise: NDArray | None,
-    batch: int,
-    gradient: NDArray,
-) -> NDArray:
-    """The addend of these rows to the gradient of -mean(objective) over `batch` examples, into the flat `gradient`.
-
-    Takes and returns what `training_step` does
-    """
-    return _run(networks, data, rows, draws, objective, noise, batch, gradient, gradient, gradient, gradient[:0])
+def step_gradient(minibatch: Minibatch, batch: int, gradient: NDArray) -> NDArray:
+    """The addend of the minibatch's rows to the gradient of -mean(objective) over `batch` examples, into the flat
+    `gradient`. Returns the terms as `training_step` does."""
+    return _run(minibatch, batch, gradient, gradient, gradient, gradient[:0])
 
 
 def _run(
-    networks: tuple[Network, Network],
-    data: NDArray,
-    rows: NDArray,
-    draws: tuple[int, bool, int, int, int, int],
-    objective: tuple[int, bool, float],
-    noise: NDArray | None,
-    batch: int,
-    target: NDArray,
-    first: NDArray,
-    second: NDArray,
-    constants: NDArray,
+    minibatch: Minibatch, batch: int, target: NDArray, first: NDArray, second: NDArray, constants: NDArray
 ) -> NDArray:
     """Terms (4, B); the sums over rows go into the target as they are, or, with Adam's constants, through Adam."""
-    encoder, decoder = networks
+    encoder, decoder, data, samples = minibatch.encoder, minibatch.decoder, minibatch.data, minibatch.samples
     flat, dtype, latent = encoder.flat, encoder.flat.dtype, decoder.layers[0].weight.shape[0]
-    seed, binarize, pixel_stream, pixel_step, noise_stream, noise_step = draws
-    samples, weighted, beta = objective
-    rows = np.ascontiguousarray(rows, np.intp)  # as the kernels, called by their addresses, were compiled for
+    # as the kernels, called by their addresses, were compiled for
+    rows = np.ascontiguousarray(minibatch.rows, np.intp)
     if not within(rows, len(data)):
         raise IndexError(f"rows must be rows of the data, 0 to {len(data) - 1}")
-    given = np.empty((0, 0, 0), dtype) if noise is None else np.ascontiguousarray(noise, dtype)
+    drawn = minibatch.noise is None
+    given = np.empty((0, 0, 0), dtype) if drawn else np.ascontiguousarray(minibatch.noise, dtype)
     below, above = hidden_units(encoder.table), hidden_units(decoder.table)
     places = _places(len(rows), samples, data.shape[1], latent, below, above)
     work, terms = np.empty(places[-1, 0], dtype), np.empty((4, len(rows)), dtype)
-    tasks = _tasks(dtype, data.dtype, bool(binarize), noise is not None, bool(weighted))
+    tasks = _tasks(dtype, data.dtype, minibatch.binarize, not drawn, minibatch.weighted)
     settings = Settings(
-        kernel(dtype), *tasks[:6], batch, samples, latent, int(pixel_stream), pixel_step, int(noise_stream), noise_step,
-        *_key(seed, noise_step, rows),
+        kernel(dtype), *tasks[:6], batch, samples, latent, int(minibatch.pixel_stream), minibatch.pixel_step,
+        int(minibatch.noise_stream), minibatch.noise_step, *_key(minibatch.seed, minibatch.noise_step, rows),
     )  # fmt: skip
     multiply_adds_of_step = 3 * len(rows) * (multiply_adds(encoder.table) + samples * multiply_adds(decoder.table))
     _step(
         tasks.examples, tasks.sums, 1 if multiply_adds_of_step < PARALLEL else numba.get_num_threads(),
         target, tuple(settings), flat, encoder.table, decoder.table, data, rows, given, work, places,
-        dtype.type(beta), terms, first, second, constants,
+        dtype.type(minibatch.beta), terms, first, second, constants,
     )  # fmt: skip
     return terms
 
@@ -468,7 +453,7 @@ def _tasks(dtype: np.dtype, data_dtype: np.dtype, binarize: bool, given: bool, w
         *(settings, flat, table, table, data, numbers, noise, flat, table, number, matrices, flat, flat, flat),
         *(size, size),
     )
-    network = f"from scratchvae.compiled import step; step._network(step.np.dtype('{dtype}'))"
+    network = f"from scratchvae.compiled import step; step._network('{dtype}')"
     with compiled_beside(f"network-{dtype}", network):
         others = (
             address(_binarized if binarize else _converted, (settings, data, numbers, matrices)),
@@ -477,12 +462,13 @@ def _tasks(dtype: np.dtype, data_dtype: np.dtype, binarize: bool, given: bool, w
             address(_examples, arguments),
             address(_sums, arguments),
         )
-    return Tasks(*_network(dtype), *others)
+    return Tasks(*_network(str(dtype)), *others)
 
 
 @cache
-def _network(dtype: np.dtype) -> tuple[int, int, int]:
-    """The network's three kernels and the products they call: half of the compiler's work."""
+def _network(name: str) -> tuple[int, int, int]:
+    """The network's three kernels and the products they call, in a data type: half of the compiler's work."""
+    dtype = np.dtype(name)
     kernel(dtype)
     forward, backward, gradient = (address(task, network_signature(dtype)) for task in (_forward, _backward, _gradient))
     return forward, backward, gradient

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 TILE_GAP = 1  # pixels between the images of a grid
+MOST_PIXELS = 2_000_000  # of a grid of images
 # blue and orange first: they differ for colour-blind readers too
 LIGHT = ["#1f6fb8", "#c8560b", "#2b8a57", "#7d55c0", "#b8336a", "#8a6d1b", "#11808a", "#5f6670", "#a3401f", "#4a4fd8"]
 DARK = ["#6cb2f5", "#f5a15b", "#63d196", "#b79af0", "#f27fae", "#dcb949", "#55cdd8", "#a6adb8", "#f08a66", "#9da2ff"]
@@ -51,9 +52,6 @@ def style(dark: bool = False) -> AbstractContextManager[None]:
             "svg.hashsalt": "scratchvae",  # the same figure gives the same bytes
         }
     )
-
-
-MOST_PIXELS = 2_000_000  # of a grid of images
 
 
 def figure_bytes(figure: Figure, kind: str = "png", background: str = "none", dots_per_inch: int = 160) -> bytes:
