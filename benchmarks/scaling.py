@@ -2,14 +2,15 @@
 
 The workload is `pytorch-example` with batches of 512, one thread a process. One process is scratchvae as it is without
 MPI. Measured are whole steps of one and of two processes; what a process does but for the exchange, with a whole batch,
-a half, a quarter and an eighth; and the exchange of gradients and parameters by itself. From these, for R processes
-that share a batch:
+a half, a quarter and an eighth; and the exchange of gradients and parameters by itself, in shared memory and by
+messages. From these, for R machines that share a batch, a process each:
 
     step(R) = fixed + rows 512 / R + reduction(R)       fixed, rows: the line through the measured parts
     reduction(R) = 2 (R - 1) / R transfer + 2 log2(R) latency       transfer, latency: of two processes here
 
-(Rabenseifner's reduction: a reduce-scatter and an all-gather. Thakur, Rabenseifner, Gropp 2005.) That holds where the
-network is as fast as this machine's memory; `--gigabytes` and `--microseconds` put a network's numbers in their place.
+(Rabenseifner's reduction: a reduce-scatter and an all-gather. Thakur, Rabenseifner, Gropp 2005.) The transfer is of
+messages here, so that holds where the network is as fast as this machine's memory; `--gigabytes` and `--microseconds`
+put a network's numbers in their place.
 """
 
 import argparse
@@ -25,6 +26,7 @@ import numpy as np
 
 from benchmarks.machine import describe_machine, warn_if_busy
 from benchmarks.measure import Spread, ratios, round_to
+from benchmarks.peers.scratchvae_scaling import BY_MESSAGES, EXCHANGES, LATENCY
 from benchmarks.processes import REPOSITORY, thread_environment
 from benchmarks.report import bar, say, show_bars, show_table, write_json
 
@@ -62,7 +64,7 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, list[float]], int]:
             answer = launch(processes, options)
             parts = {f"step of {processes}": answer["step"]}
             parts |= {f"unreduced {rows}": values for rows, values in answer.get("unreduced", {}).items()}
-            parts |= {name: answer[name] for name in ("reduction", "latency") if name in answer}
+            parts |= {name: answer[name] for name in EXCHANGES if name in answer}
             for name, values in parts.items():
                 seen.setdefault(name, []).extend(values)
             say(f"turn {turn + 1}: processes {processes}: {np.median(answer['step']) * 1e6:.0f} us a step")
@@ -74,8 +76,8 @@ def on_paper(spreads: dict[str, Spread], parameters: int, options: argparse.Name
     parts = {int(name.split()[1]): spread.median for name, spread in spreads.items() if name.startswith("unreduced")}
     rows, fixed = np.polyfit(list(parts), list(parts.values()), 1)
     one = spreads["step of 1"].median
-    latency = options.microseconds * 1e-6 if options.microseconds else spreads["latency"].median / 2
-    transfer = spreads["reduction"].median - 2 * latency
+    latency = options.microseconds * 1e-6 if options.microseconds else spreads[LATENCY].median / 2
+    transfer = spreads[BY_MESSAGES].median - 2 * latency
     if options.gigabytes:
         transfer = 4 * parameters / (options.gigabytes * 1e9)
     lines = []

@@ -6,6 +6,9 @@ exchange their parts of these (Rajbhandari et al. 2020, their first stage):
 
     gradient = sum_r (B_r / B) gradient_r        gradient_r of -mean(objective) over the B_r rows of process r
 
+The processes of one machine do both through memory that they share, without a message (Hoefler et al. 2013); between
+machines each has messages for its part alone.
+
 Noise is a function of the example, so R processes give the history of one, to rounding. The first process alone writes
 and speaks. Nothing of MPI is imported unless a launcher started this process as one of several.
 
@@ -13,10 +16,13 @@ Needs mpi4py and an MPI library: the extra `mpi` has both.
 """
 
 import hashlib
+import mmap
 import os
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,10 +30,13 @@ from numpy.typing import NDArray
 
 from scratchvae.data.mapped import Data
 from scratchvae.engine import processors
+from scratchvae.parameters import Parameters
 from scratchvae.training import Averages, Trainer
 from scratchvae.vae import Terms
 
 RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")  # set by MPICH's and Intel's, Slurm's, Open MPI's
+SHARED_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else tempfile.gettempdir()
+PAGE = mmap.PAGESIZE
 FAILURE_SECONDS = 5.0  # how long a process that failed waits to hear whether all the others failed too
 POLL_SECONDS = 0.02
 
@@ -55,17 +64,24 @@ def launched_processes() -> "Processes | None":
 
 
 class Processes:
-    """What the processes of one job do together. Every method but `part` is called by all of them."""
+    """What the processes of one job do together. Every method but `part` and `own` is called by all of them.
 
-    def __init__(self, world: Any) -> None:
+    Takes     world: their MPI communicator; machine: that of those which share memory with this one, by default all
+              on this machine
+    """
+
+    def __init__(self, world: Any, machine: Any = None) -> None:
         from mpi4py import MPI
 
         self.rank: int = world.rank
         self.size: int = world.size
-        self._in_place = MPI.IN_PLACE
+        self._mpi = MPI
         self._world = world.Dup()
         self._failed = world.Dup()  # apart, so that a failure meets no step that others are waiting in
-        self._beside = world.Split_type(MPI.COMM_TYPE_SHARED).size
+        beside = world.Split_type(MPI.COMM_TYPE_SHARED)
+        self._beside = beside.size
+        self._machine = _equally_many(world, machine or beside)
+        self._across = world.Split(self._machine.rank)  # one process of each machine
 
     @property
     def is_first(self) -> bool:
@@ -77,28 +93,74 @@ class Processes:
         return max(1, processors() // self._beside)
 
     def part(self, count: int) -> slice:
-        """Which of `count` rows or elements are this process's. The first has some wherever there are any."""
-        ends = self._ends(count)
-        return slice(ends[self.rank], ends[self.rank + 1])
+        """Which of `count` rows are this process's. The first has some wherever there are any."""
+        return _part(count, self.rank, self.size)
+
+    def own(self, count: int) -> slice:
+        """Which of `count` elements this process gets from `add_up_part` and gives to `share_parts`."""
+        of_machine = self._of_machine(count, self._machine.rank)
+        within = _part(of_machine.stop - of_machine.start, self._across.rank, self._across.size)
+        return slice(of_machine.start + within.start, of_machine.start + within.stop)
 
     def add_up(self, array: NDArray) -> None:
         """Put the sum over processes in the place of each one's array: the same bits everywhere."""
-        self._world.Allreduce(self._in_place, array)
+        self._world.Allreduce(self._mpi.IN_PLACE, array)
 
-    def add_up_part(self, array: NDArray) -> NDArray:
-        """This process's part of the sum over processes of an array, which all have in the same length."""
-        counts = np.diff(self._ends(len(array)))
-        summed = np.empty(counts[self.rank], array.dtype)
-        self._world.Reduce_scatter(array, summed, counts)
+    def shared_zeros(self, size: int, dtype: np.dtype) -> list[NDArray]:
+        """An array (size,) for each process of this machine, in memory that all of them see: first this process's own,
+        then the others' from the next on.
+
+        Raises    ValueError where there is not so much of it
+        """
+        token, row = np.frombuffer(os.urandom(8), np.uint8).copy(), -(-size * dtype.itemsize // PAGE) * PAGE
+        self._machine.Bcast(token)
+        path = Path(SHARED_MEMORY, f"scratchvae-{token.tobytes().hex()}")
+        needed = self._machine.size * row
+        try:
+            memory = _mapped(path, needed).reshape(self._machine.size, row)
+            self._machine.Barrier()
+        except OSError as error:
+            raise ValueError(
+                f"processes of one machine cannot share memory ({error.strerror}); "
+                f"expected {needed:,} bytes free in {SHARED_MEMORY}"
+            ) from None
+        finally:
+            path.unlink(missing_ok=True)  # the memory lives as long as the arrays do
+        arrays = [mate[: size * dtype.itemsize].view(dtype) for mate in memory]
+        return arrays[self._machine.rank :] + arrays[: self._machine.rank]
+
+    def add_up_part(self, arrays: list[NDArray]) -> NDArray:
+        """This process's part of the sum over processes of their own `arrays` of `shared_zeros`. None may write in
+        these before all are through `share_parts`."""
+        self._machine.Barrier()
+        of_machine = self._of_machine(len(arrays[0]), self._machine.rank)
+        mine, *others = (array[of_machine] for array in arrays)
+        for other in others:
+            mine += other
+        if self._across.size == 1:
+            return mine
+        counts = _counts(len(mine), self._across.size)
+        summed = np.empty(counts[self._across.rank], mine.dtype)
+        self._across.Reduce_scatter(mine, summed, counts)
         return summed
 
-    def share_parts(self, array: NDArray) -> None:
-        """Put every process's part of an array in its place in all the others'."""
-        self._world.Allgatherv(self._in_place, (array, np.diff(self._ends(len(array)))))
+    def share_parts(self, array: NDArray, arrays: list[NDArray]) -> None:
+        """Put every process's part of an array in its place in all the others'. Overwrites the `arrays`, which
+        `shared_zeros` made in its size."""
+        mine, *others = arrays
+        places = [self._of_machine(len(array), self._machine.rank + ahead) for ahead in range(len(arrays))]
+        if self._across.size > 1:
+            counts = _counts(places[0].stop - places[0].start, self._across.size)
+            self._across.Allgatherv(self._mpi.IN_PLACE, (array[places[0]], counts))
+        mine[places[0]] = array[places[0]]
+        self._machine.Barrier()
+        for place, other in zip(places[1:], others, strict=True):
+            array[place] = other[place]
+        self._machine.Barrier()
 
-    def _ends(self, count: int) -> list[int]:
-        """Where the processes' parts of `count` end; the first starts at 0."""
-        return [-(-count * rank // self.size) for rank in range(self.size + 1)]
+    def _of_machine(self, count: int, rank: int) -> slice:
+        """Which of `count` elements are those of this machine's process `rank`, counted around."""
+        return _part(count, rank % self._machine.size, self._machine.size)
 
     def gather(self, array: NDArray) -> NDArray:
         """The arrays (n,) of all processes, one after the other, everywhere."""
@@ -139,6 +201,33 @@ class Processes:
         return DistributedTrainer(self, *settings)
 
 
+def _equally_many(world: Any, machine: Any) -> Any:
+    """The machine's processes, or, where another machine has more or fewer, each process for itself."""
+    sizes = np.zeros(world.size, np.int64)
+    world.Allgather(np.array([machine.size]), sizes)
+    return machine if (sizes == sizes[0]).all() else world.Split(world.rank)
+
+
+def _part(count: int, rank: int, size: int) -> slice:
+    """Part `rank` of `size` of `count`; the first has some wherever there are any."""
+    return slice(*(-(-count * end // size) for end in (rank, rank + 1)))
+
+
+def _counts(count: int, size: int) -> NDArray[np.int64]:
+    """The lengths of all parts."""
+    return np.array([part.stop - part.start for part in (_part(count, rank, size) for rank in range(size))])
+
+
+def _mapped(path: Path, size: int) -> NDArray[np.uint8]:
+    """The bytes of a file, in memory that all who map it share; made where it is not there yet."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        getattr(os, "posix_fallocate", lambda file, _, size: os.ftruncate(file, size))(descriptor, 0, size)
+        return np.frombuffer(mmap.mmap(descriptor, size), np.uint8)
+    finally:
+        os.close(descriptor)
+
+
 def _wait(request: Any, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while not request.Test():
@@ -155,8 +244,10 @@ class DistributedTrainer(Trainer):
         super().__init__(*settings)
         self.processes = processes
         self.writes = processes.is_first
-        self._gradient = self.vae.parameters.zeros_like()
-        self._part = part = processes.part(self._gradient.flat.size)
+        flat = self.vae.parameters.flat
+        self._gradients = processes.shared_zeros(flat.size, flat.dtype)
+        self._gradient = Parameters(self.vae.parameters.layout, self._gradients[0])
+        self._part = part = processes.own(flat.size)
         # where tensors lie in it: not the padding, where Adam's step would be 0 / 0 with an epsilon of 0
         ends = ((entry.offset, entry.offset + entry.size) for entry in self._gradient.layout)
         own = ((max(low, part.start), min(high, part.stop)) for low, high in ends)
@@ -177,8 +268,8 @@ class DistributedTrainer(Trainer):
         """
         self.updates += 1
         terms = self._write_gradient(rows)
-        self._adam_on_part(self.processes.add_up_part(self._gradient.flat))
-        self.processes.share_parts(self.vae.parameters.flat)
+        self._adam_on_part(self.processes.add_up_part(self._gradients))
+        self.processes.share_parts(self.vae.parameters.flat, self._gradients)
         if self._share_moments:
             self._gather_moments()
         total = np.array([terms.objective.sum()], self.vae.dtype)
@@ -229,4 +320,4 @@ class DistributedTrainer(Trainer):
 
     def _gather_moments(self) -> None:
         for moments in (self.first, self.second):
-            self.processes.share_parts(moments.flat)
+            self.processes.share_parts(moments.flat, self._gradients)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import scratchvae as sv
-from scratchvae.distributed import DistributedTrainer, Processes
+from scratchvae.distributed import SHARED_MEMORY, DistributedTrainer, Processes
 from scratchvae.training import Trainer
 from tests.cases import build
 
@@ -65,14 +65,20 @@ class Imagined(Processes):
     def __init__(self, rank, size):
         self.rank, self.size = rank, size
 
+    def own(self, count):
+        return self.part(count)
+
     def add_up(self, array):
         pass
 
-    def add_up_part(self, array):
-        self.added = array.copy()
-        return array[self.part(len(array))]
+    def shared_zeros(self, size, dtype):
+        return [np.zeros(size, dtype)]
 
-    def share_parts(self, array):
+    def add_up_part(self, arrays):
+        self.added = arrays[0].copy()
+        return arrays[0][self.own(len(arrays[0]))]
+
+    def share_parts(self, array, arrays):
         pass
 
 
@@ -133,6 +139,52 @@ def test_a_launcher_without_mpi4py_is_bad_input():
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 2
     assert re.fullmatch(r"scratchvae: started by an MPI launcher, but .*pip install scratchvae\[mpi\]\n", done.stderr)
+
+
+EXCHANGED = """
+import sys
+import numpy as np
+from mpi4py import MPI
+from scratchvae import distributed
+from scratchvae.distributed import Processes
+
+world = MPI.COMM_WORLD
+machines = {  # of four processes
+    "one": None,
+    "one each": MPI.COMM_SELF,
+    "two of two": world.Split(world.rank // 2),
+    "two of two, in turn": world.Split(world.rank % 2),
+    "three and one": world.Split(world.rank == 3),
+}
+for name, machine in machines.items():
+    processes = Processes(world, machine)
+    for size in (1, 3, 5, 1000, 4099):
+        arrays = processes.shared_zeros(size, np.dtype(np.float64))
+        for turn in range(3):
+            addends = np.random.default_rng((turn, size)).integers(0, 1000, (4, size)).astype(np.float64)
+            arrays[0][:] = addends[world.rank]
+            part = processes.add_up_part(arrays).copy()
+            own, whole = processes.own(size), np.full(size, np.nan)
+            np.testing.assert_array_equal(part, addends.sum(0)[own], err_msg=name)
+            whole[own] = part
+            processes.share_parts(whole, arrays)
+            np.testing.assert_array_equal(whole, addends.sum(0), err_msg=name)
+distributed.SHARED_MEMORY = "/nowhere"
+try:
+    Processes(world).shared_zeros(1000, np.dtype(np.float32))
+except ValueError as error:
+    sys.stdout.write(f"{error}\\n")
+"""
+
+
+@pytest.mark.slow
+def test_sums_and_parts_are_everywhere_however_processes_lie_on_machines(mpiexec, tmp_path):
+    before = set(Path(SHARED_MEMORY).iterdir())
+    done = launch(mpiexec, 4, "-c", EXCHANGED, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    words = "processes of one machine cannot share memory (No such file or directory); expected 16,384 bytes free in "
+    assert done.stdout.splitlines() == [words + "/nowhere"] * 4
+    assert not [path for path in set(Path(SHARED_MEMORY).iterdir()) - before if path.name.startswith("scratchvae")]
 
 
 # --- the history of one process -------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """One process of `benchmarks.scaling`, alone or under mpiexec: times training steps, and the reduction by itself.
 
 The first process prints one JSON object: seconds a step in each round, of a step without its reduction at several batch
-sizes, and of a reduction of the whole gradient and of one number.
+sizes, and of the exchange with another process by itself.
 """
 
 import argparse
@@ -23,6 +23,8 @@ from scratchvae.training import Trainer
 from scratchvae.vae import VAE
 
 WARM_STEPS = 20
+IN_SHARED_MEMORY, BY_MESSAGES, LATENCY = "exchange in shared memory", "exchange by messages", "sum of a number"
+EXCHANGES = IN_SHARED_MEMORY, BY_MESSAGES, LATENCY
 
 
 class Alone:
@@ -39,10 +41,16 @@ class Alone:
     def add_up(self, array) -> None:
         pass
 
-    def add_up_part(self, array):
-        return array[self.part(len(array))]
+    def own(self, count: int) -> slice:
+        return self.part(count)
 
-    def share_parts(self, array) -> None:
+    def shared_zeros(self, size: int, dtype) -> list:
+        return [np.zeros(size, dtype)]
+
+    def add_up_part(self, arrays):
+        return arrays[0][self.own(len(arrays[0]))]
+
+    def share_parts(self, array, arrays) -> None:
         pass
 
     def copy_from_first(self, array) -> None:
@@ -91,7 +99,7 @@ def main() -> None:
             options.batch // share: unreduced(workload, pixels, share, options) for share in (1, 2, 4, 8)
         }
     else:
-        answer |= reductions(processes, np.zeros(trainer.vae.parameters.flat.size, np.float32), options)
+        answer |= reductions(processes, trainer.vae.parameters.flat.size, options)
     if rank == 0:
         print(json.dumps(answer))
 
@@ -104,18 +112,31 @@ def unreduced(workload: Workload, pixels, share: int, options) -> list[float]:
     return [seconds_each(lambda: next(steps), max(1, options.steps // 2)) for _ in range(options.rounds)]
 
 
-def reductions(processes: Processes, array, options) -> dict[str, list[float]]:
+def reductions(processes: Processes, size: int, options) -> dict[str, list[float]]:
+    """Seconds of the exchange of gradients and parameters, in shared memory and by messages as between machines, and of
+    the sum of one number."""
+    from mpi4py import MPI
+
     one = np.zeros(1, np.float32)
+    calls = {
+        IN_SHARED_MEMORY: exchange(processes, size),
+        BY_MESSAGES: exchange(Processes(MPI.COMM_WORLD, MPI.COMM_SELF), size),
+        LATENCY: lambda: processes.add_up(one),
+    }
+    for call in calls.values():
+        seconds_each(call, WARM_STEPS)
+    return {name: [seconds_each(call, options.steps) for _ in range(options.rounds)] for name, call in calls.items()}
+
+
+def exchange(processes: Processes, size: int) -> Callable[[], object]:
+    parameters = np.zeros(size, np.float32)
+    arrays = processes.shared_zeros(size, parameters.dtype)
 
     def reduce_and_share() -> None:
-        processes.add_up_part(array)
-        processes.share_parts(array)
+        processes.add_up_part(arrays)
+        processes.share_parts(parameters, arrays)
 
-    seconds_each(reduce_and_share, WARM_STEPS)
-    return {
-        "reduction": [seconds_each(reduce_and_share, options.steps) for _ in range(options.rounds)],
-        "latency": [seconds_each(lambda: processes.add_up(one), options.steps) for _ in range(options.rounds)],
-    }
+    return reduce_and_share
 
 
 if __name__ == "__main__":
