@@ -193,7 +193,7 @@ class Trainer:
             and self.x.flags.c_contiguous
             and set(vae.networks) == {"encoder", "decoder"}
             and (vae.likelihood.name, vae.posterior.name) == ("bernoulli", "diagonal")
-            and _weighted_and_beta(self.objective) is not None
+            and _bound_and_beta(self.objective) is not None
             and (self.x.dtype == np.uint8 if drawn else self.binarize == "none")
         )
 
@@ -204,9 +204,9 @@ class Trainer:
     def _minibatch(self, rows: NDArray) -> Any:
         """What the engine's `training_step` and `step_gradient` take, for this update."""
         vae, fixed = self.vae, self.binarize == "fixed"
-        weighted_and_beta = _weighted_and_beta(self._objective_at(self.updates))
-        assert weighted_and_beta is not None  # `_in_one_call` has seen to that
-        weighted, beta = weighted_and_beta
+        bound_and_beta = _bound_and_beta(self._objective_at(self.updates))
+        assert bound_and_beta is not None  # `_in_one_call` has seen to that
+        bound, beta = bound_and_beta
         return vae.ops.Minibatch(
             encoder=vae.networks["encoder"],
             decoder=vae.networks["decoder"],
@@ -220,7 +220,7 @@ class Trainer:
             noise_step=self.updates,
             noise=self.noise,
             samples=self.objective.num_samples,
-            weighted=weighted,
+            bound=bound,
             beta=beta,
         )
 
@@ -254,11 +254,11 @@ class Trainer:
         return {"learning_rate": rate_at(self.learning_rate, self.updates), "epsilon": self.adam_epsilon}
 
 
-def _weighted_and_beta(objective: Objective) -> tuple[bool, float] | None:
-    """The objective as the engine's `training_step` takes it: whether it is IWAE, and the KL's weight."""
-    if isinstance(objective, ELBO) and not objective.free_bits and objective.kl == "exact":
-        return False, objective.beta
-    return (True, 1.0) if isinstance(objective, IWAE) else None
+def _bound_and_beta(objective: Objective) -> tuple[str, float] | None:
+    """The objective as the engine's `Minibatch` names it, and the KL's weight."""
+    if isinstance(objective, ELBO) and not objective.free_bits:
+        return objective.kl, objective.beta
+    return ("iwae", 1.0) if isinstance(objective, IWAE) else None
 
 
 def fit(

@@ -55,7 +55,7 @@ class Settings(NamedTuple):
     gradient: int
     pixels: int
     noise: int
-    weigh: int  # 0 for the ELBO
+    bound: int  # of the log-weights; 0 for the ELBO with its KL in closed form
     batch: int  # examples that the loss is a mean over: those of this call, or more that others work on
     samples: int
     latent: int
@@ -78,7 +78,7 @@ class Space(NamedTuple):
     z: NDArray
     dz: NDArray
     out: NDArray  # (B K, D): logits, then d loss / d logits
-    log_likelihood: NDArray  # (B, K); of IWAE it becomes d loss / d log w
+    log_likelihood: NDArray  # (B, K); of a bound of log-weights it becomes d loss / d [log p(z) - log q(z|x)]
     encoder_hidden: NDArray  # (1, ...): as in `NetworkDeltas`
     encoder_das: NDArray
     decoder_hidden: NDArray
@@ -122,8 +122,8 @@ def _at(work, place):
 def _examples(
     settings, flat, encoder, decoder, data, rows, given, work, places, beta, terms, first, second, constants, low, high
 ):
-    """Examples low .. high - 1, forward and back. The objective is IWAE if samples are weighed, else the ELBO
-    with KL weight beta."""
+    """Examples low .. high - 1, forward and back. The objective is a bound of the log-weights, or, where there is none,
+    the ELBO with its KL in closed form; beta weighs the KL."""
     settings, space = Settings(*settings), _space(work, places)
     kernel, none, no_rows, samples = settings.kernel, flat[:0], space.out[:0], settings.samples
     own = slice(low * samples, high * samples)
@@ -159,12 +159,12 @@ def _examples(
                 none, none, none, own_first, own_last, 1,
             ),
         )  # fmt: skip
-    # the ELBO's KL in closed form; IWAE's in the ratio of the densities, log p(z) - log q(z|x)
-    dkl = np.full(high - low, (flat.dtype.type(0) if settings.weigh else beta) / flat.dtype.type(settings.batch))
-    if settings.weigh:
+    # the KL in closed form, or in the ratio of the densities, log p(z) - log q(z|x)
+    dkl = np.full(high - low, (flat.dtype.type(0) if settings.bound else beta) / flat.dtype.type(settings.batch))
+    if settings.bound:
         _dz_of_ratio(space, own)
     posterior_backward_rows(dz, dkl, space.head[low:high], space.std[low:high], eps, space.dhead[low:high])
-    if settings.weigh:
+    if settings.bound:
         _dlogvar_of_ratio(space, low, high)
     call(
         settings.backward,
@@ -220,14 +220,14 @@ def _objective(settings, work, places, b, beta, terms):
     space = _space(work, places)
     x, samples, number = space.x, settings.samples, space.x.dtype.type
     out, values = space.out[b * samples : (b + 1) * samples], np.empty(max(x.shape[1], settings.latent), x.dtype)
-    factor = number(1) if settings.weigh else number(-1.0 / (settings.batch * samples))
+    factor = number(1) if settings.bound else number(-1.0 / (settings.batch * samples))
     for k in range(samples):
         space.log_likelihood[b, k] = _log_likelihood(x[b], out[k], factor, values[: x.shape[1]])
     terms[RECONSTRUCTION, b] = sum_row(space.log_likelihood[b]) / number(samples)
     terms[ELBO, b] = terms[RECONSTRUCTION, b] - terms[KL, b]
     terms[OBJECTIVE, b] = terms[RECONSTRUCTION, b] - beta * terms[KL, b]
-    if settings.weigh:
-        call(settings.weigh, (settings.batch, work, places, b, values[: settings.latent], terms))
+    if settings.bound:
+        call(settings.bound, (settings.batch, beta, work, places, b, values[: settings.latent], terms))
 
 
 @njit(cache=True, error_model="numpy", **INNER)
@@ -241,20 +241,13 @@ def _log_likelihood(pixels, logits, factor, values):
 
 
 @njit(cache=True, error_model="numpy", **INNER)
-def _importance_bound(batch, work, places, b, values, terms):
-    """L_K of example b. Its log-likelihoods become d loss / d log w_k = -w~_k / batch; its logits, their gradients.
-
-    As z = mu + exp(logvar / 2) eps, log p(z) - log q(z|x) = 1/2 sum_j (logvar_j + eps_j^2 - z_j^2).
-    """
+def _importance_bound(batch, beta, work, places, b, values, terms):
+    """L_K of example b. Its log-likelihoods become d loss / d log w_k = -w~_k / batch; its logits, their gradients."""
     space = _space(work, places)
-    samples = space.log_likelihood.shape[1]
-    number, logvar = values.dtype.type, space.head[b, values.size :]
+    samples, number = space.log_likelihood.shape[1], values.dtype.type
     log_weights, weights = np.empty((1, samples), values.dtype), np.empty((1, samples), values.dtype)
     for k in range(samples):
-        eps, z = space.eps[b * samples + k], space.z[b * samples + k]
-        for j in range(values.size):
-            values[j] = logvar[j] + eps[j] * eps[j] - z[j] * z[j]
-        log_weights[0, k] = space.log_likelihood[b, k] + number(0.5) * sum_row(values)
+        log_weights[0, k] = space.log_likelihood[b, k] + _log_ratio(space, b, k, values)
     bound = np.empty(1, values.dtype)
     log_sum_exp_rows(log_weights, bound, weights)
     for k in range(samples):
@@ -264,18 +257,42 @@ def _importance_bound(batch, work, places, b, values, terms):
 
 
 @njit(cache=True, error_model="numpy", **INNER)
+def _monte_carlo_bound(batch, beta, work, places, b, values, terms):
+    """The mean over samples of log p(x|z) + beta (log p(z) - log q(z|x)) of example b. Its log-likelihoods become the
+    gradient by the ratio, -beta / (batch K); its logits, theirs."""
+    space = _space(work, places)
+    samples, number = space.log_likelihood.shape[1], values.dtype.type
+    factor, ratios = number(-1.0 / (batch * samples)), np.empty(samples, values.dtype)
+    for k in range(samples):
+        ratios[k] = _log_ratio(space, b, k, values)
+        space.log_likelihood[b, k] = beta * factor
+        _scale(space.out[b * samples + k], factor)
+    terms[OBJECTIVE, b] = terms[RECONSTRUCTION, b] + beta * sum_row(ratios) / number(samples)
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def _log_ratio(space, b, k, values):
+    """log p(z) - log q(z|x) = 1/2 sum_j (logvar_j + eps_j^2 - z_j^2) of sample k, as z = mu + exp(logvar / 2) eps."""
+    row = b * space.log_likelihood.shape[1] + k
+    logvar, eps, z = space.head[b, values.size :], space.eps[row], space.z[row]
+    for j in range(values.size):
+        values[j] = logvar[j] + eps[j] * eps[j] - z[j] * z[j]
+    return values.dtype.type(0.5) * sum_row(values)
+
+
+@njit(cache=True, error_model="numpy", **INNER)
 def _dz_of_ratio(space, own):
-    """dz += d loss / d log w times -z."""
-    dlog_weights = space.log_likelihood.reshape(space.log_likelihood.size)
+    """dz += d loss / d ratio times -z."""
+    dratios = space.log_likelihood.reshape(space.log_likelihood.size)
     for i in range(own.start, own.stop):
-        dz, z, factor = space.dz[i], space.z[i], dlog_weights[i]
+        dz, z, factor = space.dz[i], space.z[i], dratios[i]
         for j in range(z.size):
             dz[j] -= factor * z[j]
 
 
 @njit(cache=True, error_model="numpy", **INNER)
 def _dlogvar_of_ratio(space, low, high):
-    """d logvar += sum_k d loss / d log w_k times 1/2."""
+    """d logvar += sum_k d loss / d ratio_k times 1/2."""
     latent, half = space.std.shape[1], space.head.dtype.type(0.5)
     for b in range(low, high):
         half_of_sum = half * sum_row(space.log_likelihood[b])
@@ -377,8 +394,8 @@ class Minibatch(NamedTuple):
     noise_step: int
     noise: NDArray | None  # (N, K, Z) where it is given instead of drawn
     samples: int  # K
-    weighted: bool  # IWAE, else the ELBO
-    beta: float  # the weight of its KL
+    bound: str  # "exact", the ELBO with its KL in closed form; "monte-carlo", with its KL sampled; "iwae"
+    beta: float  # the weight of the KL
 
 
 def training_step(
@@ -411,7 +428,7 @@ def _run(
     below, above = hidden_units(encoder.table), hidden_units(decoder.table)
     places = _places(len(rows), samples, data.shape[1], latent, below, above)
     work, terms = np.empty(places[-1, 0], dtype), np.empty((4, len(rows)), dtype)
-    tasks = _tasks(dtype, data.dtype, minibatch.binarize, not drawn, minibatch.weighted)
+    tasks = _tasks(dtype, data.dtype, minibatch.binarize, not drawn, minibatch.bound)
     settings = Settings(
         kernel(dtype), *tasks[:6], batch, samples, latent, int(minibatch.pixel_stream), minibatch.pixel_step,
         int(minibatch.noise_stream), minibatch.noise_step, *_key(minibatch.seed, minibatch.noise_step, rows),
@@ -426,20 +443,23 @@ def _run(
 
 
 class Tasks(NamedTuple):
-    """Addresses of kernels: the network's three; those of pixels, noise and weights asked for; the two regions'."""
+    """Addresses of kernels: the network's three; those of pixels, noise and bound asked for; the two regions'."""
 
     forward: int
     backward: int
     gradient: int
     pixels: int
     noise: int
-    weigh: int
+    bound: int
     examples: int
     sums: int
 
 
+BOUNDS = {"iwae": _importance_bound, "monte-carlo": _monte_carlo_bound}
+
+
 @cache
-def _tasks(dtype: np.dtype, data_dtype: np.dtype, binarize: bool, given: bool, weighted: bool) -> Tasks:
+def _tasks(dtype: np.dtype, data_dtype: np.dtype, binarize: bool, given: bool, bound: str) -> Tasks:
     """What is not asked for is not compiled."""
     number, size = numba.from_dtype(dtype), types.intp
     settings, numbers, table = (
@@ -458,7 +478,7 @@ def _tasks(dtype: np.dtype, data_dtype: np.dtype, binarize: bool, given: bool, w
         others = (
             address(_binarized if binarize else _converted, (settings, data, numbers, matrices)),
             address(_given if given else _drawn, (settings, numbers, noise, matrices)),
-            address(_importance_bound, (size, flat, table, size, flat, matrices)) if weighted else 0,
+            address(BOUNDS[bound], (size, number, flat, table, size, flat, matrices)) if bound in BOUNDS else 0,
             address(_examples, arguments),
             address(_sums, arguments),
         )
