@@ -73,7 +73,11 @@ def test_the_two_layer_model_is_the_papers():
 def test_every_cell_has_its_objective_and_a_name_of_its_own():
     cells = [Cell(model, k, layers, 1.0, 0) for layers, model, k in PUBLISHED]
     assert len({cell.name for cell in cells}) == len(cells)
-    assert Cell("vae", 5, 1, 1.0, 0).objective() == sv.ELBO(num_samples=5)
+    assert Cell("vae", 5, 1, 1.0, 0).objective() == sv.ELBO(num_samples=5, kl="monte-carlo")
+    exact = Cell("vae", 5, 1, 1.0, 0, "exact")
+    assert exact.objective() == sv.ELBO(num_samples=5)
+    assert exact.name not in {cell.name for cell in cells}
+    assert exact.command.endswith("--seed 0 --kl exact")
     assert Cell("iwae", 50, 1, 1.0, 0).objective() == sv.IWAE(num_samples=50)
 
 
@@ -157,7 +161,7 @@ def test_durations_are_in_the_unit_a_person_would_use(seconds, words):
     "bad",
     [
         ["--passes", "2"], ["--passes", "0"], ["--passes", "some"], ["--k", "7"], ["--test-images", "0"],
-        ["--train-images", "60000"], ["--seed", "-1"], ["--data-dir", "/nowhere"],
+        ["--train-images", "60000"], ["--seed", "-1"], ["--data-dir", "/nowhere"], ["--model", "iwae", "--kl", "exact"],
     ],
 )  # fmt: skip
 def test_bad_input_is_refused_with_status_2_and_nothing_written(tmp_path, mnist_files, bad, capsys):
