@@ -244,10 +244,11 @@ def _log_likelihood(pixels, logits, factor, values):
 def _importance_bound(batch, beta, work, places, b, values, terms):
     """L_K of example b. Its log-likelihoods become d loss / d log w_k = -w~_k / batch; its logits, their gradients."""
     space = _space(work, places)
-    samples, number = space.log_likelihood.shape[1], values.dtype.type
+    samples, number, logvar = space.log_likelihood.shape[1], values.dtype.type, space.head[b, values.size :]
     log_weights, weights = np.empty((1, samples), values.dtype), np.empty((1, samples), values.dtype)
     for k in range(samples):
-        log_weights[0, k] = space.log_likelihood[b, k] + _log_ratio(space, b, k, values)
+        row = b * samples + k
+        log_weights[0, k] = space.log_likelihood[b, k] + _log_ratio(logvar, space.eps[row], space.z[row], values)
     bound = np.empty(1, values.dtype)
     log_sum_exp_rows(log_weights, bound, weights)
     for k in range(samples):
@@ -261,20 +262,19 @@ def _monte_carlo_bound(batch, beta, work, places, b, values, terms):
     """The mean over samples of log p(x|z) + beta (log p(z) - log q(z|x)) of example b. Its log-likelihoods become the
     gradient by the ratio, -beta / (batch K); its logits, theirs."""
     space = _space(work, places)
-    samples, number = space.log_likelihood.shape[1], values.dtype.type
+    samples, number, logvar = space.log_likelihood.shape[1], values.dtype.type, space.head[b, values.size :]
     factor, ratios = number(-1.0 / (batch * samples)), np.empty(samples, values.dtype)
     for k in range(samples):
-        ratios[k] = _log_ratio(space, b, k, values)
+        row = b * samples + k
+        ratios[k] = _log_ratio(logvar, space.eps[row], space.z[row], values)
         space.log_likelihood[b, k] = beta * factor
-        _scale(space.out[b * samples + k], factor)
+        _scale(space.out[row], factor)
     terms[OBJECTIVE, b] = terms[RECONSTRUCTION, b] + beta * sum_row(ratios) / number(samples)
 
 
 @njit(cache=True, error_model="numpy", **INNER)
-def _log_ratio(space, b, k, values):
-    """log p(z) - log q(z|x) = 1/2 sum_j (logvar_j + eps_j^2 - z_j^2) of sample k, as z = mu + exp(logvar / 2) eps."""
-    row = b * space.log_likelihood.shape[1] + k
-    logvar, eps, z = space.head[b, values.size :], space.eps[row], space.z[row]
+def _log_ratio(logvar, eps, z, values):
+    """log p(z) - log q(z|x) = 1/2 sum_j (logvar_j + eps_j^2 - z_j^2) of a sample z = mu + exp(logvar / 2) eps."""
     for j in range(values.size):
         values[j] = logvar[j] + eps[j] * eps[j] - z[j] * z[j]
     return values.dtype.type(0.5) * sum_row(values)
