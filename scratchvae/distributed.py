@@ -75,7 +75,7 @@ class Processes:
 
         self.rank: int = world.rank
         self.size: int = world.size
-        self._mpi = MPI
+        self._in_place = MPI.IN_PLACE
         self._world = world.Dup()
         self._failed = world.Dup()  # apart, so that a failure meets no step that others are waiting in
         beside = world.Split_type(MPI.COMM_TYPE_SHARED)
@@ -104,7 +104,7 @@ class Processes:
 
     def add_up(self, array: NDArray) -> None:
         """Put the sum over processes in the place of each one's array: the same bits everywhere."""
-        self._world.Allreduce(self._mpi.IN_PLACE, array)
+        self._world.Allreduce(self._in_place, array)
 
     def shared_zeros(self, size: int, dtype: np.dtype) -> list[NDArray]:
         """An array (size,) for each process of this machine, in memory that all of them see: first this process's own,
@@ -151,7 +151,7 @@ class Processes:
         places = [self._of_machine(len(array), self._machine.rank + ahead) for ahead in range(len(arrays))]
         if self._across.size > 1:
             counts = _counts(places[0].stop - places[0].start, self._across.size)
-            self._across.Allgatherv(self._mpi.IN_PLACE, (array[places[0]], counts))
+            self._across.Allgatherv(self._in_place, (array[places[0]], counts))
         mine[places[0]] = array[places[0]]
         self._machine.Barrier()
         for place, other in zip(places[1:], others, strict=True):
@@ -222,7 +222,10 @@ def _mapped(path: Path, size: int) -> NDArray[np.uint8]:
     """The bytes of a file, in memory that all who map it share; made where it is not there yet."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
-        getattr(os, "posix_fallocate", lambda file, _, size: os.ftruncate(file, size))(descriptor, 0, size)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(descriptor, 0, size)  # fails where there is too little, as a write to it would later
+        else:
+            os.ftruncate(descriptor, size)
         return np.frombuffer(mmap.mmap(descriptor, size), np.uint8)
     finally:
         os.close(descriptor)

@@ -236,7 +236,10 @@ def test_divergence_keeps_the_last_good_checkpoint(engine, tmp_path):
         if entry["epoch"] == 2:
             vae.parameters["encoder.head.bias"][:] = np.nan
 
-    words = r"update 7: .* to go bad: parameter encoder.head.bias at update 7; the last good checkpoint .*run\.saf"
+    words = (
+        r"update 7: .* to go bad: parameter encoder\.head\.bias at update 7; "
+        r"the last good checkpoint is .*run\.safetensors"
+    )
     with pytest.raises(sv.DivergedError, match=words):
         fit(vae, x, epochs=5, checkpoint=path, on_epoch=poison)
     assert path.read_bytes() == kept[2]

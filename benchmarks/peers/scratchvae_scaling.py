@@ -1,6 +1,6 @@
-"""One process of `benchmarks.scaling`, alone or under mpiexec: times training steps, and the reduction by itself.
+"""One process of `benchmarks.scaling`, alone or under mpiexec: times training steps, and the exchange by itself.
 
-The first process prints one JSON object: seconds a step in each round, of a step without its reduction at several batch
+The first process prints one JSON object: seconds a step in each round, of a step without its exchange at several batch
 sizes, and of the exchange with another process by itself.
 """
 
