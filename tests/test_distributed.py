@@ -180,7 +180,7 @@ except ValueError as error:
 @pytest.mark.slow
 def test_sums_and_parts_are_everywhere_however_processes_lie_on_machines(mpiexec, tmp_path):
     before = set(Path(SHARED_MEMORY).iterdir())
-    done = launch(mpiexec, 4, "-c", EXCHANGED, cwd=tmp_path)
+    done = launch(mpiexec, 4, "-m", "mpi4py", "-c", EXCHANGED, cwd=tmp_path)  # one that fails ends all
     assert done.returncode == 0, done.stderr
     words = "processes of one machine cannot share memory (No such file or directory); expected 16,384 bytes free in "
     assert done.stdout.splitlines() == [words + "/nowhere"] * 4
