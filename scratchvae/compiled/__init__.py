@@ -34,7 +34,7 @@ with kernel_cache():
         continuous_bernoulli_log_likelihood_backward,
         continuous_bernoulli_log_likelihood_forward,
     )
-    from scratchvae.compiled.decoded import decoded_bernoulli_log_likelihood
+    from scratchvae.compiled.decoded import decoded_bernoulli_log_likelihood, decoded_bernoulli_log_weights
     from scratchvae.compiled.dense import dense_backward, dense_forward
     from scratchvae.compiled.discretised_logistic import (
         discretised_logistic_log_likelihood_backward,
@@ -105,6 +105,7 @@ __all__ = [
     "continuous_bernoulli_log_likelihood_backward",
     "continuous_bernoulli_log_likelihood_forward",
     "decoded_bernoulli_log_likelihood",
+    "decoded_bernoulli_log_weights",
     "dense_backward",
     "dense_forward",
     "discretised_logistic_log_likelihood_backward",

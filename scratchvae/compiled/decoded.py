@@ -8,7 +8,8 @@ import numpy as np
 from numba import njit, prange, types
 from numpy.typing import NDArray
 
-from scratchvae.compiled.gemm import kernel
+from scratchvae.compiled.gaussian import _exp
+from scratchvae.compiled.gemm import kernel, matrix
 from scratchvae.compiled.kernel_cache import INNER
 from scratchvae.compiled.network import (
     PARALLEL,
@@ -63,44 +64,73 @@ def _log_likelihood(pixels, logits, products, sums):
 
 
 @njit(cache=True, error_model="numpy", **INNER)
-def _decode(kernel, forward, flat, table, x, z, log_likelihood, low, high):
-    """Samples low .. high - 1 of all (B K,)."""
-    samples, pixels, none = log_likelihood.shape[1], x.shape[1], flat[:0]
-    hidden, out = np.empty(ROWS * hidden_units(table), flat.dtype), np.empty((ROWS, pixels), flat.dtype)
-    products, sums = np.empty(WIDTH, flat.dtype), np.empty(WIDTH, flat.dtype)
+def _draw(head, std, eps, z, terms):
+    """z = mu + sigma eps. Returns log p(z) - log q(z|x) = 1/2 sum_j (logvar_j + eps_j^2 - z_j^2)."""
+    latent = z.size
+    for j in range(latent):
+        z[j] = head[j] + std[j] * eps[j]
+        terms[j] = head[latent + j] + eps[j] * eps[j] - z[j] * z[j]
+    return z.dtype.type(0.5) * sum_row(terms)
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def _decode(kernel, forward, flat, table, x, z, head, std, log_weights, low, high):
+    """Samples low .. high - 1 of all (B K,): log p(x|z). With a head, z is the noise of draws from q(z|x), and
+    log p(z) - log q(z|x) is added."""
+    samples, pixels, latent, none = log_weights.shape[1], x.shape[1], z.shape[1], flat[:0]
+    hidden, space = np.empty(ROWS * hidden_units(table), flat.dtype), np.empty(ROWS * (pixels + latent), flat.dtype)
+    sums = np.empty(2 * WIDTH + latent, flat.dtype)
     for start in range(low, high, ROWS):
         rows = min(ROWS, high - start)
-        part = z[start : start + rows]
+        # views that count no references: the loops below take a slice of them at every few logits
+        out, drawn = matrix(space, 0, ROWS, pixels), matrix(space, ROWS * pixels, ROWS, latent)
+        lanes, terms = matrix(sums, 0, 2, WIDTH), matrix(sums, 2 * WIDTH, 1, latent)[0]
+        for i in range(rows):
+            b, k = (start + i) // samples, (start + i) % samples
+            log_weights[b, k] = 0
+            if head.size:
+                log_weights[b, k] = _draw(head[b], std[b], z[start + i], drawn[i], terms)
+        part = drawn if head.size else z[start : start + rows]
         call(forward, (kernel, flat, table, part, hidden, none, out, out[:0], none, none, none, 0, rows, 1))
         for i in range(rows):
             b, k = (start + i) // samples, (start + i) % samples
-            log_likelihood[b, k] = _log_likelihood(x[b], out[i], products, sums)
+            log_weights[b, k] += _log_likelihood(x[b], out[i], lanes[0], lanes[1])
 
 
 @njit(cache=True, parallel=True)
-def _decode_in_parallel(decode, kernel, forward, flat, table, x, z, log_likelihood):
-    rows = log_likelihood.size
+def _decode_in_parallel(decode, kernel, forward, flat, table, x, z, head, std, log_weights):
+    rows = log_weights.size
     if rows * multiply_adds(table) < PARALLEL:
-        call(decode, (kernel, forward, flat, table, x, z, log_likelihood, 0, rows))
+        call(decode, (kernel, forward, flat, table, x, z, head, std, log_weights, 0, rows))
         return
     parts = threads()
     for part in prange(parts):
         low, high = slice_of(rows, part, parts)
-        call(decode, (kernel, forward, flat, table, x, z, log_likelihood, low, high))
+        call(decode, (kernel, forward, flat, table, x, z, head, std, log_weights, low, high))
+
+
+def _run(x: NDArray, z: NDArray, head: NDArray, std: NDArray, network: Network) -> NDArray:
+    flat, dtype = network.flat, network.flat.dtype
+    log_weights = np.empty(z.shape[:2], dtype)
+    _decode_in_parallel(
+        address(_decode, _signature(dtype)), kernel(dtype), address(_forward, network_signature(dtype)), flat,
+        network.table, _plain(x, dtype), _plain(z, dtype).reshape(-1, z.shape[2]), head, std, log_weights,
+    )  # fmt: skip
+    return log_weights
 
 
 def decoded_bernoulli_log_likelihood(x: NDArray, z: NDArray, network: Network) -> NDArray:
     """See `reference.decoded.decoded_bernoulli_log_likelihood`."""
-    flat, dtype = network.flat, network.flat.dtype
-    x, z = _plain(x, dtype), _plain(z, dtype)
-    log_likelihood = np.empty(z.shape[:2], dtype)
-    _decode_in_parallel(
-        address(_decode, _signature(dtype)), kernel(dtype), address(_forward, network_signature(dtype)), flat,
-        network.table, x, z.reshape(-1, z.shape[2]), log_likelihood,
-    )  # fmt: skip
-    return log_likelihood
+    none = np.empty((0, 0), network.flat.dtype)
+    return _run(x, z, none, none, network)
+
+
+def decoded_bernoulli_log_weights(x: NDArray, head: NDArray, eps: NDArray, network: Network) -> NDArray:
+    """See `reference.decoded.decoded_bernoulli_log_weights`."""
+    head = _plain(head, network.flat.dtype)
+    return _run(x, eps, head, _exp(0.5, head[:, eps.shape[2] :]), network)
 
 
 def _signature(dtype: np.dtype) -> tuple[types.Type, ...]:
     size, flat, table, rows = (network_signature(dtype)[n] for n in (0, 1, 2, 3))
-    return size, size, flat, table, rows, rows, rows, size, size
+    return size, size, flat, table, rows, rows, rows, rows, rows, size, size

@@ -31,7 +31,7 @@ from scratchvae.reference.continuous_bernoulli import (
     continuous_bernoulli_log_likelihood_backward,
     continuous_bernoulli_log_likelihood_forward,
 )
-from scratchvae.reference.decoded import decoded_bernoulli_log_likelihood
+from scratchvae.reference.decoded import decoded_bernoulli_log_likelihood, decoded_bernoulli_log_weights
 from scratchvae.reference.dense import dense_backward, dense_forward
 from scratchvae.reference.discretised_logistic import (
     discretised_logistic_log_likelihood_backward,
@@ -97,6 +97,7 @@ __all__ = [
     "continuous_bernoulli_log_likelihood_backward",
     "continuous_bernoulli_log_likelihood_forward",
     "decoded_bernoulli_log_likelihood",
+    "decoded_bernoulli_log_weights",
     "dense_backward",
     "dense_forward",
     "discretised_logistic_log_likelihood_backward",

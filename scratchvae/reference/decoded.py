@@ -1,10 +1,12 @@
-"""log p(x|z) from z in one operation: the decoder, then the Bernoulli likelihood, where no gradient is wanted."""
+"""The decoder and the Bernoulli likelihood in one operation, where no gradient is wanted: log p(x|z) of given z, and
+log-weights of samples of q(z|x)."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scratchvae.parameters import Network
 from scratchvae.reference.bernoulli import bernoulli_log_likelihood_forward
+from scratchvae.reference.gaussian import reparameterize_forward
 from scratchvae.reference.network import network_forward
 
 TOGETHER = 1000  # samples decoded together, so that memory is bounded; results do not depend on it
@@ -24,3 +26,19 @@ def decoded_bernoulli_log_likelihood(x: NDArray, z: NDArray, network: Network) -
         logits = logits.reshape(len(x[rows]), samples, x.shape[1])
         log_likelihood[rows], _ = bernoulli_log_likelihood_forward(x[rows], logits)
     return log_likelihood
+
+
+def decoded_bernoulli_log_weights(x: NDArray, head: NDArray, eps: NDArray, network: Network) -> NDArray:
+    """log w = log p(x, z) - log q(z|x) of each sample z of a diagonal posterior, in nats.
+
+    Forward   mu, logvar = head        z_bk = mu_b + exp(logvar_b / 2) eps_bk
+              log w_bk = log p(x_b|z_bk) + 1/2 sum_j (logvar_bj + eps_bkj^2 - z_bkj^2)
+              The sum is log p(z) - log q(z|x): both have the term log 2 pi, and (z - mu) / sigma is eps
+    Takes     x (B, D) in [0, 1]; head (B, 2 Z); eps (B, K, Z): standard normal noise; network: the decoder
+    Returns   log w (B, K)
+    Source    Burda, Grosse, Salakhutdinov 2015, equation 8
+    """
+    mu, logvar = np.split(head, 2, axis=1)
+    z, _ = reparameterize_forward(mu, logvar, eps)
+    log_ratio = 0.5 * (logvar[:, None, :] + eps * eps - z * z).sum(axis=2)
+    return decoded_bernoulli_log_likelihood(x, z, network) + log_ratio

@@ -27,6 +27,33 @@ def test_it_is_the_composition_for_any_width_and_saturated_logits(dtype, rtol, w
     np.testing.assert_allclose(got, want, rtol=rtol, atol=rtol * np.abs(want).max())
 
 
+def head(dtype: str) -> np.ndarray:
+    """Of five examples: mu, then logvar from -30 to 10."""
+    rng = np.random.default_rng(4)
+    return np.concatenate([rng.standard_normal((5, 4)), rng.uniform(-30, 10, (5, 4))], axis=1).astype(dtype)
+
+
+@pytest.mark.parametrize("ops", [compiled, reference])
+def test_log_weights_are_the_joint_density_over_the_posterior(ops):
+    x, eps, network = case("float64")
+    mu, logvar = np.split(head("float64"), 2, axis=1)
+    z, _ = reference.reparameterize_forward(mu, logvar, eps)
+    log_prior, _ = reference.standard_normal_log_density_forward(z)
+    log_posterior, _ = reference.gaussian_log_density_forward(z, mu, logvar)
+    want = reference.decoded_bernoulli_log_likelihood(x, z, network) + log_prior - log_posterior
+    got = ops.decoded_bernoulli_log_weights(x, head("float64"), eps, network)
+    np.testing.assert_allclose(got, want, rtol=1e-11)
+
+
+def test_log_weights_of_float32_are_those_of_float64_to_its_rounding():
+    results = []
+    for dtype in ("float32", "float64"):
+        x, eps, network = case(dtype)
+        results.append(compiled.decoded_bernoulli_log_weights(x, head(dtype), eps, network))
+    assert results[0].dtype == np.float32
+    np.testing.assert_allclose(*results, rtol=1e-5)
+
+
 def test_a_nan_is_seen_in_its_sample_alone():
     x, z, network = case("float32")
     z[2, 7, 1] = np.nan
@@ -36,16 +63,34 @@ def test_a_nan_is_seen_in_its_sample_alone():
     np.testing.assert_allclose(np.delete(got.ravel(), 2 * 41 + 7), np.delete(want.ravel(), 2 * 41 + 7), rtol=1e-5)
 
 
-def test_threads_and_neighbours_change_no_bit():
-    x, z, network = case("float32", width=784, rows=30)
-    if get_threads() < 2:
+def decoded(x, z, network):
+    return compiled.decoded_bernoulli_log_likelihood(x, z, network)
+
+
+def weighed(x, eps, network):
+    head = np.random.default_rng(5).standard_normal((30, 8)).astype("float32")
+    return compiled.decoded_bernoulli_log_weights(x, head[: len(x)], eps, network)
+
+
+@pytest.mark.parametrize("operation", [decoded, weighed])
+def test_threads_change_no_bit(operation):
+    arguments, before = case("float32", width=784, rows=30), get_threads()
+    if before < 2:
         pytest.skip("one processor")
-    whole = compiled.decoded_bernoulli_log_likelihood(x, z, network)
-    before = get_threads()
+    whole = operation(*arguments)
     set_threads(1)
-    np.testing.assert_array_equal(compiled.decoded_bernoulli_log_likelihood(x, z, network), whole)
+    np.testing.assert_array_equal(operation(*arguments), whole)
     set_threads(before)
-    alone = np.concatenate(
-        [compiled.decoded_bernoulli_log_likelihood(x[b : b + 1], z[b : b + 1], network) for b in range(30)]
-    )
-    np.testing.assert_array_equal(alone, whole)
+
+
+@pytest.mark.parametrize("operation", [decoded, weighed])
+def test_examples_that_come_after_change_no_bit(operation):
+    """Nor where a sample stands among those that are decoded together."""
+    x, z, network = case("float32", width=784, rows=30)
+    np.testing.assert_array_equal(operation(x[:7], z[:7], network), operation(x, z, network)[:7])
+
+
+def test_examples_that_come_before_change_no_bit():
+    x, z, network = case("float32", width=784, rows=30)
+    alone = np.concatenate([decoded(x[b : b + 1], z[b : b + 1], network) for b in range(30)])
+    np.testing.assert_array_equal(alone, decoded(x, z, network))

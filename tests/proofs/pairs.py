@@ -136,6 +136,11 @@ def _decoded(rng: Generator, n: Sizes) -> tuple:
     return x, rng.normal(size=(n.b, n.k, 3)), parameters.network("decoder", "tanh")
 
 
+def _log_weights_of_draws(rng: Generator, n: Sizes) -> tuple:
+    x, eps, network = _decoded(rng, n)
+    return x, rng.normal(size=(n.b, 6)), eps, network
+
+
 def _decoder_shapes(n: Sizes) -> dict[str, tuple[int, ...]]:
     """Wide enough for the products of the compiled twin to wrap around."""
     return {"0.weight": (3, 5), "0.bias": (5,), "head.weight": (5, 37 * n.d), "head.bias": (37 * n.d,)}
@@ -174,6 +179,7 @@ PAIRS: MappingProxyType[str, Callable[[Generator, Sizes], Arguments]] = MappingP
 VALUES: MappingProxyType[str, Callable[[Generator, Sizes], tuple]] = MappingProxyType(
     {
         "decoded_bernoulli_log_likelihood": _decoded,
+        "decoded_bernoulli_log_weights": _log_weights_of_draws,
         "effective_sample_size": lambda rng, n: _log_weights(rng, n).values,
         "gather_rows": lambda rng, n: (
             rng.integers(0, 256, (n.b, n.d), dtype=np.uint8),
