@@ -132,38 +132,52 @@ def _gradient(kernel, flat, table, x, hidden, hidden_das, dout, dx, first, secon
     used in Adam's step on `flat`, a block of rows at a time. Adam inside the product's tile measures slower: a tile
     touches many short pieces of the moments, a block reads them from end to end."""
     rows, place, h = x.shape[0], 0, x
-    ones = np.empty((1, rows), flat.dtype)
-    ones[:] = 1
     for layer in range(table.shape[0]):
         inputs, outputs, weight, bias, _ = _row(table, layer)
         da, following = dout, dout
         if layer < table.shape[0] - 1:
             da, following = matrix(hidden_das, place, rows, outputs), matrix(hidden, place, rows, outputs)
             place += rows * outputs
-        sparse = layer == 0 and _mostly_zero(x)
-        block = max(1, GRADIENT_BLOCK // outputs // 8) * 8  # whole tiles
-        scratch = np.empty(block * outputs if constants.size else 0, flat.dtype)
-        end = inputs * (part + 1) // parts
-        for low in range(inputs * part // parts, end, block):
-            high = min(low + block, end)
-            own, size = weight + low * outputs, (high - low) * outputs
-            gradient, ahead = matrix(flat, own, high - low, outputs), flat[:0]
-            if constants.size:
-                gradient, ahead = matrix(scratch, 0, high - low, outputs), flat[own : own + size]
-            if sparse:
-                columns = np.empty((high - low, rows), x.dtype)
-                transpose(x[:, low:high], columns)
-                sparse_product(kernel, columns, da, flat[:0], gradient, 0, ahead)
-            else:
-                product(kernel, h[:, low:high].T, da, flat[:0], gradient, 0, ahead)
-            if constants.size:
-                _adam(flat, scratch, first, second, own, size, constants)
+        low, high = inputs * part // parts, inputs * (part + 1) // parts
+        zeros, own = layer == 0 and _mostly_zero(x), weight + low * outputs
+        weight_sums(kernel, flat, own, h[:, low:high], da, zeros, first, second, constants)
         if layer % parts == part:
-            sums = matrix(scratch, 0, 1, outputs) if constants.size else matrix(flat, bias, 1, outputs)
-            product(kernel, ones, da, flat[:0], sums, 0, flat[:0])
-            if constants.size:
-                _adam(flat, scratch, first, second, bias, outputs, constants)
+            bias_sums(kernel, flat, bias, da, first, second, constants)
         h = following
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def weight_sums(kernel, flat, weight, h, da, zeros, first, second, constants):
+    """dW = h^T da for those rows of a weight that start at flat[weight], h (N, that many inputs), da (N, out)."""
+    (rows, inputs), outputs = h.shape, da.shape[1]
+    block = max(1, GRADIENT_BLOCK // outputs // 8) * 8  # whole tiles
+    scratch = np.empty(block * outputs if constants.size else 0, flat.dtype)
+    for low in range(0, inputs, block):
+        high = min(low + block, inputs)
+        own, size = weight + low * outputs, (high - low) * outputs
+        gradient, ahead = matrix(flat, own, high - low, outputs), flat[:0]
+        if constants.size:
+            gradient, ahead = matrix(scratch, 0, high - low, outputs), flat[own : own + size]
+        if zeros:
+            columns = np.empty((high - low, rows), h.dtype)
+            transpose(h[:, low:high], columns)
+            sparse_product(kernel, columns, da, flat[:0], gradient, 0, ahead)
+        else:
+            product(kernel, h[:, low:high].T, da, flat[:0], gradient, 0, ahead)
+        if constants.size:
+            _adam(flat, scratch, first, second, own, size, constants)
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def bias_sums(kernel, flat, bias, da, first, second, constants):
+    """db = sum da, da (N, out)."""
+    rows, outputs = da.shape
+    ones, scratch = np.empty((1, rows), flat.dtype), np.empty(outputs if constants.size else 0, flat.dtype)
+    ones[:] = 1
+    sums = matrix(scratch, 0, 1, outputs) if constants.size else matrix(flat, bias, 1, outputs)
+    product(kernel, ones, da, flat[:0], sums, 0, flat[:0])
+    if constants.size:
+        _adam(flat, scratch, first, second, bias, outputs, constants)
 
 
 @njit(cache=True, **INNER)

@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+from numba import njit
 
 import scratchvae as sv
+from scratchvae.compiled import step
+from scratchvae.compiled.network import call
 from scratchvae.engine import get_threads, set_threads
 from scratchvae.training import Trainer
 
@@ -30,13 +33,24 @@ def pixels(rows: int = 90, columns: int = 37) -> np.ndarray:
     return (rng.integers(0, 256, (rows, columns)) * (rng.random((rows, columns)) < 0.3)).astype(np.uint8)
 
 
-def trained(kind: type[Trainer], objective, binarize: str = "dynamic", dtype: str = "float32", noise=None, updates=3):
+MANY, SOME = 40, 10  # examples of a minibatch; with few samples of each, threads share out the weights of the second
+
+
+def trained(
+    kind: type[Trainer], objective, binarize: str = "dynamic", dtype: str = "float32", noise=None, updates=3, rows=MANY,
+    latent=5, hidden=(150, 131), activation="tanh",
+):  # fmt: skip
     """Terms of the last update, parameters and moments."""
-    vae = sv.VAE(37, 5, hidden=(150, 131), activation="tanh", dtype=dtype, seed=1)
+    vae = sv.VAE(37, latent, hidden=hidden, activation=activation, dtype=dtype, seed=1)
     trainer = kind(vae, pixels(), 1e-2, objective, binarize=binarize, seed=5, noise=noise)
     for update in range(updates):
-        terms = trainer.step((np.arange(25) + 25 * update) % 90)
+        terms = trainer.step((np.arange(rows) + rows * update) % 90)
     return [*terms, vae.parameters.flat, trainer.first.flat, trainer.second.flat]
+
+
+def assert_equal_to_rounding(one, other):
+    for got, want in zip(one, other, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12 * np.abs(want).max())
 
 
 @pytest.mark.parametrize("binarize", ["none", "dynamic", "fixed"])
@@ -50,9 +64,46 @@ def test_elbo_has_the_bits_of_the_composition(name, binarize):
 @pytest.mark.parametrize("name", OF_LOG_WEIGHTS)
 def test_a_bound_of_log_weights_is_the_composition_to_rounding(name):
     """The one call cancels log p(z) - log q(z|x) by hand, so the order of its sums is another."""
-    both = (trained(kind, OBJECTIVES[name], dtype="float64") for kind in (Trainer, Composed))
-    for one, other in zip(*both, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12 * np.abs(other).max())
+    assert_equal_to_rounding(*(trained(kind, OBJECTIVES[name], dtype="float64") for kind in (Trainer, Composed)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_small_batch_is_the_composition_to_rounding(name):
+    """Its threads share out the weights, and every sum has two halves."""
+    both = (trained(kind, OBJECTIVES[name], dtype="float64", rows=SOME) for kind in (Trainer, Composed))
+    assert_equal_to_rounding(*both)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("latent", "hidden", "activation"),
+    [(1, (150, 131), "relu"), (2, (250, 131, 73), "sigmoid"), (3, (1000,), "softplus"), (6, (900,), "relu")],
+)
+def test_halves_of_a_few_units_and_of_any_depth(latent, hidden, activation):
+    model = {"latent": latent, "hidden": hidden, "activation": activation, "dtype": "float64", "rows": 20}
+    assert_equal_to_rounding(*(trained(kind, sv.ELBO(), **model) for kind in (Trainer, Composed)))
+
+
+def test_a_thread_that_is_alone_does_both_halves(monkeypatch):
+    """A parallel loop may run its parts one after the other; the second has nothing left to do."""
+    want = trained(Trainer, sv.ELBO(), rows=SOME)
+
+    @njit
+    def one_after_the_other(examples, halves, parts, target, settings, flat, *others):
+        call(halves, (settings, flat, *others, 1, 2))
+        call(halves, (settings, flat, *others, 0, 2))
+
+    monkeypatch.setattr(step, "_step", one_after_the_other)
+    for one, other in zip(trained(Trainer, sv.ELBO(), rows=SOME), want, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("rows", [1, 31, 32, 33])
+def test_batches_of_any_size(rows):
+    """The last of an epoch may be smaller, down to one example."""
+    both = (trained(kind, sv.ELBO(), "none", "float64", updates=1, rows=rows) for kind in (Trainer, Composed))
+    assert_equal_to_rounding(*both)
 
 
 @pytest.mark.parametrize("name", OF_LOG_WEIGHTS)
@@ -64,14 +115,15 @@ def test_an_update_by_one_is_the_composition_in_single_precision_too(name):
     np.testing.assert_allclose(one[moments], other[moments], rtol=1e-3, atol=1e-5 * np.abs(other[moments]).max())
 
 
+@pytest.mark.parametrize("rows", [SOME, MANY])
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_one_and_two_threads_give_the_same_bits(name):
+def test_one_and_two_threads_give_the_same_bits(name, rows):
     before, results = get_threads(), []
     if before < 2:
         pytest.skip("one processor")
     for threads in (1, 2):
         set_threads(threads)
-        results.append(trained(Trainer, OBJECTIVES[name]))
+        results.append(trained(Trainer, OBJECTIVES[name], rows=rows))
     set_threads(before)
     for one, other in zip(*results, strict=True):
         np.testing.assert_array_equal(one, other)

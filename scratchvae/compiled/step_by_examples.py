@@ -1,0 +1,178 @@
+"""A training step whose examples are shared out between threads.
+
+There are two parallel regions. In the first a thread takes its examples all the way: none depends on another, and what
+the thread writes it finds in its own cache. In the second it owns rows of every weight.
+"""
+
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from scratchvae.compiled.gemm import matrix
+from scratchvae.compiled.kernel_cache import INNER
+from scratchvae.compiled.network import call
+from scratchvae.compiled.posterior import _forward as posterior_forward_rows
+from scratchvae.compiled.step_parts import (
+    KL,
+    Settings,
+    example_terms,
+    gradient_of_head,
+    log_likelihood_row,
+    logits_factor,
+    scale,
+)
+
+ROWS = 256  # of the decoder that go forward and back together: what they write stays in the second-level cache
+
+
+class Space(NamedTuple):
+    """What a step writes, views on one array; B examples, K samples, D pixels, Z latents."""
+
+    x: NDArray  # (B, D)
+    head: NDArray  # (B, 2 Z): mu, logvar
+    dhead: NDArray
+    std: NDArray  # (B, Z)
+    eps: NDArray  # (B K, Z)
+    z: NDArray
+    dz: NDArray
+    out: NDArray  # (B K, D): logits, then d loss / d logits
+    log_likelihood: NDArray  # (B, K)
+    dratio: NDArray  # (B, K): d loss / d [log p(z) - log q(z|x)]
+    encoder_hidden: NDArray  # (1, ...): as in `NetworkDeltas`
+    encoder_das: NDArray
+    decoder_hidden: NDArray
+    decoder_das: NDArray
+
+
+@cache
+def places_of(examples: int, samples: int, pixels: int, latent: int, below: int, above: int) -> NDArray[np.int64]:
+    """Offset, rows and columns of each array of `Space` in the one that holds them all; below, above: hidden units of
+    the encoder and the decoder. The last row is the end."""
+    all_samples = examples * samples
+    shapes = (
+        *((examples, pixels), (examples, 2 * latent), (examples, 2 * latent), (examples, latent)),
+        *((all_samples, latent), (all_samples, latent), (all_samples, latent), (all_samples, pixels)),
+        *((examples, samples), (examples, samples), (1, examples * below), (1, examples * below)),
+        *((1, all_samples * above), (1, all_samples * above), (0, 0)),
+    )
+    line = 16  # elements: every array starts on a cache line
+    sizes = [-(-rows * columns // line) * line for rows, columns in shapes]
+    return np.array([(sum(sizes[:n]), *shape) for n, shape in enumerate(shapes)])
+
+
+@njit(cache=True, **INNER)
+def _space(work, places):
+    return Space(
+        _at(work, places[0]), _at(work, places[1]), _at(work, places[2]), _at(work, places[3]), _at(work, places[4]),
+        _at(work, places[5]), _at(work, places[6]), _at(work, places[7]), _at(work, places[8]), _at(work, places[9]),
+        _at(work, places[10]), _at(work, places[11]), _at(work, places[12]), _at(work, places[13]),
+    )  # fmt: skip
+
+
+@njit(cache=True, **INNER)
+def _at(work, place):
+    return matrix(work, place[0], place[1], place[2])
+
+
+# --- the first region: examples, all the way --------------------------------------------------------------------------
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def examples(
+    settings, flat, encoder, decoder, data, rows, given, work, places, beta, terms, first, second, constants, signals,
+    low, high,
+):  # fmt: skip
+    """Examples low .. high - 1, forward and back. The objective is a bound of the log-weights, or, where there is none,
+    the ELBO with its KL in closed form; beta weighs the KL."""
+    settings, space = Settings(*settings), _space(work, places)
+    kernel, none, no_rows, samples = settings.kernel, flat[:0], space.out[:0], settings.samples
+    own = slice(low * samples, high * samples)
+    call(settings.pixels, (settings, data, rows[low:high], space.x[low:high]))
+    call(settings.noise, (settings, rows[low:high], given, space.eps[own]))
+    call(
+        settings.forward,
+        (
+            kernel, flat, encoder, space.x, space.encoder_hidden[0], none, space.head, no_rows,
+            none, none, none, low, high, 1,
+        ),
+    )  # fmt: skip
+    shape = high - low, samples, settings.latent
+    eps, z, dz = space.eps[own].reshape(shape), space.z[own].reshape(shape), space.dz[own].reshape(shape)
+    posterior_forward_rows(space.head[low:high], eps, space.std[low:high], z, terms[KL, low:high])
+    block = max(1, ROWS // samples)
+    for start in range(low, high, block):
+        stop = min(start + block, high)
+        own_first, own_last = start * samples, stop * samples
+        call(
+            settings.forward,
+            (
+                kernel, flat, decoder, space.z, space.decoder_hidden[0], none, space.out, no_rows,
+                none, none, none, own_first, own_last, 1,
+            ),
+        )  # fmt: skip
+        for b in range(start, stop):
+            _objective(settings, space, b, beta, terms)
+        call(
+            settings.backward,
+            (
+                kernel, flat, decoder, space.z, space.decoder_hidden[0], space.decoder_das[0], space.out, space.dz,
+                none, none, none, own_first, own_last, 1,
+            ),
+        )  # fmt: skip
+    gradient_of_head(
+        settings, beta, space.head[low:high], space.std[low:high], eps, z, dz, space.dratio[low:high],
+        space.dhead[low:high],
+    )  # fmt: skip
+    call(
+        settings.backward,
+        (
+            kernel, flat, encoder, space.x, space.encoder_hidden[0], space.encoder_das[0], space.dhead, no_rows,
+            none, none, none, low, high, 1,
+        ),
+    )  # fmt: skip
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def _objective(settings, space, b, beta, terms):
+    """Terms of example b, and d loss / d logits of its samples."""
+    samples, latent = settings.samples, settings.latent
+    own, values = slice(b * samples, (b + 1) * samples), np.empty(space.x.shape[1], space.x.dtype)
+    out, log_likelihood = space.out[own], space.log_likelihood[b]
+    factor = logits_factor(settings, values.dtype.type)
+    for k in range(samples):
+        log_likelihood[k] = log_likelihood_row(space.x[b], out[k], factor, values)
+    logvar, dratio = space.head[b, latent:], space.dratio[b]
+    example_terms(settings, beta, logvar, space.eps[own], space.z[own], log_likelihood, dratio, terms, b)
+    if settings.bound:
+        for k in range(samples):
+            scale(out[k], log_likelihood[k])
+
+
+# --- the second region: rows of every weight --------------------------------------------------------------------------
+
+
+@njit(cache=True, **INNER)
+def sums(
+    settings, flat, encoder, decoder, data, rows, given, work, places, beta, terms, first, second, constants, signals,
+    part, parts,
+):  # fmt: skip
+    """Part `part` of `parts` of both networks' gradients and, where there are constants, of Adam."""
+    settings, space = Settings(*settings), _space(work, places)
+    no_rows, adam = space.out[:0], (first, second, constants, part, part, parts)
+    call(
+        settings.gradient,
+        (
+            settings.kernel, flat, decoder, space.z, space.decoder_hidden[0], space.decoder_das[0], space.out, no_rows,
+            *adam,
+        ),
+    )  # fmt: skip
+    call(
+        settings.gradient,
+        (
+            settings.kernel, flat, encoder, space.x, space.encoder_hidden[0], space.encoder_das[0], space.dhead,
+            no_rows, *adam,
+        ),
+    )  # fmt: skip

@@ -1,0 +1,392 @@
+"""A training step on few rows, whose weights are shared out between two threads.
+
+A small batch is little work beside its weights. Were its examples shared out, each thread would read all the weights
+and write half of them anew, and at every step the weights would cross from one processor's cache to the other's. Here
+each thread keeps the weights of half of every layer's inputs, and the rows' numbers cross instead:
+
+    forward    a thread multiplies its half of the inputs with their weights: one half of every output's sum. The two
+               are added by the thread whose inputs of the next layer these outputs are
+    backward   d loss / d its inputs, from all outputs
+    sums       its rows of dW, and Adam on them, while the other thread finishes the layer
+
+Between layers the two wait for one another. One thread alone works on both halves in turn: the same sums in the same
+order, so that the number of threads changes no bit.
+"""
+
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from scratchvae.compiled.barrier import arrive, meet, wait
+from scratchvae.compiled.gemm import matrix, product, sparse_product, transpose
+from scratchvae.compiled.kernel_cache import INNER
+from scratchvae.compiled.network import RELU, _mostly_zero, bias_sums, call, slice_of, weight_sums
+from scratchvae.compiled.posterior import _forward as posterior_forward_rows
+from scratchvae.compiled.step_parts import (
+    KL,
+    Settings,
+    example_terms,
+    gradient_of_head,
+    log_likelihood_row,
+    logits_factor,
+    scale,
+)
+from scratchvae.compiled.vector_math import activate_row, activation_backward_row
+
+LINE = 16  # elements: every array starts on a cache line
+HEIGHT = 4  # of a tile that is still fast: a half has a multiple of so many inputs
+
+
+class Layer(NamedTuple):
+    """A layer of either network, those of the encoder first; offsets into the parameters and into the work space."""
+
+    rows: int
+    inputs: int
+    outputs: int
+    weight: int
+    bias: int
+    activation: int  # code of what made its inputs; of a network's first layer, identity
+    cut: int  # the first half's inputs
+    halves: int  # offset of the first half's inputs (rows, cut)
+    other: int  # offset of the second half's (rows, inputs - cut)
+    sums: int  # offset of both halves of its outputs' sums, each (rows, outputs)
+    das: int  # offset of d loss / d [its outputs before their activation] (rows, outputs)
+
+
+class Shared(NamedTuple):
+    """What both threads write and read; B examples, K samples, D pixels, Z latents."""
+
+    x: NDArray  # (B, D)
+    eps: NDArray  # (B K, Z)
+    dz: NDArray  # (B K, Z)
+    log_likelihood: NDArray  # (2, B K): of either half of the pixels
+
+
+class Own(NamedTuple):
+    """What each thread has for itself: too little work to share."""
+
+    head: NDArray  # (B, 2 Z)
+    dhead: NDArray  # (B, 2 Z)
+    std: NDArray  # (B, Z)
+    z: NDArray  # (B K, Z)
+    log_likelihood: NDArray  # (B, K): of all pixels; with a bound of log-weights it becomes d loss / d itself
+    dratio: NDArray  # (B, K): d loss / d [log p(z) - log q(z|x)]
+    terms: NDArray  # (4, B)
+    scratch: NDArray  # transposed gradients
+
+
+SHARED, OWN = len(Shared._fields), len(Own._fields)
+FIRST = SHARED + 2 * OWN + 1  # row of the plan where layers begin; above: arrays, and then how many are the encoder's
+
+
+@cache
+def plan(examples: int, samples: int, encoder: bytes, decoder: bytes) -> NDArray[np.int64]:
+    """Where everything stands in the work space: arrays as (offset, rows, columns), then the layers. The second number
+    behind the encoder's layers is the space's size."""
+    tables = [np.frombuffer(table, np.int64).reshape(-1, 5) for table in (encoder, decoder)]
+    all_samples, pixels, latent = examples * samples, tables[0][0, 0], tables[1][0, 0]
+    end, widest = 0, max(table[:, :2].sum(axis=1).max() for table in tables)
+
+    def take(rows: int, columns: int) -> int:
+        nonlocal end
+        place, end = end, end + -(-rows * columns // LINE) * LINE
+        return place
+
+    shared = ((examples, pixels), (all_samples, latent), (all_samples, latent), (2, all_samples))
+    own = (
+        *((examples, 2 * latent), (examples, 2 * latent), (examples, latent), (all_samples, latent)),
+        *((examples, samples), (examples, samples), (4, examples), (1, all_samples * widest)),
+    )
+    lines: list[tuple[int, ...]] = [(take(*shape), *shape) for shape in (*shared, *own, *own)]
+    layers: list[Layer] = []
+    for rows, table in zip((examples, all_samples), tables, strict=True):
+        for number, (inputs, outputs, weight, bias, _) in enumerate(table.tolist()):
+            cut = (inputs // 2 + HEIGHT // 2) // HEIGHT * HEIGHT
+            places = take(rows, cut), take(rows, inputs - cut), take(1, 2 * _size(rows, outputs)), take(rows, outputs)
+            activation = int(table[number - 1, 4]) if number else 0
+            layers.append(Layer(rows, inputs, outputs, weight, bias, activation, cut, *places))
+    filled = np.zeros((FIRST + len(layers), len(Layer._fields)), np.int64)
+    for number, line in enumerate([*lines, (len(tables[0]), end), *layers]):
+        filled[number, : len(line)] = line
+    return filled
+
+
+def size_of(plan: NDArray[np.int64]) -> int:
+    """Elements of the work space."""
+    return int(plan[FIRST - 1, 1])
+
+
+# --- what stands where ------------------------------------------------------------------------------------------------
+
+
+def _size(rows, outputs):
+    return -(-rows * outputs // LINE) * LINE
+
+
+_compiled_size = njit(cache=True, **INNER)(_size)
+
+
+@njit(cache=True, **INNER)
+def _at(work, plan, number):
+    return matrix(work, plan[number, 0], plan[number, 1], plan[number, 2])
+
+
+@njit(cache=True, **INNER)
+def _shared(work, plan):
+    return Shared(_at(work, plan, 0), _at(work, plan, 1), _at(work, plan, 2), _at(work, plan, 3))
+
+
+@njit(cache=True, **INNER)
+def _own(work, plan, part):
+    n = SHARED + part * OWN
+    return Own(
+        _at(work, plan, n), _at(work, plan, n + 1), _at(work, plan, n + 2), _at(work, plan, n + 3),
+        _at(work, plan, n + 4), _at(work, plan, n + 5), _at(work, plan, n + 6), _at(work, plan, n + 7),
+    )  # fmt: skip
+
+
+@njit(cache=True, **INNER)
+def _layer(plan, number):
+    p = plan[FIRST + number]
+    return Layer(p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9], p[10])
+
+
+@njit(cache=True, **INNER)
+def _range(layer, part):
+    """The inputs that are a part's: low, high."""
+    return (0, layer.cut) if part == 0 else (layer.cut, layer.inputs)
+
+
+@njit(cache=True, **INNER)
+def _inputs(work, layer, part):
+    """A part's inputs (rows, its share)."""
+    low, high = _range(layer, part)
+    return matrix(work, layer.halves if part == 0 else layer.other, layer.rows, high - low)
+
+
+@njit(cache=True, **INNER)
+def _half_sums(work, layer, part):
+    place = layer.sums + part * _compiled_size(layer.rows, layer.outputs)
+    return matrix(work, place, layer.rows, layer.outputs)
+
+
+@njit(cache=True, **INNER)
+def _das(work, plan, number, part):
+    """d loss / d [outputs of a layer before their activation]; of the encoder's last layer each part has its own."""
+    if number == plan[FIRST - 1, 0] - 1:
+        return _own(work, plan, part).dhead
+    layer = _layer(plan, number)
+    return matrix(work, layer.das, layer.rows, layer.outputs)
+
+
+@njit(cache=True, **INNER)
+def _weights(flat, layer, part):
+    """A part's rows of the layer's weight."""
+    low, high = _range(layer, part)
+    return matrix(flat, layer.weight + low * layer.outputs, high - low, layer.outputs)
+
+
+# --- forward ----------------------------------------------------------------------------------------------------------
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def _draw(settings, data, rows, given, work, plan, part):
+    """Pixels and noise of half of the examples."""
+    shared = _shared(work, plan)
+    low, high = slice_of(rows.size, part, 2)
+    own = slice(low * settings.samples, high * settings.samples)
+    call(settings.pixels, (settings, data, rows[low:high], shared.x[low:high]))
+    call(settings.noise, (settings, rows[low:high], given, shared.eps[own]))
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def _add_halves(work, layer, low, target):
+    """target = columns low .. of the layer's outputs, from both halves of their sums."""
+    one, other = _half_sums(work, layer, 0), _half_sums(work, layer, 1)
+    for i in range(layer.rows):
+        for j in range(target.shape[1]):
+            target[i, j] = one[i, low + j] + other[i, low + j]
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def _copy_columns(source, low, target):
+    for i in range(target.shape[0]):
+        for j in range(target.shape[1]):
+            target[i, j] = source[i, low + j]
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def _latents(settings, work, plan, part):
+    """z of all samples, from the whole of the encoder's head."""
+    own, shared = _own(work, plan, part), _shared(work, plan)
+    _add_halves(work, _layer(plan, plan[FIRST - 1, 0] - 1), 0, own.head)
+    shape = len(own.head), settings.samples, settings.latent
+    posterior_forward_rows(own.head, shared.eps.reshape(shape), own.std, own.z.reshape(shape), own.terms[KL])
+    return own.z
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def _forward_layer(settings, flat, work, plan, number, part):
+    """A part's inputs, and its half of the outputs' sums."""
+    layer = _layer(plan, number)
+    (low, _), h = _range(layer, part), _inputs(work, layer, part)
+    if number == 0:
+        _copy_columns(_shared(work, plan).x, low, h)
+    elif number == plan[FIRST - 1, 0]:
+        _copy_columns(_latents(settings, work, plan, part), low, h)
+    else:
+        _add_halves(work, _layer(plan, number - 1), low, h)
+        for i in range(layer.rows):
+            activate_row(h[i], layer.activation)
+    start = flat[layer.bias : layer.bias + layer.outputs] if part == 0 else flat[:0]
+    weights, sums = _weights(flat, layer, part), _half_sums(work, layer, part)
+    if _zeros(layer, number, h):
+        sparse_product(settings.kernel, h, weights, start, sums, 0, flat[:0])
+    else:
+        product(settings.kernel, h, weights, start, sums, 0, flat[:0])
+
+
+@njit(cache=True, **INNER)
+def _zeros(layer, number, h):
+    return layer.activation == RELU if number else _mostly_zero(h)
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def _likelihood(settings, work, plan, part):
+    """log p(x|z) of a part's pixels, whose logits become their gradients."""
+    shared, last = _shared(work, plan), len(plan) - FIRST - 1
+    (low, high), out = _range(_layer(plan, 0), part), _das(work, plan, last, part)
+    factor, values = logits_factor(settings, out.dtype.type), np.empty(high - low, out.dtype)
+    _add_halves(work, _layer(plan, last), low, out[:, low:high])
+    for n in range(len(out)):
+        pixels = shared.x[n // settings.samples, low:high]
+        shared.log_likelihood[part, n] = log_likelihood_row(pixels, out[n, low:high], factor, values)
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def _objective(settings, beta, work, plan, part):
+    """All terms; a bound of log-weights scales the gradients of a part's logits."""
+    own, shared, samples = _own(work, plan, part), _shared(work, plan), settings.samples
+    for b in range(len(own.log_likelihood)):
+        rows = slice(b * samples, (b + 1) * samples)
+        for k in range(samples):
+            n = b * samples + k
+            own.log_likelihood[b, k] = shared.log_likelihood[0, n] + shared.log_likelihood[1, n]
+        logvar, dratio = own.head[b, settings.latent :], own.dratio[b]
+        example_terms(
+            settings, beta, logvar, shared.eps[rows], own.z[rows], own.log_likelihood[b], dratio, own.terms, b
+        )
+    if settings.bound:
+        (low, high), out = _range(_layer(plan, 0), part), _das(work, plan, len(plan) - FIRST - 1, part)
+        for n in range(len(out)):
+            scale(out[n, low:high], own.log_likelihood[n // samples, n % samples])
+
+
+# --- backward ---------------------------------------------------------------------------------------------------------
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def _backward_layer(settings, beta, flat, work, plan, number, part):
+    """d loss / d a part's inputs, before the activation that made them."""
+    layer, below, own = _layer(plan, number), plan[FIRST - 1, 0], _own(work, plan, part)
+    if number == below - 1:
+        _head_backward(settings, beta, work, plan, part)
+    if number == 0:
+        return
+    (low, high), da = _range(layer, part), _das(work, plan, number, part)
+    target = _shared(work, plan).dz if number == below else _das(work, plan, number - 1, part)
+    # dh = da W^T by the tile of all products: dh^T = W da^T
+    scratch = own.scratch.reshape(own.scratch.size)
+    da_columns = matrix(scratch, 0, layer.outputs, layer.rows)
+    dh_columns = matrix(scratch, layer.outputs * layer.rows, high - low, layer.rows)
+    transpose(da, da_columns)
+    product(settings.kernel, _weights(flat, layer, part), da_columns, flat[:0], dh_columns, 0, flat[:0])
+    transpose(dh_columns, target[:, low:high])
+    if number != below:
+        h = _inputs(work, layer, part)
+        for i in range(layer.rows):
+            activation_backward_row(target[i, low:high], h[i], layer.activation, target[i, low:high])
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def _head_backward(settings, beta, work, plan, part):
+    """d loss / d the encoder's head, from dz of both parts; each has all of it for itself."""
+    own, shared = _own(work, plan, part), _shared(work, plan)
+    shape = len(own.head), settings.samples, settings.latent
+    dz = matrix(own.scratch.reshape(own.scratch.size), 0, *shared.dz.shape)
+    _copy_columns(shared.dz, 0, dz)
+    gradient_of_head(
+        settings, beta, own.head, own.std, shared.eps.reshape(shape), own.z.reshape(shape), dz.reshape(shape),
+        own.dratio, own.dhead,
+    )  # fmt: skip
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def _sums(settings, target, work, plan, number, part, first, second, constants):
+    """A part's rows of dW and, in turn, db; or Adam with them."""
+    layer, da = _layer(plan, number), _das(work, plan, number, part)
+    (low, _), h, kernel = _range(layer, part), _inputs(work, layer, part), settings.kernel
+    zeros = number == 0 and _mostly_zero(h)
+    weight = layer.weight + low * layer.outputs
+    weight_sums(kernel, target, weight, h[:, :], da, zeros, first, second, constants)
+    if number % 2 == part:
+        bias_sums(kernel, target, layer.bias, da, first, second, constants)
+
+
+# --- the step ---------------------------------------------------------------------------------------------------------
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def halves(
+    settings, flat, encoder, decoder, data, rows, given, work, plan, beta, terms, first, second, constants, signals,
+    part, parts,
+):  # fmt: skip
+    """One of two parts of a step, or both. Without Adam's constants the gradient goes to `first`."""
+    settings, target = Settings(*settings), flat if constants.size else first
+    low, high = meet(signals) if parts == 2 else (0, 2)
+    layers, step = len(plan) - FIRST, 0
+    for part in range(low, high):
+        _draw(settings, data, rows, given, work, plan, part)
+    step = _together(signals, low, high, step)
+    for number in range(layers):
+        for part in range(low, high):
+            _forward_layer(settings, flat, work, plan, number, part)
+        step = _together(signals, low, high, step)
+    for part in range(low, high):
+        _likelihood(settings, work, plan, part)
+    step = _together(signals, low, high, step)
+    for part in range(low, high):
+        _objective(settings, beta, work, plan, part)
+    step = _together(signals, low, high, step)
+    for number in range(layers - 1, -1, -1):
+        for part in range(low, high):
+            _backward_layer(settings, beta, flat, work, plan, number, part)
+        step = _arrive(signals, low, high, step)
+        for part in range(low, high):
+            _sums(settings, target, work, plan, number, part, first, second, constants)
+        _wait(signals, low, high, step)
+    if low == 0 and high > 0:
+        terms[:] = _own(work, plan, 0).terms
+
+
+@njit(cache=True, **INNER)
+def _arrive(signals, low, high, step):
+    if high - low == 1:
+        arrive(signals, low, step + 1)
+    return step + 1
+
+
+@njit(cache=True, **INNER)
+def _wait(signals, low, high, step):
+    if high - low == 1:
+        wait(signals, 1 - low, step)
+
+
+@njit(cache=True, **INNER)
+def _together(signals, low, high, step):
+    step = _arrive(signals, low, high, step)
+    _wait(signals, low, high, step)
+    return step

@@ -1,0 +1,174 @@
+"""What a training step in one call is made of, however its work is shared out: an example's pixels and noise, its
+likelihood, and the bound of its log-weights.
+
+Kernels that one of several stands for are called by their addresses, so that what is not asked for is not compiled.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from scratchvae.compiled.gather import _gather
+from scratchvae.compiled.kernel_cache import INNER
+from scratchvae.compiled.log_sum_exp import _rows as log_sum_exp_rows
+from scratchvae.compiled.network import call
+from scratchvae.compiled.posterior import _backward as posterior_backward_rows
+from scratchvae.compiled.random import NORMALS, _binarize_span, _fill_span
+from scratchvae.compiled.vector_math import float32_from_bits, softplus_sigmoid, sum_row
+
+ELBO, RECONSTRUCTION, KL, OBJECTIVE = range(4)  # rows of `terms`
+
+
+class Settings(NamedTuple):
+    """All whole numbers of a step: addresses of kernels, sizes, and where pixels and noise come from."""
+
+    kernel: int
+    forward: int
+    backward: int
+    gradient: int
+    pixels: int
+    noise: int
+    bound: int  # of the log-weights; 0 for the ELBO with its KL in closed form
+    batch: int  # examples that the loss is a mean over: those of this call, or more that others work on
+    samples: int
+    latent: int
+    pixel_stream: int
+    pixel_step: int
+    noise_stream: int
+    noise_step: int
+    key0: int
+    key1: int
+
+
+# --- pixels and noise -------------------------------------------------------------------------------------------------
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def converted(settings, data, rows, x):
+    """Pixels as they are, uint8 scaled."""
+    _gather(data, rows, x.dtype.type(255 if data.itemsize == 1 else 1), x, 0, rows.size)
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def binarized(settings, data, rows, x):
+    """Pixels drawn from uint8."""
+    settings = Settings(*settings)
+    blocks, address = rows.size * ((x.shape[1] + 15) // 16), (settings.pixel_step, settings.pixel_stream)
+    _binarize_span(0, blocks, data, rows, rows, *address, settings.key0, settings.key1, x)
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def drawn(settings, rows, given, eps):
+    """Normal noise."""
+    settings = Settings(*settings)
+    count, address = settings.samples * settings.latent, (settings.noise_step, settings.noise_stream)
+    bits, flat, blocks = np.empty(eps.size, np.uint32), eps.reshape(eps.size), rows.size * ((count + 3) // 4)
+    _fill_span(NORMALS, 0, blocks, rows, count, *address, settings.key0, settings.key1, bits)
+    for i in range(bits.size):
+        flat[i] = float32_from_bits(np.int32(bits[i]))
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def given(settings, rows, given, eps):
+    """Noise as it is given."""
+    samples = Settings(*settings).samples
+    for i in range(len(eps)):
+        _copy(given[rows[i // samples], i % samples], eps[i])
+
+
+@njit(cache=True, **INNER)
+def _copy(source, target):
+    for j in range(target.size):
+        target[j] = source[j]
+
+
+# --- terms of an example, and their gradients -------------------------------------------------------------------------
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def log_likelihood_row(pixels, logits, factor, values):
+    """log p(x|z) of a row; its logits become factor d log p / d logits, in one read."""
+    for d in range(logits.size):
+        softplus, sigmoid = softplus_sigmoid(logits[d])
+        values[d] = pixels[d] * logits[d] - softplus
+        logits[d] = factor * (pixels[d] - sigmoid)
+    return sum_row(values)
+
+
+@njit(cache=True, **INNER)
+def logits_factor(settings, number):
+    """d loss / d log p(x|z) of the ELBO; where there is a bound of log-weights, which has its own, 1."""
+    return number(1) if settings.bound else number(-1.0 / (settings.batch * settings.samples))
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def example_terms(settings, beta, logvar, eps, z, log_likelihood, dratio, terms, b):
+    """Terms of example b from the log-likelihoods of its samples. With a bound of log-weights these become d loss / d
+    log p(x|z), and `dratio` d loss / d [log p(z) - log q(z|x)]."""
+    number = log_likelihood.dtype.type
+    terms[RECONSTRUCTION, b] = sum_row(log_likelihood) / number(log_likelihood.size)
+    terms[ELBO, b] = terms[RECONSTRUCTION, b] - terms[KL, b]
+    terms[OBJECTIVE, b] = terms[RECONSTRUCTION, b] - beta * terms[KL, b]
+    if settings.bound:
+        call(settings.bound, (settings.batch, beta, logvar, eps, z, log_likelihood, dratio, terms, b))
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def importance_bound(batch, beta, logvar, eps, z, log_likelihood, dratio, terms, b):
+    """L_K of example b, and d loss / d log w_k = -w~_k / batch, for both parts of a log-weight."""
+    samples, number = log_likelihood.size, log_likelihood.dtype.type
+    log_weights, weights = np.empty((1, samples), logvar.dtype), np.empty((1, samples), logvar.dtype)
+    bound, values = np.empty(1, logvar.dtype), np.empty(logvar.size, logvar.dtype)
+    for k in range(samples):
+        log_weights[0, k] = log_likelihood[k] + _log_ratio(logvar, eps[k], z[k], values)
+    log_sum_exp_rows(log_weights, bound, weights)
+    for k in range(samples):
+        log_likelihood[k] = dratio[k] = -weights[0, k] / number(batch)
+    terms[OBJECTIVE, b] = bound[0] - number(math.log(samples))
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def monte_carlo_bound(batch, beta, logvar, eps, z, log_likelihood, dratio, terms, b):
+    """The mean over samples of log p(x|z) + beta (log p(z) - log q(z|x)) of example b, and its gradients by both."""
+    samples, number = log_likelihood.size, log_likelihood.dtype.type
+    factor, ratios = number(-1.0 / (batch * samples)), np.empty(samples, logvar.dtype)
+    values = np.empty(logvar.size, logvar.dtype)
+    for k in range(samples):
+        ratios[k] = _log_ratio(logvar, eps[k], z[k], values)
+        log_likelihood[k], dratio[k] = factor, beta * factor
+    terms[OBJECTIVE, b] = terms[RECONSTRUCTION, b] + beta * sum_row(ratios) / number(samples)
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def _log_ratio(logvar, eps, z, values):
+    """log p(z) - log q(z|x) = 1/2 sum_j (logvar_j + eps_j^2 - z_j^2) of a sample z = mu + exp(logvar / 2) eps."""
+    for j in range(values.size):
+        values[j] = logvar[j] + eps[j] * eps[j] - z[j] * z[j]
+    return values.dtype.type(0.5) * sum_row(values)
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def gradient_of_head(settings, beta, head, std, eps, z, dz, dratio, dhead):
+    """dhead (B, 2 Z) from dz (B, K, Z), which is overwritten. The KL is in closed form, or, with a bound of
+    log-weights, in the ratio log p(z) - log q(z|x), whose gradient is -z by z and 1/2 by logvar."""
+    number, latent = head.dtype.type, std.shape[1]
+    dkl = np.full(len(head), (number(0) if settings.bound else beta) / number(settings.batch))
+    if settings.bound:
+        for b in range(len(head)):
+            for k in range(dz.shape[1]):
+                for j in range(latent):
+                    dz[b, k, j] -= dratio[b, k] * z[b, k, j]
+    posterior_backward_rows(dz, dkl, head, std, eps, dhead)
+    if settings.bound:
+        for b in range(len(head)):
+            half_of_sum = number(0.5) * sum_row(dratio[b])
+            for j in range(latent):
+                dhead[b, latent + j] += half_of_sum
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def scale(row, factor):
+    for d in range(row.size):
+        row[d] = factor * row[d]
