@@ -1,6 +1,7 @@
 """What every test can use: both engines, the real MNIST, and hypothesis without a clock or a dice."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +22,9 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.differing_executors],
 )
 settings.load_profile("scratchvae")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what it runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a test that presses Ctrl-C is heard all the same
 
 
 @pytest.fixture(params=ENGINES)
