@@ -23,6 +23,7 @@ from scratchvae.compiled.network import (
     slice_of,
     threads,
 )
+from scratchvae.compiled.posterior import log_ratio
 from scratchvae.compiled.vector_math import decay, log, sum_row
 from scratchvae.parameters import Network
 
@@ -65,12 +66,10 @@ def _log_likelihood(pixels, logits, products, sums):
 
 @njit(cache=True, error_model="numpy", **INNER)
 def _draw(head, std, eps, z, terms):
-    """z = mu + sigma eps. Returns log p(z) - log q(z|x) = 1/2 sum_j (logvar_j + eps_j^2 - z_j^2)."""
-    latent = z.size
-    for j in range(latent):
+    """z = mu + sigma eps. Returns log p(z) - log q(z|x)."""
+    for j in range(z.size):
         z[j] = head[j] + std[j] * eps[j]
-        terms[j] = head[latent + j] + eps[j] * eps[j] - z[j] * z[j]
-    return z.dtype.type(0.5) * sum_row(terms)
+    return log_ratio(head[z.size :], eps, z, terms)
 
 
 @njit(cache=True, error_model="numpy", **INNER)

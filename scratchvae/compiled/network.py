@@ -99,16 +99,22 @@ def _backward(kernel, flat, table, x, hidden, hidden_das, dout, dx, first, secon
             if layer > 0:
                 place -= rows * inputs
                 below = matrix(hidden_das, place, rows, inputs)
-            # dh = da W^T by the tile of all products: dh^T = W da^T
-            da_columns, dh_columns = matrix(scratch, 0, outputs, size), matrix(scratch, outputs * BLOCK, inputs, size)
-            transpose(da[start : start + size], da_columns)
-            product(kernel, w, da_columns, flat[:0], dh_columns, 0, flat[:0])
-            transpose(dh_columns, below[start : start + size])
+            gradient_by_inputs(kernel, da[start : start + size], w, below[start : start + size], scratch)
             if layer > 0:
                 h = matrix(hidden, place, rows, inputs)
                 for i in range(start, start + size):
                     activation_backward_row(below[i], h[i], table[layer - 1, 4], below[i])
             da = below
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def gradient_by_inputs(kernel, da, w, dh, scratch):
+    """dh = da W^T, by the tile of all products: dh^T = W da^T. Takes scratch for both transposes."""
+    rows, (inputs, outputs), none = len(da), w.shape, scratch[:0]
+    da_columns, dh_columns = matrix(scratch, 0, outputs, rows), matrix(scratch, outputs * rows, inputs, rows)
+    transpose(da, da_columns)
+    product(kernel, w, da_columns, none, dh_columns, 0, none)
+    transpose(dh_columns, dh)
 
 
 def network_backward(
@@ -129,8 +135,7 @@ def network_backward(
 @njit(cache=True, error_model="numpy", **INNER)
 def _gradient(kernel, flat, table, x, hidden, hidden_das, dout, dx, first, second, constants, part, _, parts):
     """Part `part` of `parts` of every layer's dW = h^T da, db = sum da: written to `flat` if `constants` is empty, else
-    used in Adam's step on `flat`, a block of rows at a time. Adam inside the product's tile measures slower: a tile
-    touches many short pieces of the moments, a block reads them from end to end."""
+    used in Adam's step on `flat`."""
     rows, place, h = x.shape[0], 0, x
     for layer in range(table.shape[0]):
         inputs, outputs, weight, bias, _ = _row(table, layer)
@@ -148,7 +153,11 @@ def _gradient(kernel, flat, table, x, hidden, hidden_das, dout, dx, first, secon
 
 @njit(cache=True, error_model="numpy", **INNER)
 def weight_sums(kernel, flat, weight, h, da, zeros, first, second, constants):
-    """dW = h^T da for those rows of a weight that start at flat[weight], h (N, that many inputs), da (N, out)."""
+    """dW = h^T da for those rows of a weight that start at flat[weight], h (N, that many inputs), da (N, out).
+
+    Adam has a block of rows at a time. Inside the product's tile it measures slower: a tile touches many short pieces
+    of the moments, a block reads them from end to end.
+    """
     (rows, inputs), outputs = h.shape, da.shape[1]
     block = max(1, GRADIENT_BLOCK // outputs // 8) * 8  # whole tiles
     scratch = np.empty(block * outputs if constants.size else 0, flat.dtype)

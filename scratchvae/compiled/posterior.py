@@ -6,6 +6,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from scratchvae.compiled.kernel_cache import INNER
 from scratchvae.compiled.vector_math import exp, sum_row
 
 
@@ -34,6 +35,14 @@ def _forward(head, eps, std, z, kl):
         for k in range(eps.shape[1]):
             for j in range(latent):
                 z[b, k, j] = head[b, j] + std[b, j] * eps[b, k, j]
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def log_ratio(logvar, eps, z, terms):
+    """log p(z) - log q(z|x) = 1/2 sum_j (logvar_j + eps_j^2 - z_j^2) of a sample z = mu + exp(logvar / 2) eps."""
+    for j in range(z.size):
+        terms[j] = logvar[j] + eps[j] * eps[j] - z[j] * z[j]
+    return z.dtype.type(0.5) * sum_row(terms)
 
 
 def posterior_forward(head: NDArray, eps: NDArray) -> tuple[NDArray, NDArray, PosteriorCache]:

@@ -11,19 +11,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from scratchvae.compiled.gemm import matrix
 from scratchvae.compiled.kernel_cache import INNER
 from scratchvae.compiled.network import call
 from scratchvae.compiled.posterior import _forward as posterior_forward_rows
-from scratchvae.compiled.step_parts import (
-    KL,
-    Settings,
-    example_terms,
-    gradient_of_head,
-    log_likelihood_row,
-    logits_factor,
-    scale,
-)
+from scratchvae.compiled.step_parts import KL, Settings, at, example_terms, head_gradient, laid_out, likelihoods, scale
 
 ROWS = 256  # of the decoder that go forward and back together: what they write stays in the second-level cache
 
@@ -56,25 +47,18 @@ def places_of(examples: int, samples: int, pixels: int, latent: int, below: int,
         *((examples, pixels), (examples, 2 * latent), (examples, 2 * latent), (examples, latent)),
         *((all_samples, latent), (all_samples, latent), (all_samples, latent), (all_samples, pixels)),
         *((examples, samples), (examples, samples), (1, examples * below), (1, examples * below)),
-        *((1, all_samples * above), (1, all_samples * above), (0, 0)),
+        *((1, all_samples * above), (1, all_samples * above)),
     )
-    line = 16  # elements: every array starts on a cache line
-    sizes = [-(-rows * columns // line) * line for rows, columns in shapes]
-    return np.array([(sum(sizes[:n]), *shape) for n, shape in enumerate(shapes)])
+    return np.array(laid_out(shapes))
 
 
 @njit(cache=True, **INNER)
 def _space(work, places):
     return Space(
-        _at(work, places[0]), _at(work, places[1]), _at(work, places[2]), _at(work, places[3]), _at(work, places[4]),
-        _at(work, places[5]), _at(work, places[6]), _at(work, places[7]), _at(work, places[8]), _at(work, places[9]),
-        _at(work, places[10]), _at(work, places[11]), _at(work, places[12]), _at(work, places[13]),
+        at(work, places[0]), at(work, places[1]), at(work, places[2]), at(work, places[3]), at(work, places[4]),
+        at(work, places[5]), at(work, places[6]), at(work, places[7]), at(work, places[8]), at(work, places[9]),
+        at(work, places[10]), at(work, places[11]), at(work, places[12]), at(work, places[13]),
     )  # fmt: skip
-
-
-@njit(cache=True, **INNER)
-def _at(work, place):
-    return matrix(work, place[0], place[1], place[2])
 
 
 # --- the first region: examples, all the way --------------------------------------------------------------------------
@@ -122,7 +106,7 @@ def examples(
                 none, none, none, own_first, own_last, 1,
             ),
         )  # fmt: skip
-    gradient_of_head(
+    head_gradient(
         settings, beta, space.head[low:high], space.std[low:high], eps, z, dz, space.dratio[low:high],
         space.dhead[low:high],
     )  # fmt: skip
@@ -138,17 +122,13 @@ def examples(
 @njit(cache=True, error_model="numpy", **INNER)
 def _objective(settings, space, b, beta, terms):
     """Terms of example b, and d loss / d logits of its samples."""
-    samples, latent = settings.samples, settings.latent
-    own, values = slice(b * samples, (b + 1) * samples), np.empty(space.x.shape[1], space.x.dtype)
-    out, log_likelihood = space.out[own], space.log_likelihood[b]
-    factor = logits_factor(settings, values.dtype.type)
-    for k in range(samples):
-        log_likelihood[k] = log_likelihood_row(space.x[b], out[k], factor, values)
-    logvar, dratio = space.head[b, latent:], space.dratio[b]
+    pixels, samples = space.x.shape[1], settings.samples
+    own, log_likelihood = slice(b * samples, (b + 1) * samples), space.log_likelihood[b]
+    likelihoods(settings, space.x[b : b + 1], space.out[own], 0, pixels, log_likelihood)
+    logvar, dratio = space.head[b, settings.latent :], space.dratio[b]
     example_terms(settings, beta, logvar, space.eps[own], space.z[own], log_likelihood, dratio, terms, b)
     if settings.bound:
-        for k in range(samples):
-            scale(out[k], log_likelihood[k])
+        scale(space.out[own], 0, pixels, log_likelihood)
 
 
 # --- the second region: rows of every weight --------------------------------------------------------------------------

@@ -21,22 +21,13 @@ from numba import njit
 from numpy.typing import NDArray
 
 from scratchvae.compiled.barrier import arrive, meet, wait
-from scratchvae.compiled.gemm import matrix, product, sparse_product, transpose
+from scratchvae.compiled.gemm import matrix, product, sparse_product
 from scratchvae.compiled.kernel_cache import INNER
-from scratchvae.compiled.network import RELU, _mostly_zero, bias_sums, call, slice_of, weight_sums
+from scratchvae.compiled.network import RELU, _mostly_zero, bias_sums, call, gradient_by_inputs, slice_of, weight_sums
 from scratchvae.compiled.posterior import _forward as posterior_forward_rows
-from scratchvae.compiled.step_parts import (
-    KL,
-    Settings,
-    example_terms,
-    gradient_of_head,
-    log_likelihood_row,
-    logits_factor,
-    scale,
-)
+from scratchvae.compiled.step_parts import KL, Settings, at, example_terms, head_gradient, laid_out, likelihoods, scale
 from scratchvae.compiled.vector_math import activate_row, activation_backward_row
 
-LINE = 16  # elements: every array starts on a cache line
 HEIGHT = 4  # of a tile that is still fast: a half has a multiple of so many inputs
 
 
@@ -52,7 +43,8 @@ class Layer(NamedTuple):
     cut: int  # the first half's inputs
     halves: int  # offset of the first half's inputs (rows, cut)
     other: int  # offset of the second half's (rows, inputs - cut)
-    sums: int  # offset of both halves of its outputs' sums, each (rows, outputs)
+    sums: int  # offset of its outputs' sums over the first half (rows, outputs)
+    other_sums: int  # offset of those over the second half
     das: int  # offset of d loss / d [its outputs before their activation] (rows, outputs)
 
 
@@ -88,29 +80,22 @@ def plan(examples: int, samples: int, encoder: bytes, decoder: bytes) -> NDArray
     behind the encoder's layers is the space's size."""
     tables = [np.frombuffer(table, np.int64).reshape(-1, 5) for table in (encoder, decoder)]
     all_samples, pixels, latent = examples * samples, tables[0][0, 0], tables[1][0, 0]
-    end, widest = 0, max(table[:, :2].sum(axis=1).max() for table in tables)
-
-    def take(rows: int, columns: int) -> int:
-        nonlocal end
-        place, end = end, end + -(-rows * columns // LINE) * LINE
-        return place
-
+    widest = max(table[:, :2].sum(axis=1).max() for table in tables)
     shared = ((examples, pixels), (all_samples, latent), (all_samples, latent), (2, all_samples))
     own = (
         *((examples, 2 * latent), (examples, 2 * latent), (examples, latent), (all_samples, latent)),
         *((examples, samples), (examples, samples), (4, examples), (1, all_samples * widest)),
     )
-    lines: list[tuple[int, ...]] = [(take(*shape), *shape) for shape in (*shared, *own, *own)]
-    layers: list[Layer] = []
+    shapes, layers = [*shared, *own, *own], []
     for rows, table in zip((examples, all_samples), tables, strict=True):
         for number, (inputs, outputs, weight, bias, _) in enumerate(table.tolist()):
             cut = (inputs // 2 + HEIGHT // 2) // HEIGHT * HEIGHT
-            places = take(rows, cut), take(rows, inputs - cut), take(1, 2 * _size(rows, outputs)), take(rows, outputs)
-            activation = int(table[number - 1, 4]) if number else 0
-            layers.append(Layer(rows, inputs, outputs, weight, bias, activation, cut, *places))
+            layers.append((rows, inputs, outputs, weight, bias, table[number - 1, 4] if number else 0, cut))
+            shapes += [(rows, cut), (rows, inputs - cut), *[(rows, outputs)] * 3]
+    *places, (end, _, _) = laid_out(shapes)
     filled = np.zeros((FIRST + len(layers), len(Layer._fields)), np.int64)
-    for number, line in enumerate([*lines, (len(tables[0]), end), *layers]):
-        filled[number, : len(line)] = line
+    filled[: FIRST - 1, :3], filled[FIRST - 1, :2] = places[: FIRST - 1], (len(tables[0]), end)
+    filled[FIRST:, :7], filled[FIRST:, 7:] = layers, np.reshape([p[0] for p in places[FIRST - 1 :]], (-1, 5))
     return filled
 
 
@@ -122,36 +107,24 @@ def size_of(plan: NDArray[np.int64]) -> int:
 # --- what stands where ------------------------------------------------------------------------------------------------
 
 
-def _size(rows, outputs):
-    return -(-rows * outputs // LINE) * LINE
-
-
-_compiled_size = njit(cache=True, **INNER)(_size)
-
-
-@njit(cache=True, **INNER)
-def _at(work, plan, number):
-    return matrix(work, plan[number, 0], plan[number, 1], plan[number, 2])
-
-
 @njit(cache=True, **INNER)
 def _shared(work, plan):
-    return Shared(_at(work, plan, 0), _at(work, plan, 1), _at(work, plan, 2), _at(work, plan, 3))
+    return Shared(at(work, plan[0]), at(work, plan[1]), at(work, plan[2]), at(work, plan[3]))
 
 
 @njit(cache=True, **INNER)
 def _own(work, plan, part):
     n = SHARED + part * OWN
     return Own(
-        _at(work, plan, n), _at(work, plan, n + 1), _at(work, plan, n + 2), _at(work, plan, n + 3),
-        _at(work, plan, n + 4), _at(work, plan, n + 5), _at(work, plan, n + 6), _at(work, plan, n + 7),
+        at(work, plan[n]), at(work, plan[n + 1]), at(work, plan[n + 2]), at(work, plan[n + 3]),
+        at(work, plan[n + 4]), at(work, plan[n + 5]), at(work, plan[n + 6]), at(work, plan[n + 7]),
     )  # fmt: skip
 
 
 @njit(cache=True, **INNER)
 def _layer(plan, number):
     p = plan[FIRST + number]
-    return Layer(p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9], p[10])
+    return Layer(p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9], p[10], p[11])
 
 
 @njit(cache=True, **INNER)
@@ -169,8 +142,7 @@ def _inputs(work, layer, part):
 
 @njit(cache=True, **INNER)
 def _half_sums(work, layer, part):
-    place = layer.sums + part * _compiled_size(layer.rows, layer.outputs)
-    return matrix(work, place, layer.rows, layer.outputs)
+    return matrix(work, layer.sums if part == 0 else layer.other_sums, layer.rows, layer.outputs)
 
 
 @njit(cache=True, **INNER)
@@ -259,11 +231,8 @@ def _likelihood(settings, work, plan, part):
     """log p(x|z) of a part's pixels, whose logits become their gradients."""
     shared, last = _shared(work, plan), len(plan) - FIRST - 1
     (low, high), out = _range(_layer(plan, 0), part), _das(work, plan, last, part)
-    factor, values = logits_factor(settings, out.dtype.type), np.empty(high - low, out.dtype)
     _add_halves(work, _layer(plan, last), low, out[:, low:high])
-    for n in range(len(out)):
-        pixels = shared.x[n // settings.samples, low:high]
-        shared.log_likelihood[part, n] = log_likelihood_row(pixels, out[n, low:high], factor, values)
+    likelihoods(settings, shared.x, out, low, high, shared.log_likelihood[part])
 
 
 @njit(cache=True, error_model="numpy", **INNER)
@@ -281,8 +250,7 @@ def _objective(settings, beta, work, plan, part):
         )
     if settings.bound:
         (low, high), out = _range(_layer(plan, 0), part), _das(work, plan, len(plan) - FIRST - 1, part)
-        for n in range(len(out)):
-            scale(out[n, low:high], own.log_likelihood[n // samples, n % samples])
+        scale(out, low, high, own.log_likelihood.reshape(own.log_likelihood.size))
 
 
 # --- backward ---------------------------------------------------------------------------------------------------------
@@ -298,13 +266,8 @@ def _backward_layer(settings, beta, flat, work, plan, number, part):
         return
     (low, high), da = _range(layer, part), _das(work, plan, number, part)
     target = _shared(work, plan).dz if number == below else _das(work, plan, number - 1, part)
-    # dh = da W^T by the tile of all products: dh^T = W da^T
     scratch = own.scratch.reshape(own.scratch.size)
-    da_columns = matrix(scratch, 0, layer.outputs, layer.rows)
-    dh_columns = matrix(scratch, layer.outputs * layer.rows, high - low, layer.rows)
-    transpose(da, da_columns)
-    product(settings.kernel, _weights(flat, layer, part), da_columns, flat[:0], dh_columns, 0, flat[:0])
-    transpose(dh_columns, target[:, low:high])
+    gradient_by_inputs(settings.kernel, da, _weights(flat, layer, part), target[:, low:high], scratch)
     if number != below:
         h = _inputs(work, layer, part)
         for i in range(layer.rows):
@@ -318,7 +281,7 @@ def _head_backward(settings, beta, work, plan, part):
     shape = len(own.head), settings.samples, settings.latent
     dz = matrix(own.scratch.reshape(own.scratch.size), 0, *shared.dz.shape)
     _copy_columns(shared.dz, 0, dz)
-    gradient_of_head(
+    head_gradient(
         settings, beta, own.head, own.std, shared.eps.reshape(shape), own.z.reshape(shape), dz.reshape(shape),
         own.dratio, own.dhead,
     )  # fmt: skip

@@ -5,20 +5,25 @@ Kernels that one of several stands for are called by their addresses, so that wh
 """
 
 import math
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
 from scratchvae.compiled.gather import _gather
+from scratchvae.compiled.gemm import matrix
 from scratchvae.compiled.kernel_cache import INNER
 from scratchvae.compiled.log_sum_exp import _rows as log_sum_exp_rows
 from scratchvae.compiled.network import call
 from scratchvae.compiled.posterior import _backward as posterior_backward_rows
-from scratchvae.compiled.random import NORMALS, _binarize_span, _fill_span
+from scratchvae.compiled.posterior import log_ratio
+from scratchvae.compiled.random import NORMALS, _binarize_span, _copy, _fill_span
 from scratchvae.compiled.vector_math import float32_from_bits, softplus_sigmoid, sum_row
 
 ELBO, RECONSTRUCTION, KL, OBJECTIVE = range(4)  # rows of `terms`
+LINE = 16  # elements of a cache line, of float32
 
 
 class Settings(NamedTuple):
@@ -40,6 +45,21 @@ class Settings(NamedTuple):
     noise_step: int
     key0: int
     key1: int
+
+
+# --- what stands where: arrays in one work space ----------------------------------------------------------------------
+
+
+def laid_out(shapes: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """Offset, rows and columns of arrays one after the other, each from a cache line on; the last row is the end."""
+    sizes = [-(-rows * columns // LINE) * LINE for rows, columns in shapes]
+    return [(offset, *shape) for offset, shape in zip(accumulate(sizes, initial=0), [*shapes, (0, 0)], strict=True)]
+
+
+@njit(cache=True, **INNER)
+def at(work, place):
+    """The array of an (offset, rows, columns)."""
+    return matrix(work, place[0], place[1], place[2])
 
 
 # --- pixels and noise -------------------------------------------------------------------------------------------------
@@ -78,17 +98,22 @@ def given(settings, rows, given, eps):
         _copy(given[rows[i // samples], i % samples], eps[i])
 
 
-@njit(cache=True, **INNER)
-def _copy(source, target):
-    for j in range(target.size):
-        target[j] = source[j]
-
-
 # --- terms of an example, and their gradients -------------------------------------------------------------------------
 
 
 @njit(cache=True, error_model="numpy", **INNER)
-def log_likelihood_row(pixels, logits, factor, values):
+def likelihoods(settings, x, out, low, high, log_likelihood):
+    """log p(x|z) of pixels low .. high - 1 of every sample. Their logits become d loss / d logits of the ELBO; where
+    there is a bound of log-weights, which has a factor for every sample (`scale`), d log p / d logits."""
+    number = out.dtype.type
+    factor = number(1) if settings.bound else number(-1.0 / (settings.batch * settings.samples))
+    values = np.empty(high - low, out.dtype)
+    for n in range(len(out)):
+        log_likelihood[n] = _log_likelihood(x[n // settings.samples, low:high], out[n, low:high], factor, values)
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def _log_likelihood(pixels, logits, factor, values):
     """log p(x|z) of a row; its logits become factor d log p / d logits, in one read."""
     for d in range(logits.size):
         softplus, sigmoid = softplus_sigmoid(logits[d])
@@ -97,10 +122,13 @@ def log_likelihood_row(pixels, logits, factor, values):
     return sum_row(values)
 
 
-@njit(cache=True, **INNER)
-def logits_factor(settings, number):
-    """d loss / d log p(x|z) of the ELBO; where there is a bound of log-weights, which has its own, 1."""
-    return number(1) if settings.bound else number(-1.0 / (settings.batch * settings.samples))
+@njit(cache=True, error_model="numpy", **INNER)
+def scale(out, low, high, factors):
+    """Columns low .. high - 1 of every row, by its factor."""
+    for n in range(len(out)):
+        row = out[n, low:high]
+        for d in range(row.size):
+            row[d] = factors[n] * row[d]
 
 
 @njit(cache=True, error_model="numpy", **INNER)
@@ -122,7 +150,7 @@ def importance_bound(batch, beta, logvar, eps, z, log_likelihood, dratio, terms,
     log_weights, weights = np.empty((1, samples), logvar.dtype), np.empty((1, samples), logvar.dtype)
     bound, values = np.empty(1, logvar.dtype), np.empty(logvar.size, logvar.dtype)
     for k in range(samples):
-        log_weights[0, k] = log_likelihood[k] + _log_ratio(logvar, eps[k], z[k], values)
+        log_weights[0, k] = log_likelihood[k] + log_ratio(logvar, eps[k], z[k], values)
     log_sum_exp_rows(log_weights, bound, weights)
     for k in range(samples):
         log_likelihood[k] = dratio[k] = -weights[0, k] / number(batch)
@@ -136,21 +164,13 @@ def monte_carlo_bound(batch, beta, logvar, eps, z, log_likelihood, dratio, terms
     factor, ratios = number(-1.0 / (batch * samples)), np.empty(samples, logvar.dtype)
     values = np.empty(logvar.size, logvar.dtype)
     for k in range(samples):
-        ratios[k] = _log_ratio(logvar, eps[k], z[k], values)
+        ratios[k] = log_ratio(logvar, eps[k], z[k], values)
         log_likelihood[k], dratio[k] = factor, beta * factor
     terms[OBJECTIVE, b] = terms[RECONSTRUCTION, b] + beta * sum_row(ratios) / number(samples)
 
 
 @njit(cache=True, error_model="numpy", **INNER)
-def _log_ratio(logvar, eps, z, values):
-    """log p(z) - log q(z|x) = 1/2 sum_j (logvar_j + eps_j^2 - z_j^2) of a sample z = mu + exp(logvar / 2) eps."""
-    for j in range(values.size):
-        values[j] = logvar[j] + eps[j] * eps[j] - z[j] * z[j]
-    return values.dtype.type(0.5) * sum_row(values)
-
-
-@njit(cache=True, error_model="numpy", **INNER)
-def gradient_of_head(settings, beta, head, std, eps, z, dz, dratio, dhead):
+def head_gradient(settings, beta, head, std, eps, z, dz, dratio, dhead):
     """dhead (B, 2 Z) from dz (B, K, Z), which is overwritten. The KL is in closed form, or, with a bound of
     log-weights, in the ratio log p(z) - log q(z|x), whose gradient is -z by z and 1/2 by logvar."""
     number, latent = head.dtype.type, std.shape[1]
@@ -166,9 +186,3 @@ def gradient_of_head(settings, beta, head, std, eps, z, dz, dratio, dhead):
             half_of_sum = number(0.5) * sum_row(dratio[b])
             for j in range(latent):
                 dhead[b, latent + j] += half_of_sum
-
-
-@njit(cache=True, error_model="numpy", **INNER)
-def scale(row, factor):
-    for d in range(row.size):
-        row[d] = factor * row[d]
