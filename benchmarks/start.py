@@ -1,7 +1,8 @@
 """`python -m benchmarks.start --json FILE`: time to import, time to the first training step, peak memory.
 
-All on `pytorch-example` and MNIST, each measurement in a process of its own, started from nothing. "Cold" is with the
-folders empty in which compilers keep what they made, "warm" the same again with what the cold start left there.
+All on one workload, `pytorch-example` unless another is asked for, each measurement in a process of its own, started
+from nothing. "Cold" is with the folders empty in which compilers keep what they made, "warm" the same again with what
+the cold start left there.
 """
 
 import argparse
@@ -21,7 +22,6 @@ from benchmarks.systems import SCRATCHVAE, TORCH_EAGER, TRAINING_SYSTEMS
 from benchmarks.train_step import write_files
 from benchmarks.workloads import WORKLOADS
 
-WORKLOAD = WORKLOADS["pytorch-example"]
 IMPORTS = {SCRATCHVAE: "scratchvae", "torch": "torch", "jax": "jax", "tensorflow": "tensorflow", "numba": "numba"}
 SYSTEMS = (SCRATCHVAE, "jax jit", "jax scan 512-bit", TORCH_EAGER, "torch.compile", "tensorflow xla")
 MEMORY_STEPS = 500  # an epoch and a little
@@ -57,8 +57,8 @@ def first_step_rows(files, options: argparse.Namespace) -> list[dict]:
         for _ in range(options.cold_rounds):
             with tempfile.TemporaryDirectory() as folder:
                 cached = replace(system, environment={**system.environment, **cache_environment(Path(folder))})
-                cold.append(seconds_to_first_step(cached, files, options.threads))
-                warm += [seconds_to_first_step(cached, files, options.threads) for _ in range(options.rounds)]
+                cold.append(seconds_to_first_step(cached, files, options))
+                warm += [seconds_to_first_step(cached, files, options) for _ in range(options.rounds)]
         for kind, values in (("cold", cold), ("warm", warm)):
             row = {"measurement": f"first step, {kind} cache", "system": name, "status": "measured"}
             rows.append(row | {"seconds": Spread.of(values).median, "spread": Spread.of(values).as_json()})
@@ -76,11 +76,11 @@ def cache_environment(folder: Path) -> dict[str, str]:
     }
 
 
-def seconds_to_first_step(system: System, files, threads: int) -> float:
+def seconds_to_first_step(system: System, files, options: argparse.Namespace) -> float:
     """From starting the interpreter to the loss of the first step, reading the data included."""
     began = time.perf_counter()
-    with PeerProcess(system, threads) as peer:
-        peer.ask("prepare", workload=WORKLOAD.as_json(), problem=files.problem, data=files.data)
+    with PeerProcess(system, options.threads) as peer:
+        peer.ask("prepare", workload=options.workload.as_json(), problem=files.problem, data=files.data)
         peer.ask("run", steps=1, warm=0)
         return time.perf_counter() - began
 
@@ -99,9 +99,9 @@ def memory_rows(files, options: argparse.Namespace) -> list[dict]:
             continue
         with tempfile.TemporaryDirectory() as folder:
             cached = replace(system, environment={**system.environment, **cache_environment(Path(folder))})
-            seconds_to_first_step(cached, files, options.threads)
+            seconds_to_first_step(cached, files, options)
             with PeerProcess(cached, options.threads) as peer:
-                peer.ask("prepare", workload=WORKLOAD.as_json(), problem=files.problem, data=files.data)
+                peer.ask("prepare", workload=options.workload.as_json(), problem=files.problem, data=files.data)
                 peer.ask("run", steps=options.memory_steps, warm=0)
                 rows.append(row | {"status": "measured"} | peer.ask("peak_memory"))
         say(f"{name}: peak memory {rows[-1]['megabytes']:.0f} MB")
@@ -146,26 +146,27 @@ def show(rows: list[dict]) -> None:
     show_table("Start and memory", ["measurement", "system", "median"], lines)
 
 
-def plot(path: str, rows: list[dict]) -> None:
+def plot(path: str, rows: list[dict], workload: str) -> None:
     panels: dict[str, dict[str, float]] = {}
     for row in rows:
         if row["status"] == "measured":
             unit = "MB" if "megabytes" in row else "seconds"
             panels.setdefault(f"{row['measurement']}, {unit}", {})[row["system"]] = value_of(row)
     if panels:
-        bar_panels(path, panels, "shorter is better", SCRATCHVAE, "Start and memory, pytorch-example on MNIST")
+        bar_panels(path, panels, "shorter is better", SCRATCHVAE, f"Start and memory, {workload}")
 
 
 def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.start", description=__doc__.splitlines()[0])
     parser.add_argument("--json", required=True, metavar="FILE", help="where the rows go; the plot goes beside it")
+    parser.add_argument("--workload", choices=WORKLOADS, default="pytorch-example")
     parser.add_argument("--rounds", type=int, default=5, help="of imports and of warm starts")
     parser.add_argument("--cold-rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=processors())
     parser.add_argument("--data-dir", help="folder with MNIST's four files; else SCRATCHVAE_DATA")
     parser.add_argument("--quick", action="store_true", help="one cold start, two warm ones, 50 steps for memory")
     options = parser.parse_args(arguments)
-    options.memory_steps = MEMORY_STEPS
+    options.workload, options.memory_steps = WORKLOADS[options.workload], MEMORY_STEPS
     if options.quick:
         options.rounds, options.cold_rounds, options.memory_steps = 2, 1, 50
     return options
@@ -178,7 +179,7 @@ def main(arguments: list[str] | None = None) -> int:
     rows = import_rows(options)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            files = write_files(WORKLOAD, Path(folder), options.data_dir)
+            files = write_files(options.workload, Path(folder), options.data_dir)
             rows += first_step_rows(files, options)
             rows += memory_rows(files, options)
     except PeerError as error:
@@ -187,9 +188,10 @@ def main(arguments: list[str] | None = None) -> int:
     bars = bars_of(rows)
     show(rows)
     show_bars(bars)
-    settings = {"threads": options.threads, "rounds": options.rounds, "cold_rounds": options.cold_rounds}
-    write_json(options.json, "start", settings | {"memory_steps": options.memory_steps}, rows, bars)
-    plot(options.json, rows)
+    names = "threads", "rounds", "cold_rounds", "memory_steps"
+    settings = {"workload": options.workload.name, **{name: getattr(options, name) for name in names}}
+    write_json(options.json, "start", settings, rows, bars)
+    plot(options.json, rows, options.workload.name)
     return 0
 
 

@@ -14,7 +14,7 @@ from numba.extending import intrinsic
 from scratchvae.compiled.kernel_cache import INNER
 
 LINE = 8  # elements of a cache line: each thread writes to one of its own
-SIGNALS = 3 * LINE  # int64, all zero before the loop: who has come, then how far each part is
+SIGNALS = 3 * LINE  # int64, all zero before the loop: who has come, then how many steps each part has done
 PATIENCE = 20_000  # turns after which the other thread is not waited for: about half a millisecond
 SPINS = 2_000  # turns between two offers of the processor to others
 INT64 = ir.IntType(64)
@@ -33,16 +33,17 @@ def meet(signals):
 
 
 @njit(cache=True, **INNER)
-def arrive(signals, part, step):
-    """Say that a part has done everything up to this step."""
-    _write(signals, (1 + part) * LINE, step)
+def arrive(signals, part):
+    """Say that a part has done one more step."""
+    place = (1 + part) * LINE
+    _write(signals, place, _read(signals, place) + 1)
 
 
 @njit(cache=True, **INNER)
-def wait(signals, part, step):
-    """Wait until a part has arrived at this step."""
-    turn = 0
-    while _read(signals, (1 + part) * LINE) < step:
+def wait(signals, part):
+    """Wait until the other part has done as many steps as this one."""
+    done, other, turn = _read(signals, (1 + part) * LINE), (2 - part) * LINE, 0
+    while _read(signals, other) < done:
         _breathe(turn)
         turn += 1
 

@@ -36,7 +36,7 @@ from scratchvae.compiled.network import (
 )
 from scratchvae.compiled.random import _key
 from scratchvae.compiled.step_by_examples import examples, places_of, sums
-from scratchvae.compiled.step_by_weights import halves, plan, size_of
+from scratchvae.compiled.step_by_weights import halves, halves_backward, halves_forward, plan, size_of
 from scratchvae.compiled.step_parts import (
     Settings,
     binarized,
@@ -156,11 +156,11 @@ def _region(
 
 
 class Tasks(NamedTuple):
-    """Addresses of kernels: the network's three; those of pixels, noise and bound asked for; the regions'."""
+    """Addresses of kernels: what works on both networks; those of pixels, noise and bound asked for; the regions'."""
 
     forward: int
     backward: int
-    gradient: int
+    gradient: int  # 0 where weights are shared out
     pixels: int
     noise: int
     bound: int
@@ -175,30 +175,39 @@ BOUNDS = {"iwae": importance_bound, "monte-carlo": monte_carlo_bound}
 def _tasks(
     dtype: np.dtype, data_dtype: np.dtype, binarize: bool, noise_given: bool, bound: str, by_weights: bool
 ) -> Tasks:
-    """What is not asked for is not compiled."""
+    """What is not asked for is not compiled; half of what is, in a process beside."""
+    signature = _signature(dtype, data_dtype)
+    settings, flat, data, numbers, noise, number, terms = (signature[n] for n in (0, 1, 4, 5, 6, 9, 10))
+    bound_arguments = (types.intp, number, flat, terms, terms, flat, flat, terms, types.intp)
+    if by_weights:
+        name, half = f"by-weights-{dtype}-{data_dtype}", f"_forward_by_weights('{dtype}', '{data_dtype}')"
+    else:
+        name, half = f"network-{dtype}", f"_network('{dtype}')"
+    with compiled_beside(name, f"from scratchvae.compiled import step; step.{half}"):
+        own = (
+            address(binarized if binarize else converted, (settings, data, numbers, terms)),
+            address(given if noise_given else drawn, (settings, numbers, noise, terms)),
+            address(BOUNDS[bound], bound_arguments) if bound in BOUNDS else 0,
+            0 if by_weights else address(examples, signature),
+            address(halves if by_weights else sums, signature),
+        )
+        backward = address(halves_backward, signature) if by_weights else 0
+    if by_weights:
+        return Tasks(_forward_by_weights(str(dtype), str(data_dtype)), backward, 0, *own)
+    return Tasks(*_network(str(dtype)), *own)
+
+
+@cache
+def _signature(dtype: np.dtype, data_dtype: np.dtype) -> tuple[types.Type, ...]:
+    """What the regions' kernels take."""
     number, size = numba.from_dtype(dtype), types.intp
-    settings, numbers, table = (
-        types.UniTuple(size, len(Settings._fields)),
-        types.Array(size, 1, "C"),
-        types.Array(size, 2, "C"),
-    )
+    settings, numbers = types.UniTuple(size, len(Settings._fields)), types.Array(size, 1, "C")
+    table, data = types.Array(size, 2, "C"), types.Array(numba.from_dtype(data_dtype), 2, "C")
     flat, matrices, noise = (types.Array(number, n, "C") for n in (1, 2, 3))
-    data = types.Array(numba.from_dtype(data_dtype), 2, "C")
-    arguments = (
+    return (
         *(settings, flat, table, table, data, numbers, noise, flat, table, number, matrices, flat, flat, flat),
         *(numbers, size, size),
     )
-    bound_arguments = (size, number, flat, matrices, matrices, flat, flat, matrices, size)
-    network = f"from scratchvae.compiled import step; step._network('{dtype}')"
-    with compiled_beside(f"network-{dtype}", network):
-        others = (
-            address(binarized if binarize else converted, (settings, data, numbers, matrices)),
-            address(given if noise_given else drawn, (settings, numbers, noise, matrices)),
-            address(BOUNDS[bound], bound_arguments) if bound in BOUNDS else 0,
-            0 if by_weights else address(examples, arguments),
-            address(halves if by_weights else sums, arguments),
-        )
-    return Tasks(*_network(str(dtype)), *others)
 
 
 @cache
@@ -208,3 +217,11 @@ def _network(name: str) -> tuple[int, int, int]:
     kernel(dtype)
     forward, backward, gradient = (address(task, network_signature(dtype)) for task in (_forward, _backward, _gradient))
     return forward, backward, gradient
+
+
+@cache
+def _forward_by_weights(name: str, data_name: str) -> int:
+    """The same half of the work where weights are shared out."""
+    dtype = np.dtype(name)
+    kernel(dtype)
+    return address(halves_forward, _signature(dtype, np.dtype(data_name)))

@@ -14,7 +14,7 @@ order, so that the number of threads changes no bit.
 """
 
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -28,6 +28,7 @@ from scratchvae.compiled.posterior import _forward as posterior_forward_rows
 from scratchvae.compiled.step_parts import KL, Settings, at, example_terms, head_gradient, laid_out, likelihoods, scale
 from scratchvae.compiled.vector_math import activate_row, activation_backward_row
 
+INLINED: Any = {"inline": "always", "error_model": "numpy", **INNER}  # compiled with its caller, not before it as well
 HEIGHT = 4  # of a tile that is still fast: a half has a multiple of so many inputs
 
 
@@ -164,7 +165,7 @@ def _weights(flat, layer, part):
 # --- forward ----------------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INLINED)
 def _draw(settings, data, rows, given, work, plan, part):
     """Pixels and noise of half of the examples."""
     shared = _shared(work, plan)
@@ -190,7 +191,7 @@ def _copy_columns(source, low, target):
             target[i, j] = source[i, low + j]
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INLINED)
 def _latents(settings, work, plan, part):
     """z of all samples, from the whole of the encoder's head."""
     own, shared = _own(work, plan, part), _shared(work, plan)
@@ -200,7 +201,7 @@ def _latents(settings, work, plan, part):
     return own.z
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INLINED)
 def _forward_layer(settings, flat, work, plan, number, part):
     """A part's inputs, and its half of the outputs' sums."""
     layer = _layer(plan, number)
@@ -221,12 +222,12 @@ def _forward_layer(settings, flat, work, plan, number, part):
         product(settings.kernel, h, weights, start, sums, 0, flat[:0])
 
 
-@njit(cache=True, **INNER)
+@njit(**INLINED)
 def _zeros(layer, number, h):
     return layer.activation == RELU if number else _mostly_zero(h)
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INLINED)
 def _likelihood(settings, work, plan, part):
     """log p(x|z) of a part's pixels, whose logits become their gradients."""
     shared, last = _shared(work, plan), len(plan) - FIRST - 1
@@ -235,7 +236,7 @@ def _likelihood(settings, work, plan, part):
     likelihoods(settings, shared.x, out, low, high, shared.log_likelihood[part])
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INLINED)
 def _objective(settings, beta, work, plan, part):
     """All terms; a bound of log-weights scales the gradients of a part's logits."""
     own, shared, samples = _own(work, plan, part), _shared(work, plan), settings.samples
@@ -256,7 +257,7 @@ def _objective(settings, beta, work, plan, part):
 # --- backward ---------------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INLINED)
 def _backward_layer(settings, beta, flat, work, plan, number, part):
     """d loss / d a part's inputs, before the activation that made them."""
     layer, below, own = _layer(plan, number), plan[FIRST - 1, 0], _own(work, plan, part)
@@ -274,7 +275,7 @@ def _backward_layer(settings, beta, flat, work, plan, number, part):
             activation_backward_row(target[i, low:high], h[i], layer.activation, target[i, low:high])
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INLINED)
 def _head_backward(settings, beta, work, plan, part):
     """d loss / d the encoder's head, from dz of both parts; each has all of it for itself."""
     own, shared = _own(work, plan, part), _shared(work, plan)
@@ -287,7 +288,7 @@ def _head_backward(settings, beta, work, plan, part):
     )  # fmt: skip
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INLINED)
 def _sums(settings, target, work, plan, number, part, first, second, constants):
     """A part's rows of dW and, in turn, db; or Adam with them."""
     layer, da = _layer(plan, number), _das(work, plan, number, part)
@@ -308,48 +309,69 @@ def halves(
     part, parts,
 ):  # fmt: skip
     """One of two parts of a step, or both. Without Adam's constants the gradient goes to `first`."""
-    settings, target = Settings(*settings), flat if constants.size else first
     low, high = meet(signals) if parts == 2 else (0, 2)
-    layers, step = len(plan) - FIRST, 0
+    arguments = (
+        settings, flat, encoder, decoder, data, rows, given, work, plan, beta, terms, first, second, constants, signals,
+        low, high,
+    )  # fmt: skip
+    of = Settings(*settings)
+    call(of.forward, arguments)
+    call(of.backward, arguments)
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def halves_forward(
+    settings, flat, encoder, decoder, data, rows, given, work, plan, beta, terms, first, second, constants, signals,
+    low, high,
+):  # fmt: skip
+    """From the draws to the terms and d loss / d logits."""
+    settings = Settings(*settings)
     for part in range(low, high):
         _draw(settings, data, rows, given, work, plan, part)
-    step = _together(signals, low, high, step)
-    for number in range(layers):
+    _together(signals, low, high)
+    for number in range(len(plan) - FIRST):
         for part in range(low, high):
             _forward_layer(settings, flat, work, plan, number, part)
-        step = _together(signals, low, high, step)
+        _together(signals, low, high)
     for part in range(low, high):
         _likelihood(settings, work, plan, part)
-    step = _together(signals, low, high, step)
+    _together(signals, low, high)
     for part in range(low, high):
         _objective(settings, beta, work, plan, part)
-    step = _together(signals, low, high, step)
-    for number in range(layers - 1, -1, -1):
+    _together(signals, low, high)
+    if low == 0 and high > 0:
+        _copy_columns(_own(work, plan, 0).terms, 0, terms)
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def halves_backward(
+    settings, flat, encoder, decoder, data, rows, given, work, plan, beta, terms, first, second, constants, signals,
+    low, high,
+):  # fmt: skip
+    """Back through all layers, each with its sums."""
+    settings, target = Settings(*settings), flat if constants.size else first
+    for number in range(len(plan) - FIRST - 1, -1, -1):
         for part in range(low, high):
             _backward_layer(settings, beta, flat, work, plan, number, part)
-        step = _arrive(signals, low, high, step)
+        _arrive(signals, low, high)
         for part in range(low, high):
             _sums(settings, target, work, plan, number, part, first, second, constants)
-        _wait(signals, low, high, step)
-    if low == 0 and high > 0:
-        terms[:] = _own(work, plan, 0).terms
+        _wait(signals, low, high)
 
 
-@njit(cache=True, **INNER)
-def _arrive(signals, low, high, step):
+@njit(**INLINED)
+def _arrive(signals, low, high):
     if high - low == 1:
-        arrive(signals, low, step + 1)
-    return step + 1
+        arrive(signals, low)
 
 
-@njit(cache=True, **INNER)
-def _wait(signals, low, high, step):
+@njit(**INLINED)
+def _wait(signals, low, high):
     if high - low == 1:
-        wait(signals, 1 - low, step)
+        wait(signals, low)
 
 
-@njit(cache=True, **INNER)
-def _together(signals, low, high, step):
-    step = _arrive(signals, low, high, step)
-    _wait(signals, low, high, step)
-    return step
+@njit(**INLINED)
+def _together(signals, low, high):
+    _arrive(signals, low, high)
+    _wait(signals, low, high)

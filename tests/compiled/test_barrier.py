@@ -19,8 +19,8 @@ def take_turns(signals, part, steps, shared, seen):
     """Each part writes its number, waits for the other and reads what that has written."""
     for step in range(1, steps + 1):
         shared[part, step] = step
-        arrive(signals, part, step)
-        wait(signals, 1 - part, step)
+        arrive(signals, part)
+        wait(signals, part)
         seen[part, step] = shared[1 - part, step]
 
 
