@@ -19,6 +19,7 @@ import numba
 FOLDER = Path(__file__).parent
 # Options of a kernel that only other kernels call: compiling its entry for Python takes time too.
 INNER: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+INLINED: Any = {"inline": "always", "error_model": "numpy", **INNER}  # compiled with its caller, not before it as well
 KEPT = 3  # versions of the kernels, for processes that still run the sources before
 
 

@@ -21,7 +21,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from scratchvae.compiled.adam import adam_constants, update
 from scratchvae.compiled.gemm import kernel, matrix, product, sparse_product, transpose
-from scratchvae.compiled.kernel_cache import INNER
+from scratchvae.compiled.kernel_cache import INLINED, INNER
 from scratchvae.compiled.memory import keep_freed_memory
 from scratchvae.compiled.tile import INDEX
 from scratchvae.compiled.vector_math import activation_backward_row
@@ -151,7 +151,7 @@ def _gradient(kernel, flat, table, x, hidden, hidden_das, dout, dx, first, secon
         h = following
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INLINED)
 def weight_sums(kernel, flat, weight, h, da, zeros, first, second, constants):
     """dW = h^T da for those rows of a weight that start at flat[weight], h (N, that many inputs), da (N, out).
 

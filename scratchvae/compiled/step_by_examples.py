@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from scratchvae.compiled.kernel_cache import INNER
+from scratchvae.compiled.kernel_cache import INLINED, INNER
 from scratchvae.compiled.network import call
 from scratchvae.compiled.posterior import _forward as posterior_forward_rows
 from scratchvae.compiled.step_parts import KL, Settings, at, example_terms, head_gradient, laid_out, likelihoods, scale
@@ -119,7 +119,7 @@ def examples(
     )  # fmt: skip
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INLINED)
 def _objective(settings, space, b, beta, terms):
     """Terms of example b, and d loss / d logits of its samples."""
     pixels, samples = space.x.shape[1], settings.samples

@@ -14,7 +14,7 @@ order, so that the number of threads changes no bit.
 """
 
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -22,13 +22,12 @@ from numpy.typing import NDArray
 
 from scratchvae.compiled.barrier import arrive, meet, wait
 from scratchvae.compiled.gemm import matrix, product, sparse_product
-from scratchvae.compiled.kernel_cache import INNER
+from scratchvae.compiled.kernel_cache import INLINED, INNER
 from scratchvae.compiled.network import RELU, _mostly_zero, bias_sums, call, gradient_by_inputs, slice_of, weight_sums
 from scratchvae.compiled.posterior import _forward as posterior_forward_rows
 from scratchvae.compiled.step_parts import KL, Settings, at, example_terms, head_gradient, laid_out, likelihoods, scale
 from scratchvae.compiled.vector_math import activate_row, activation_backward_row
 
-INLINED: Any = {"inline": "always", "error_model": "numpy", **INNER}  # compiled with its caller, not before it as well
 HEIGHT = 4  # of a tile that is still fast: a half has a multiple of so many inputs
 
 
