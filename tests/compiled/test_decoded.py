@@ -27,6 +27,15 @@ def test_it_is_the_composition_for_any_width_and_saturated_logits(dtype, rtol, w
     np.testing.assert_allclose(got, want, rtol=rtol, atol=rtol * np.abs(want).max())
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_products_of_any_number_of_factors_stay_finite(dtype):
+    """Every factor is 2 where all logits are 0, and so many of them would overflow a float32."""
+    x, z, network = case(dtype, width=128 * 200, rows=2, samples=3, scale=0.0)
+    network.layers[-1].bias[...] = 0
+    got = compiled.decoded_bernoulli_log_likelihood(x, z, network)
+    np.testing.assert_allclose(got, np.full((2, 3), -128 * 200 * np.log(2)), rtol=1e-6)
+
+
 def head(dtype: str) -> np.ndarray:
     """Of five examples: mu, then logvar from -30 to 10."""
     rng = np.random.default_rng(4)

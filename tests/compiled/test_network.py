@@ -7,7 +7,13 @@ from numpy.typing import NDArray
 
 from scratchvae import reference
 from scratchvae.compiled.adam import adam_update
-from scratchvae.compiled.network import network_adam, network_backward, network_forward, network_gradient
+from scratchvae.compiled.network import (
+    GRADIENT_BLOCK,
+    network_adam,
+    network_backward,
+    network_forward,
+    network_gradient,
+)
 from scratchvae.parameters import ACTIVATION_CODES, Network, Parameters
 
 SIZES = (100, 65, 33, 20)  # with 130 rows more than one thread has work
@@ -73,6 +79,18 @@ def test_the_compiled_network_is_the_reference_network(rows, sizes, activation, 
     for name in want:
         assert got[name].dtype == dtype
         assert close(got[name], want[name], 1e-4 if dtype == "float32" else 1e-12), name
+
+
+@pytest.mark.parametrize("density", [1.0, 0.1])
+def test_a_gradient_of_several_blocks_is_the_reference_gradient(density):
+    """Adam has `GRADIENT_BLOCK` elements at a time."""
+    sizes = 701, 100
+    assert sizes[0] * sizes[1] > 2 * GRADIENT_BLOCK
+    parameters, _ = model(sizes, dtype="float64")
+    x, dout = batch(9, sizes, "float64", density)
+    got, want = (everything(engine, x, dout, parameters, "tanh") for engine in (Compiled, reference))
+    for name in want:
+        assert close(got[name], want[name], 1e-12), name
 
 
 @pytest.mark.parametrize("density", [1.0, 0.1])

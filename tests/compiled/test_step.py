@@ -67,6 +67,14 @@ def test_a_bound_of_log_weights_is_the_composition_to_rounding(name):
     assert_equal_to_rounding(*(trained(kind, OBJECTIVES[name], dtype="float64") for kind in (Trainer, Composed)))
 
 
+def test_a_small_batch_weighs_its_samples_as_the_composition_does():
+    """d loss / d log p(x|z) and d loss / d [log p(z) - log q(z|x)], which beta makes different; first moments hold the
+    gradient."""
+    objective = OBJECTIVES["monte carlo, beta, three samples"]
+    one, other = (trained(kind, objective, updates=1, rows=SOME)[-2] for kind in (Trainer, Composed))
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6 * np.abs(other).max())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_a_small_batch_is_the_composition_to_rounding(name):
