@@ -128,7 +128,7 @@ def bars_of(rows: list[dict]) -> list[dict]:
     ours, torch = found.get(("peak memory", SCRATCHVAE)), found.get(("peak memory", TORCH_EAGER))
     if ours and torch:
         share = ours["megabytes"] / torch["megabytes"]
-        bars.append(bar("peak memory training MNIST, share of torch's", MEMORY_BAR, share, at_most=True))
+        bars.append(bar("peak memory in training, share of torch's", MEMORY_BAR, share, at_most=True))
     return bars
 
 

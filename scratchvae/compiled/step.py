@@ -181,20 +181,20 @@ def _tasks(
     bound_arguments = (types.intp, number, flat, terms, terms, flat, flat, terms, types.intp)
     if by_weights:
         name, half = f"by-weights-{dtype}-{data_dtype}", f"_forward_by_weights('{dtype}', '{data_dtype}')"
+        tasks = halves_backward, halves
     else:
         name, half = f"network-{dtype}", f"_network('{dtype}')"
+        tasks = examples, sums
     with compiled_beside(name, f"from scratchvae.compiled import step; step.{half}"):
-        own = (
+        asked_for = (
             address(binarized if binarize else converted, (settings, data, numbers, terms)),
             address(given if noise_given else drawn, (settings, numbers, noise, terms)),
             address(BOUNDS[bound], bound_arguments) if bound in BOUNDS else 0,
-            0 if by_weights else address(examples, signature),
-            address(halves if by_weights else sums, signature),
         )
-        backward = address(halves_backward, signature) if by_weights else 0
+        one, other = (address(task, signature) for task in tasks)
     if by_weights:
-        return Tasks(_forward_by_weights(str(dtype), str(data_dtype)), backward, 0, *own)
-    return Tasks(*_network(str(dtype)), *own)
+        return Tasks(_forward_by_weights(str(dtype), str(data_dtype)), one, 0, *asked_for, 0, other)
+    return Tasks(*_network(str(dtype)), *asked_for, one, other)
 
 
 @cache

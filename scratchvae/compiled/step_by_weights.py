@@ -294,7 +294,7 @@ def _sums(settings, target, work, plan, number, part, first, second, constants):
     (low, _), h, kernel = _range(layer, part), _inputs(work, layer, part), settings.kernel
     zeros = number == 0 and _mostly_zero(h)
     weight = layer.weight + low * layer.outputs
-    weight_sums(kernel, target, weight, h[:, :], da, zeros, first, second, constants)
+    weight_sums(kernel, target, weight, h, da, zeros, first, second, constants)
     if number % 2 == part:
         bias_sums(kernel, target, layer.bias, da, first, second, constants)
 
@@ -307,7 +307,7 @@ def halves(
     settings, flat, encoder, decoder, data, rows, given, work, plan, beta, terms, first, second, constants, signals,
     part, parts,
 ):  # fmt: skip
-    """One of two parts of a step, or both. Without Adam's constants the gradient goes to `first`."""
+    """One of two parts of a step, or both."""
     low, high = meet(signals) if parts == 2 else (0, 2)
     arguments = (
         settings, flat, encoder, decoder, data, rows, given, work, plan, beta, terms, first, second, constants, signals,
@@ -347,7 +347,7 @@ def halves_backward(
     settings, flat, encoder, decoder, data, rows, given, work, plan, beta, terms, first, second, constants, signals,
     low, high,
 ):  # fmt: skip
-    """Back through all layers, each with its sums."""
+    """Back through all layers, each with its sums. Without Adam's constants the gradient goes to `first`."""
     settings, target = Settings(*settings), flat if constants.size else first
     for number in range(len(plan) - FIRST - 1, -1, -1):
         for part in range(low, high):

@@ -30,9 +30,9 @@ class Settings(NamedTuple):
     """All whole numbers of a step: addresses of kernels, sizes, and where pixels and noise come from."""
 
     kernel: int
-    forward: int
-    backward: int
-    gradient: int
+    forward: int  # of a network; where weights are shared out, all of the step until d loss / d logits
+    backward: int  # of a network; where weights are shared out, the rest of the step
+    gradient: int  # of a network; 0 where weights are shared out
     pixels: int
     noise: int
     bound: int  # of the log-weights; 0 for the ELBO with its KL in closed form
