@@ -21,15 +21,15 @@ INT64 = ir.IntType(64)
 
 
 @njit(cache=True, **INNER)
-def meet(signals):
-    """Which parts to work on, (first, last + 1): one of two where both threads have come, both or none where not."""
+def meet(signals, part):
+    """Which parts to work on, (first, last + 1): this one where both threads have come, both or none where not."""
     if _swap(signals, 0, 0, 1) != 0:
-        return (1, 2) if _swap(signals, 0, 1, 2) == 1 else (0, 0)
+        return (part, part + 1) if _swap(signals, 0, 1, 2) == 1 else (0, 0)
     for turn in range(PATIENCE):
         if _read(signals, 0) == 2:
-            return 0, 1
+            return part, part + 1
         _breathe(turn)
-    return (0, 2) if _swap(signals, 0, 1, 3) == 1 else (0, 1)
+    return (0, 2) if _swap(signals, 0, 1, 3) == 1 else (part, part + 1)
 
 
 @njit(cache=True, **INNER)

@@ -9,6 +9,12 @@ each thread keeps the weights of half of every layer's inputs, and the rows' num
     backward   d loss / d its inputs, from all outputs
     sums       its rows of dW, and Adam on them, while the other thread finishes the layer
 
+What the other processor has read, even ahead of need, is slow to write: it must give up every line first. A product
+walks down its weights in long strides, and the processor fetches some fifty rows beyond their end. So those rows should
+be the same thread's. The halves change hands from layer to layer, so that a layer begins with the part that the one
+before ends with, and a first half is walked from its end to its beginning. On two cores with a common third-level cache
+a step is 1.06 times as fast for it, on two cores without 1.4 times.
+
 Between layers the two wait for one another. One thread alone works on both halves in turn: the same sums in the same
 order, so that the number of threads changes no bit.
 """
@@ -40,6 +46,7 @@ class Layer(NamedTuple):
     weight: int
     bias: int
     activation: int  # code of what made its inputs; of a network's first layer, identity
+    first: int  # the part whose inputs are the first half; in the next layer it is the other
     cut: int  # the first half's inputs
     halves: int  # offset of the first half's inputs (rows, cut)
     other: int  # offset of the second half's (rows, inputs - cut)
@@ -86,16 +93,18 @@ def plan(examples: int, samples: int, encoder: bytes, decoder: bytes) -> NDArray
         *((examples, 2 * latent), (examples, 2 * latent), (examples, latent), (all_samples, latent)),
         *((examples, samples), (examples, samples), (4, examples), (1, all_samples * widest)),
     )
-    shapes, layers = [*shared, *own, *own], []
+    shapes: list[tuple[int, int]] = [*shared, *own, *own]
+    layers: list[tuple[int, ...]] = []
     for rows, table in zip((examples, all_samples), tables, strict=True):
         for number, (inputs, outputs, weight, bias, _) in enumerate(table.tolist()):
             cut = (inputs // 2 + HEIGHT // 2) // HEIGHT * HEIGHT
-            layers.append((rows, inputs, outputs, weight, bias, table[number - 1, 4] if number else 0, cut))
+            activation = table[number - 1, 4] if number else 0
+            layers.append((rows, inputs, outputs, weight, bias, activation, len(layers) % 2, cut))
             shapes += [(rows, cut), (rows, inputs - cut), *[(rows, outputs)] * 3]
     *places, (end, _, _) = laid_out(shapes)
     filled = np.zeros((FIRST + len(layers), len(Layer._fields)), np.int64)
     filled[: FIRST - 1, :3], filled[FIRST - 1, :2] = places[: FIRST - 1], (len(tables[0]), end)
-    filled[FIRST:, :7], filled[FIRST:, 7:] = layers, np.reshape([p[0] for p in places[FIRST - 1 :]], (-1, 5))
+    filled[FIRST:, :8], filled[FIRST:, 8:] = layers, np.reshape([p[0] for p in places[FIRST - 1 :]], (-1, 5))
     return filled
 
 
@@ -124,25 +133,25 @@ def _own(work, plan, part):
 @njit(cache=True, **INNER)
 def _layer(plan, number):
     p = plan[FIRST + number]
-    return Layer(p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9], p[10], p[11])
+    return Layer(p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9], p[10], p[11], p[12])
 
 
 @njit(cache=True, **INNER)
 def _range(layer, part):
     """The inputs that are a part's: low, high."""
-    return (0, layer.cut) if part == 0 else (layer.cut, layer.inputs)
+    return (0, layer.cut) if part == layer.first else (layer.cut, layer.inputs)
 
 
 @njit(cache=True, **INNER)
 def _inputs(work, layer, part):
     """A part's inputs (rows, its share)."""
     low, high = _range(layer, part)
-    return matrix(work, layer.halves if part == 0 else layer.other, layer.rows, high - low)
+    return matrix(work, layer.halves if part == layer.first else layer.other, layer.rows, high - low)
 
 
 @njit(cache=True, **INNER)
 def _half_sums(work, layer, part):
-    return matrix(work, layer.sums if part == 0 else layer.other_sums, layer.rows, layer.outputs)
+    return matrix(work, layer.sums if part == layer.first else layer.other_sums, layer.rows, layer.outputs)
 
 
 @njit(cache=True, **INNER)
@@ -213,12 +222,14 @@ def _forward_layer(settings, flat, work, plan, number, part):
         _add_halves(work, _layer(plan, number - 1), low, h)
         for i in range(layer.rows):
             activate_row(h[i], layer.activation)
-    start = flat[layer.bias : layer.bias + layer.outputs] if part == 0 else flat[:0]
-    weights, sums = _weights(flat, layer, part), _half_sums(work, layer, part)
+    none, kernel, weights, sums = flat[:0], settings.kernel, _weights(flat, layer, part), _half_sums(work, layer, part)
+    start = flat[layer.bias : layer.bias + layer.outputs] if part == layer.first else none
     if _zeros(layer, number, h):
-        sparse_product(settings.kernel, h, weights, start, sums, 0, flat[:0])
+        sparse_product(kernel, h, weights, start, sums, 0, none)
+    elif part == layer.first:  # from its last input to its first: the rows beyond are the same part's too
+        product(kernel, h[:, ::-1], weights[::-1], start, sums, 0, none)
     else:
-        product(settings.kernel, h, weights, start, sums, 0, flat[:0])
+        product(kernel, h, weights, start, sums, 0, none)
 
 
 @njit(**INLINED)
@@ -308,7 +319,7 @@ def halves(
     part, parts,
 ):  # fmt: skip
     """One of two parts of a step, or both."""
-    low, high = meet(signals) if parts == 2 else (0, 2)
+    low, high = meet(signals, part) if parts == 2 else (0, 2)
     arguments = (
         settings, flat, encoder, decoder, data, rows, given, work, plan, beta, terms, first, second, constants, signals,
         low, high,

@@ -7,6 +7,7 @@ from numba import njit
 import scratchvae as sv
 from scratchvae.compiled import step
 from scratchvae.compiled.network import call
+from scratchvae.compiled.step_by_weights import FIRST, Layer, plan
 from scratchvae.engine import get_threads, set_threads
 from scratchvae.training import Trainer
 
@@ -91,6 +92,14 @@ def test_a_small_batch_is_the_composition_to_rounding(name):
 def test_halves_of_a_few_units_and_of_any_depth(latent, hidden, activation):
     model = {"latent": latent, "hidden": hidden, "activation": activation, "dtype": "float64", "rows": 20}
     assert_equal_to_rounding(*(trained(kind, sv.ELBO(), **model) for kind in (Trainer, Composed)))
+
+
+def test_a_layer_begins_with_the_part_that_the_one_before_ends_with():
+    """The processor fetches weights beyond the end of a half: they are of the part that reads it."""
+    vae = sv.VAE(9, 2, (8, 7), seed=0)
+    tables = [vae.networks[name].table.tobytes() for name in ("encoder", "decoder")]
+    layers = plan(5, 1, *tables)[FIRST:]
+    assert [Layer(*layer).first for layer in layers] == [0, 1, 0, 1, 0, 1]
 
 
 def test_a_thread_that_is_alone_does_both_halves(monkeypatch):
