@@ -28,11 +28,12 @@ from scratchvae.compiled.vector_math import decay, log, sum_row
 from scratchvae.parameters import Network
 
 ROWS = 96  # samples decoded together
-WIDTH = 128  # logits that share a place in the products with those 128 before and behind them
+WIDTH = 128  # at most so many logits stand side by side; they share their products with those before and behind them
+LANES = 16  # of the widest vector: pieces of a row are multiples of it, on any processor
 FACTORS = 64  # of a product, each at most 2: far from the largest float32
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(cache=True, error_model="numpy", forceinline=True, **INNER)
 def _multiply(pixels, logits, products, sums):
     """products *= 1 + exp(-|l|), sums += x l - max(l, 0)."""
     zero, one = products.dtype.type(0), products.dtype.type(1)
@@ -42,7 +43,7 @@ def _multiply(pixels, logits, products, sums):
         sums[j] += pixels[j] * logit - (zero if logit < zero else logit)
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(cache=True, error_model="numpy", forceinline=True, **INNER)
 def _take_logarithms(products, sums):
     for j in range(products.size):
         sums[j] -= log(products[j])
@@ -52,16 +53,24 @@ def _take_logarithms(products, sums):
 @njit(cache=True, error_model="numpy", **INNER)
 def _log_likelihood(pixels, logits, products, sums):
     """sum_d (x_d l_d - max(l_d, 0) - log(1 + exp(-|l_d|)))."""
-    for j in range(sums.size):
+    width = sums.size
+    for j in range(width):
         products[j], sums[j] = 1, 0
-    for start in range(0, pixels.size, WIDTH):
-        stop = min(start + WIDTH, pixels.size)
+    for start in range(0, pixels.size, width):
+        stop = min(start + width, pixels.size)
         own = slice(0, stop - start)
         _multiply(pixels[start:stop], logits[start:stop], products[own], sums[own])
-        if start // WIDTH % FACTORS == FACTORS - 1:
+        if start // width % FACTORS == FACTORS - 1:
             _take_logarithms(products, sums)
     _take_logarithms(products, sums)
     return sum_row(sums)
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def _width(pixels):
+    """Of equal pieces of a row, as few as may be: a short last one would cost nearly as much as a whole one."""
+    pieces = -(-pixels // WIDTH)
+    return -(-pixels // (pieces * LANES)) * LANES
 
 
 @njit(cache=True, error_model="numpy", **INNER)
@@ -78,12 +87,13 @@ def _decode(kernel, forward, flat, table, x, z, head, std, log_weights, low, hig
     log p(z) - log q(z|x) is added."""
     samples, pixels, latent, none = log_weights.shape[1], x.shape[1], z.shape[1], flat[:0]
     hidden, space = np.empty(ROWS * hidden_units(table), flat.dtype), np.empty(ROWS * (pixels + latent), flat.dtype)
-    sums = np.empty(2 * WIDTH + latent, flat.dtype)
+    width = _width(pixels)
+    sums = np.empty(2 * width + latent, flat.dtype)
     for start in range(low, high, ROWS):
         rows = min(ROWS, high - start)
         # views that count no references: the loops below take a slice of them at every few logits
         out, drawn = matrix(space, 0, ROWS, pixels), matrix(space, ROWS * pixels, ROWS, latent)
-        lanes, terms = matrix(sums, 0, 2, WIDTH), matrix(sums, 2 * WIDTH, 1, latent)[0]
+        lanes, terms = matrix(sums, 0, 2, width), matrix(sums, 2 * width, 1, latent)[0]
         for i in range(rows):
             b, k = (start + i) // samples, (start + i) % samples
             log_weights[b, k] = 0
