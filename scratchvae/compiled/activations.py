@@ -24,9 +24,8 @@ def _forward(a: NDArray, name: str) -> tuple[NDArray, NDArray]:
 
 
 def _backward(dh: NDArray, h: NDArray, name: str) -> NDArray:
-    da = np.empty(h.shape, h.dtype)
-    dh, h = np.ascontiguousarray(dh, h.dtype), np.ascontiguousarray(h)
-    activation_backward_row(dh.reshape(-1), h.reshape(-1), ACTIVATION_CODES[name], da.reshape(-1))
+    da = np.array(dh, h.dtype, order="C")
+    activation_backward_row(da.reshape(-1), np.ascontiguousarray(h).reshape(-1), ACTIVATION_CODES[name])
     return da
 
 

@@ -101,9 +101,8 @@ def _backward(kernel, flat, table, x, hidden, hidden_das, dout, dx, first, secon
                 below = matrix(hidden_das, place, rows, inputs)
             gradient_by_inputs(kernel, da[start : start + size], w, below[start : start + size], scratch)
             if layer > 0:
-                h = matrix(hidden, place, rows, inputs)
-                for i in range(start, start + size):
-                    activation_backward_row(below[i], h[i], table[layer - 1, 4], below[i])
+                own = slice(place + start * inputs, place + (start + size) * inputs)
+                activation_backward_row(hidden_das[own], hidden[own], table[layer - 1, 4])
             da = below
 
 

@@ -282,7 +282,7 @@ def _backward_layer(settings, beta, flat, work, plan, number, part):
     if number != below:
         h = _inputs(work, layer, part)
         for i in range(layer.rows):
-            activation_backward_row(target[i, low:high], h[i], layer.activation, target[i, low:high])
+            activation_backward_row(target[i, low:high], h[i], layer.activation)
 
 
 @njit(**INLINED)

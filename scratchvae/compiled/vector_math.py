@@ -391,24 +391,22 @@ def activate_row(row, code):
 
 
 @njit(cache=True, error_model="numpy")
-def activation_backward_row(dh, h, code, da):
-    """da = dh activation'(h) from the output h; da may be dh."""
-    one = h.dtype.type(1)
-    if code == 0:
+def activation_backward_row(da, h, code):
+    """da *= activation'(h), from the output h; da comes as d loss / d h. In place: were the result another array, LLVM
+    would test whether the two overlap, and take the elements one by one where they are the same."""
+    zero, one = h.dtype.type(0), h.dtype.type(1)
+    if code == 1:
         for j in range(h.size):
-            da[j] = dh[j]
-    elif code == 1:
-        for j in range(h.size):
-            da[j] = dh[j] * (one - h[j] * h[j])
+            da[j] *= one - h[j] * h[j]
     elif code == 2:
         for j in range(h.size):
-            da[j] = 0 if h[j] <= 0 else dh[j]
+            da[j] = zero if h[j] <= zero else da[j]
     elif code == 3:
         for j in range(h.size):
-            da[j] = dh[j] * (h[j] * (one - h[j]))
+            da[j] *= h[j] * (one - h[j])
     elif code == 4:
         for j in range(h.size):
-            da[j] = dh[j] * rise(h[j])
+            da[j] *= rise(h[j])
 
 
 @njit(cache=True, fastmath={"reassoc"})
