@@ -20,11 +20,23 @@ from numpy.typing import DTypeLike
 
 from scratchvae.compiled.kernel_cache import kernel_cache
 from scratchvae.compiled.simd import SIMD
-from scratchvae.compiled.tile import INDEX, INT32, Row, keep_nonzeros, scalar_bytes, tile
+from scratchvae.compiled.tile import (
+    INDEX,
+    INT32,
+    NARROW,
+    NARROW_BYTES,
+    PLAIN,
+    SKIP,
+    Row,
+    keep_nonzeros,
+    scalar_bytes,
+    tile,
+)
 from scratchvae.compiled.vector_math import activate_row
 
 HEIGHTS, COUNTS, BYTES = SIMD.heights, SIMD.counts, SIMD.bytes
 SPARSE_HEIGHTS, SPARSE_COUNTS = SIMD.sparse_heights, SIMD.sparse_counts
+NARROW_HEIGHTS = SIMD.narrow_heights or (0,)
 GROUP = SPARSE_HEIGHTS[0]  # rows that share a list of the places where one of them is not zero
 ROW_BLOCK = 64  # rows whose nonzero places are listed together
 LINE = 64  # bytes of a cache line
@@ -82,11 +94,13 @@ def _product(
         even = -(-left // -(-left // widest))  # panels of much the same width: a thin one is slow
         count = _largest(SPARSE_COUNTS, even) if skip else _largest(COUNTS, even)
         width, i = min(count * lanes, columns - j), 0
+        narrow = BYTES < width * item <= BYTES + NARROW_BYTES
         while i < rows:
             height = _largest(SPARSE_HEIGHTS, min(GROUP - i % GROUP, rows - i)) if skip else _largest(HEIGHTS, rows - i)
             group, place = i // GROUP, i * c_row + j
+            kind = SKIP if skip else NARROW if narrow and height in NARROW_HEIGHTS else PLAIN
             tile(
-                skip, height, width, counts[group] if skip else steps,
+                kind, height, width, counts[group] if skip else steps,
                 _plus(places, group * place_row),
                 _plus(a, i * a_row), a_row, a_step, _plus(b, j), b_step, _plus(start, j), _plus(c, place), c_row,
             )  # fmt: skip

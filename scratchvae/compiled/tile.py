@@ -16,6 +16,15 @@ from scratchvae.compiled.simd import SIMD
 
 INDEX, INT32 = ir.IntType(64), ir.IntType(32)
 
+PLAIN, SKIP, NARROW = range(3)  # kinds of tiles
+NARROW_BYTES = 16
+HIGH, WIDE = 9, 10  # more than a tile has rows, and vectors: a tile's number is made of its kind, vectors and rows
+SIZES = {
+    PLAIN: (SIMD.heights, SIMD.counts),
+    SKIP: (SIMD.sparse_heights, SIMD.sparse_counts),
+    NARROW: (SIMD.narrow_heights, (2,)),
+}
+
 
 def scalar_bytes(scalar):
     return 4 if scalar == ir.FloatType() else 8
@@ -34,28 +43,36 @@ def _call(builder, name, result, arguments):
     return builder.call(function, arguments)
 
 
-class Row:
-    """Loads, stores and arithmetic on a row of `count` vectors that holds `columns` elements: the last is masked."""
+def _suffix(vector):
+    return f"v{vector.count}f{8 * scalar_bytes(vector.element)}"
 
-    def __init__(self, builder, scalar, count, columns):
+
+class Row:
+    """Loads, stores and arithmetic on a row of `count` vectors that holds `columns` elements: the last is masked, and
+    of `last_bytes`."""
+
+    def __init__(self, builder, scalar, count, columns, last_bytes=SIMD.bytes):
         self.builder, self.count = builder, count
-        self.lanes = SIMD.bytes // scalar_bytes(scalar)
-        self.vector = ir.VectorType(scalar, self.lanes)
-        self.suffix = f"v{self.lanes}f{8 * scalar_bytes(scalar)}"
         self.alignment = scalar_bytes(scalar)
-        self.zero = ir.Constant(self.vector, [0.0] * self.lanes)
+        self.lanes, self.last_lanes = SIMD.bytes // self.alignment, last_bytes // self.alignment
+        whole, last = (ir.VectorType(scalar, lanes) for lanes in (self.lanes, self.last_lanes))
+        self.vectors = [whole] * (count - 1) + [last]
         self.left = builder.sub(columns, INDEX((count - 1) * self.lanes))
-        ascending = ir.Constant(ir.VectorType(INT32, self.lanes), list(range(self.lanes)))
-        self.mask = builder.icmp_signed("<", ascending, _splat(builder, builder.trunc(self.left, INT32), self.lanes))
+        ascending = ir.Constant(ir.VectorType(INT32, self.last_lanes), list(range(self.last_lanes)))
+        left = _splat(builder, builder.trunc(self.left, INT32), self.last_lanes)
+        self.mask = builder.icmp_signed("<", ascending, left)
+
+    def zero(self, j):
+        return ir.Constant(self.vectors[j], [0.0] * self.vectors[j].count)
 
     def _place(self, base, j):
-        return self.builder.bitcast(self.builder.gep(base, [INDEX(j * self.lanes)]), self.vector.as_pointer())
+        return self.builder.bitcast(self.builder.gep(base, [INDEX(j * self.lanes)]), self.vectors[j].as_pointer())
 
     def load(self, base, j):
         place = self._place(base, j)
         if j == self.count - 1:
-            name = f"llvm.masked.load.{self.suffix}.p0"
-            return _call(self.builder, name, self.vector, [place, INT32(self.alignment), self.mask, self.zero])
+            name = f"llvm.masked.load.{_suffix(self.vectors[j])}.p0"
+            return _call(self.builder, name, self.vectors[j], [place, INT32(self.alignment), self.mask, self.zero(j)])
         value = self.builder.load(place)
         value.align = self.alignment
         return value
@@ -65,7 +82,7 @@ class Row:
 
     def store_last(self, pairs):
         """Store each (value, base) of the masked vector; by a plain store if it is whole, which is faster on AVX2."""
-        whole = self.builder.icmp_signed(">=", self.left, INDEX(self.lanes))
+        whole = self.builder.icmp_signed(">=", self.left, INDEX(self.last_lanes))
         with self.builder.if_else(whole) as (then, otherwise):
             with then:
                 for value, base in pairs:
@@ -73,21 +90,24 @@ class Row:
             with otherwise:
                 for value, base in pairs:
                     place = self._place(base, self.count - 1)
-                    name = f"llvm.masked.store.{self.suffix}.p0"
+                    name = f"llvm.masked.store.{_suffix(value.type)}.p0"
                     _call(self.builder, name, ir.VoidType(), [value, place, INT32(self.alignment), self.mask])
 
     def broadcast(self, place):
-        return _splat(self.builder, self.builder.load(place), self.lanes)
+        """An element in all lanes, for each vector of the row."""
+        element = self.builder.load(place)
+        return [_splat(self.builder, element, vector.count) for vector in self.vectors]
 
     def multiply_add(self, a, b, c):
         if SIMD.fused:
-            return _call(self.builder, f"llvm.fma.{self.suffix}", self.vector, [a, b, c])
+            return _call(self.builder, f"llvm.fma.{_suffix(c.type)}", c.type, [a, b, c])
         return self.builder.fadd(self.builder.fmul(a, b), c)
 
 
-def _tile_function(module, scalar, rows, count, skip):
+def _tile_function(module, scalar, rows, count, kind):
     """The LLVM function for tiles of `rows` x `count` vectors; `tile` says what it computes."""
-    name = f"scratchvae_tile_{scalar}_{rows}x{count}{'_skip' * skip}"
+    skip, last_bytes = kind == SKIP, NARROW_BYTES if kind == NARROW else SIMD.bytes
+    name = f"scratchvae_tile_{scalar}_{rows}x{count}_{kind}"
     if name in module.globals:
         return module.globals[name]
     s, i64 = scalar.as_pointer(), INDEX
@@ -97,8 +117,8 @@ def _tile_function(module, scalar, rows, count, skip):
     function.attributes.add("noinline")
     builder = ir.IRBuilder(function.append_basic_block())
     columns, steps, indices, a, a_row, a_step, b, b_step, start, c, c_row = function.args
-    row = Row(builder, scalar, count, columns)
-    tile = [[cgutils.alloca_once_value(builder, row.zero) for _ in range(count)] for _ in range(rows)]
+    row = Row(builder, scalar, count, columns, last_bytes)
+    tile = [[cgutils.alloca_once_value(builder, row.zero(j)) for j in range(count)] for _ in range(rows)]
 
     with builder.if_then(builder.icmp_unsigned("!=", builder.ptrtoint(start, INDEX), INDEX(0))):
         for j in range(count):
@@ -113,9 +133,9 @@ def _tile_function(module, scalar, rows, count, skip):
         b_row = builder.gep(b, [builder.mul(k, b_step)])
         vectors = [row.load(b_row, j) for j in range(count)]
         for i in range(rows):
-            element = row.broadcast(builder.gep(a_column, [builder.mul(a_row, INDEX(i))]))
+            elements = row.broadcast(builder.gep(a_column, [builder.mul(a_row, INDEX(i))]))
             for j in range(count):
-                builder.store(row.multiply_add(element, vectors[j], builder.load(tile[i][j])), tile[i][j])
+                builder.store(row.multiply_add(elements[j], vectors[j], builder.load(tile[i][j])), tile[i][j])
 
     last = []
     for i in range(rows):
@@ -129,27 +149,27 @@ def _tile_function(module, scalar, rows, count, skip):
 
 
 @intrinsic
-def tile(context, skip, rows, columns, steps, indices, a, a_row, a_step, b, b_step, start, c, c_row):
+def tile(context, kind, rows, columns, steps, indices, a, a_row, a_step, b, b_step, start, c, c_row):
     """Tile of C, rows x columns:  C_ij = start_j + sum_k A_ik B_kj.
 
     Takes     pointers, and strides in elements; rows, columns: a height and a number of vectors that `SIMD` lists;
-              start: null stands for zeros; skip: 1 if k runs over `indices[:steps]`, 0 if over 0 .. steps - 1
+              start: null stands for zeros; kind: PLAIN if k runs over 0 .. steps - 1, SKIP if over `indices[:steps]`,
+              NARROW as PLAIN with NARROW_BYTES for the last vector
     """
 
     def emit(context, builder, signature, arguments):
-        skip, rows, columns, *others = arguments
+        kind, rows, columns, *others = arguments
         scalar = context.get_value_type(signature.args[5].dtype)
         lanes = INDEX(SIMD.bytes // scalar_bytes(scalar))
         count = builder.sdiv(builder.add(columns, builder.sub(lanes, INDEX(1))), lanes)
-        key = builder.add(builder.mul(builder.add(builder.mul(skip, INDEX(16)), rows), INDEX(16)), count)
+        key = builder.add(builder.mul(builder.add(builder.mul(kind, INDEX(WIDE)), count), INDEX(HIGH)), rows)
         after = builder.append_basic_block()
         switch = builder.switch(key, after)
-        for number in (0, 1):
-            heights, counts = (SIMD.sparse_heights, SIMD.sparse_counts) if number else (SIMD.heights, SIMD.counts)
+        for number, (heights, counts) in SIZES.items():
             for m in heights:
                 for n in counts:
                     block = builder.append_basic_block()
-                    switch.add_case(INDEX((number * 16 + m) * 16 + n), block)
+                    switch.add_case(INDEX((number * WIDE + n) * HIGH + m), block)
                     builder.position_at_end(block)
                     builder.call(_tile_function(builder.module, scalar, m, n, number), [columns, *others])
                     builder.branch(after)

@@ -58,6 +58,16 @@ def test_a_product_is_the_sum_over_k_at_every_edge(shape, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_no_width_changes_a_bit_of_a_column(dtype):
+    """Whatever tiles a width is made of, one vector and a little more included."""
+    a, b, start = matrices((15, 20, 60), dtype)
+    whole = multiply(a, b, start)
+    for columns in range(1, 60):
+        part = multiply(a, np.ascontiguousarray(b[:, :columns]), np.ascontiguousarray(start[:columns]))
+        np.testing.assert_array_equal(part, whole[:, :columns], err_msg=f"{columns} columns")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_transposed_first_factor_gives_the_same_bits(shape, dtype):
     a, b, start = matrices(shape, dtype)

@@ -5,6 +5,7 @@ import pytest
 
 from scratchvae.compiled import simd
 from scratchvae.compiled.simd import TARGETS, WIDTHS
+from scratchvae.compiled.tile import HIGH, WIDE
 
 REGISTERS = {"avx512": 32, "avx2": 16, "neon": 32, "portable": 16}  # vector registers of each instruction set
 
@@ -17,8 +18,11 @@ def test_every_edge_has_a_tile_and_the_largest_one_fits_into_the_registers(name)
         for sizes in (heights, counts):
             assert list(sizes) == sorted(set(sizes), reverse=True)
             assert sizes[-1] == 1, "what is left over may be one row, or one vector"
-            assert sizes[0] < 16, "the two sizes of a tile share one byte of its number"
+        assert heights[0] < HIGH, "a tile's number would be another's"
+        assert counts[0] < WIDE
         assert heights[0] * counts[0] + counts[0] + 1 <= REGISTERS[name]  # of C, a row of B, an element of A
+    assert set(width.narrow_heights) <= set(width.heights)
+    assert 2 in width.counts or not width.narrow_heights
 
 
 @pytest.mark.parametrize("name", WIDTHS)

@@ -2,15 +2,14 @@
 
 from llvmlite import binding, ir
 
-from scratchvae.compiled.simd import SIMD
-from scratchvae.compiled.tile import _tile_function
+from scratchvae.compiled.tile import PLAIN, SIZES, SKIP, _tile_function
 
 
 def test_a_module_has_the_code_of_a_tile_once():
     module = ir.Module()
     for scalar in (ir.FloatType(), ir.DoubleType()):
-        for skip in (0, 1):
-            first, again = (_tile_function(module, scalar, 2, 1, skip) for _ in range(2))
+        for kind in (PLAIN, SKIP):
+            first, again = (_tile_function(module, scalar, 2, 1, kind) for _ in range(2))
             assert first is again
     names = [function.name for function in module.functions if not function.name.startswith("llvm.")]
     assert len(names) == len(set(names)) == 4
@@ -19,8 +18,8 @@ def test_a_module_has_the_code_of_a_tile_once():
 
 def test_the_code_of_every_tile_is_well_formed():
     module = ir.Module()
-    for skip, heights, counts in ((0, SIMD.heights, SIMD.counts), (1, SIMD.sparse_heights, SIMD.sparse_counts)):
+    for kind, (heights, counts) in SIZES.items():
         for height in heights:
             for count in counts:
-                _tile_function(module, ir.FloatType(), height, count, skip)
+                _tile_function(module, ir.FloatType(), height, count, kind)
     binding.parse_assembly(str(module)).verify()
