@@ -1,4 +1,5 @@
-"""What the machine can do at most, measured: multiply-adds of a loop that stays in registers, bytes of a large copy.
+"""What the machine can do at most, measured: multiply-adds of a loop that stays in registers, bytes of a large copy,
+and how soon one thread sees what another has written.
 
 It takes its turn in every round like any other system (`python -m benchmarks.peak` is such a process), because the
 clock of a processor depends on the moment and on what the neighbours do.
@@ -16,10 +17,12 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from benchmarks.peers.protocol import serve
+from scratchvae.compiled.barrier import SIGNALS, arrive, wait
 
 LANES = 16 if binding.get_host_cpu_features().get("avx512f") else 8  # float32 numbers of a vector register
 CHAINS = 12  # independent sums: more than two units of latency four need, and they fit in sixteen registers
 LOOPS = 4_000_000
+EXCHANGES, TRIES = 5_000, 5
 COPIED_MEGABYTES = 128  # a thread: larger than a cache
 
 
@@ -59,6 +62,13 @@ def multiply_add_loop(loops, factor):
     return fused_multiply_adds(loops, factor)
 
 
+@njit(nogil=True)
+def signal_and_wait(signals, part, times):
+    for _ in range(times):
+        arrive(signals, part)
+        wait(signals, part)
+
+
 class MachinePeak:
     """Each thread runs its own loop, or copies its own arrays; the slowest counts."""
 
@@ -68,15 +78,27 @@ class MachinePeak:
         size = COPIED_MEGABYTES * 2**20 // 4
         self.copies = [(np.ones(size, np.float32), np.zeros(size, np.float32)) for _ in range(threads)]
         multiply_add_loop(1, np.float32(0.5))
+        signal_and_wait(np.zeros(SIGNALS, np.int64), 0, 0)
 
     def measure(self) -> dict:
-        """Multiply-adds a second and bytes a second, read and written, over all threads."""
+        """Multiply-adds a second and bytes a second, read and written, over all threads; nanoseconds until two threads
+        have each seen a signal of the other, on cores without a common cache some three times as many as with one."""
         arithmetic = self.seconds(lambda thread: multiply_add_loop(LOOPS, np.float32(0.5)))
         memory = self.seconds(lambda thread: np.copyto(self.copies[thread][1], self.copies[thread][0]))
         return {
+            "nanoseconds_of_an_exchange": self.exchange() if self.threads > 1 else None,
             "multiply_adds_per_second": self.threads * LOOPS * CHAINS * LANES / arithmetic,
             "bytes_per_second": self.threads * 2 * COPIED_MEGABYTES * 2**20 / memory,
         }
+
+    def exchange(self) -> float:
+        """The shortest of some tries: in the others one thread begins long after the other."""
+
+        def seconds() -> float:
+            signals = np.zeros(SIGNALS, np.int64)
+            return self.seconds(lambda thread: signal_and_wait(signals, thread, EXCHANGES if thread < 2 else 0))
+
+        return min(seconds() for _ in range(TRIES)) / EXCHANGES * 1e9
 
     def seconds(self, work: Callable[[int], object]) -> float:
         start = time.perf_counter()

@@ -151,6 +151,7 @@ def fractions_of_peak(workload: Workload, executed: int, microseconds: float, pe
     """
     arithmetic = max(peak["multiply_adds_per_second"] for peak in peaks)
     memory = max(peak["bytes_per_second"] for peak in peaks)
+    exchanges = [peak["nanoseconds_of_an_exchange"] for peak in peaks]
     seconds = microseconds * 1e-6
     return {
         "multiply_adds_per_step": workload.multiply_adds(),
@@ -161,6 +162,7 @@ def fractions_of_peak(workload: Workload, executed: int, microseconds: float, pe
         "fraction_of_memory_peak": round_to(workload.least_memory_traffic() / seconds / memory, 3),
         "peak_multiply_adds_per_second": round_to(arithmetic, 4),
         "peak_bytes_per_second": round_to(memory, 4),
+        "nanoseconds_of_an_exchange": [nanoseconds and round(nanoseconds) for nanoseconds in exchanges],
     }
 
 
