@@ -145,7 +145,8 @@ def fill_row(row: dict, workload: Workload, values: list[float], ours: list[floa
 
 
 def fractions_of_peak(workload: Workload, executed: int, microseconds: float, peaks: list[dict]) -> dict:
-    """How much of the best multiply-add rate and copy rate of these rounds the whole step reaches.
+    """How much of the best multiply-add rate and copy rate of these rounds the whole step reaches, and how soon two
+    threads saw one another's signals in each.
 
     Multiply-adds are given as the algorithm states them and as executed: with pixels that are zero, fewer.
     """

@@ -35,8 +35,7 @@ from scratchvae.compiled.tile import (
 from scratchvae.compiled.vector_math import activate_row
 
 HEIGHTS, COUNTS, BYTES = SIMD.heights, SIMD.counts, SIMD.bytes
-SPARSE_HEIGHTS, SPARSE_COUNTS = SIMD.sparse_heights, SIMD.sparse_counts
-NARROW_HEIGHTS = SIMD.narrow_heights or (0,)
+SPARSE_HEIGHTS, SPARSE_COUNTS, NARROW_HEIGHTS = SIMD.sparse_heights, SIMD.sparse_counts, SIMD.narrow_heights
 GROUP = SPARSE_HEIGHTS[0]  # rows that share a list of the places where one of them is not zero
 ROW_BLOCK = 64  # rows whose nonzero places are listed together
 LINE = 64  # bytes of a cache line

@@ -306,7 +306,7 @@ def _sums(settings, target, work, plan, number, part, first, second, constants):
     zeros = number == 0 and _mostly_zero(h)
     weight = layer.weight + low * layer.outputs
     weight_sums(kernel, target, weight, h, da, zeros, first, second, constants)
-    if number % 2 == part:
+    if part == layer.first:
         bias_sums(kernel, target, layer.bias, da, first, second, constants)
 
 
