@@ -58,15 +58,17 @@ def _plus(context, pointer, elements):
 
 
 @intrinsic
-def _prefetch(context, pointer, distance):
-    """Ask for the cache line that many bytes behind the pointer, to write it."""
+def _claim(context, pointer, distance):
+    """Make the cache line that many bytes behind the pointer this core's own, by writing to it what it holds. A
+    prefetch, even one to write, leaves a line shared that is in the cache already."""
 
     def emit(context, builder, signature, arguments):
         byte = ir.IntType(8).as_pointer()
         place = builder.gep(builder.bitcast(arguments[0], byte), [arguments[1]])
-        kind = ir.FunctionType(ir.VoidType(), [byte] + [INT32] * 3)
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(function, [place, INT32(1), INT32(2), INT32(1)])  # to write, second-level cache, data
+        word = builder.bitcast(place, INT32.as_pointer())
+        # atomic and unordered by others: a plain load and a store, which the compiler may not leave out
+        held = builder.load_atomic(word, "monotonic", 4)
+        builder.store_atomic(held, word, "monotonic", 4)
         return context.get_dummy_value()
 
     return types.void(pointer, types.intp), emit
@@ -86,7 +88,7 @@ def _product(
     skip, places, place_row, counts, ahead, ahead_lines,
 ):  # fmt: skip
     """The C function of `kernel`: panels of columns, down each panel tiles. Strides in elements, `item` in bytes."""
-    lanes, j, fetched = BYTES // item, 0, 0
+    lanes, j, claimed = BYTES // item, 0, 0
     while j < columns:
         left = -(-(columns - j) // lanes)
         widest = SPARSE_COUNTS[0] if skip else COUNTS[0]
@@ -105,9 +107,9 @@ def _product(
             )  # fmt: skip
             i += height
             # the same share of the lines as of the product is behind us
-            for line in range(fetched, ahead_lines * (j * rows + i * width) // (columns * rows)):
-                _prefetch(ahead, line * LINE)
-                fetched = line + 1
+            for line in range(claimed, ahead_lines * (j * rows + i * width) // (columns * rows)):
+                _claim(ahead, line * LINE)
+                claimed = line + 1
         j += width
     for i in range(rows if activation != 0 else 0):
         activate_row(carray(_plus(c, i * c_row), (columns,)), activation)
@@ -176,9 +178,9 @@ def product(kernel, a, b, start, c, activation, ahead):
     """c_ij = f(start_j + sum_k a_ik b_kj).
 
     Takes     kernel: `kernel(dtype)`; a (M, K) of any strides; b (K, N); start (N,), or empty for zeros; c (M, N);
-              activation: the code of f in `ACTIVATION_CODES`; ahead: what the caller will write next, or empty. Where
-              another core has read it, the first write to a line waits until that core has given it up; asked for
-              while there are products to compute, the lines are there in time
+              activation: the code of f in `ACTIVATION_CODES`; ahead: what the caller, and no other thread, will write
+              next, or empty. Where another core has read it, the first write to a line waits until that core has given
+              it up; claimed while there are products to compute, the lines are there in time
     """
     _run(kernel, a, b, start, c, activation, np.empty((0, 0), np.int32), np.empty(0, np.int32), ahead)
 

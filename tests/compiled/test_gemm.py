@@ -94,6 +94,17 @@ def test_a_row_has_the_same_bits_whatever_rows_are_beside_it():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("function", [product, sparse_product])
+def test_what_a_product_claims_for_writing_keeps_its_bits(function, dtype):
+    a, b, start = matrices((66, 31, 150), dtype)
+    ahead = np.random.default_rng(1).bytes(9_900 * b.itemsize)
+    held, c = np.frombuffer(bytearray(ahead), dtype), np.empty((len(a), b.shape[1]), dtype)
+    function(kernel(b.dtype), a, b, start, c, 0, held[7:])
+    assert held.tobytes() == ahead
+    np.testing.assert_array_equal(c, multiply(a, b, start))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("density", [0.0, 0.1, 0.5, 1.0])
 @pytest.mark.parametrize("shape", [(1, 40, 17), (7, 50, 150), (130, 37, 64), (64, 1, 1)])
 def test_skipping_zeros_changes_no_bit(shape, density, dtype):
