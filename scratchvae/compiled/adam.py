@@ -11,14 +11,20 @@ from scratchvae.compiled.slices import slices_for
 
 @njit(cache=True, error_model="numpy")
 def update(p, g, m, v, constants):
-    """One step in place on slices; constants as `adam_constants` gives them."""
+    """One step in place on slices; constants as `adam_constants` gives them.
+
+    What has been stored is not read again: where a vector lies across two cache lines, or two arrays at the same place
+    of their pages, a load behind a store waits for it.
+    """
     beta1, one_minus_beta1, beta2, one_minus_beta2, size, epsilon = (
         constants[0], constants[1], constants[2], constants[3], constants[4], constants[5],
     )  # fmt: skip
     for i in range(p.size):
-        m[i] = beta1 * m[i] + one_minus_beta1 * g[i]
-        v[i] = beta2 * v[i] + one_minus_beta2 * g[i] * g[i]
-        p[i] = p[i] - size * m[i] / (np.sqrt(v[i]) + epsilon)
+        slope = g[i]
+        first = beta1 * m[i] + one_minus_beta1 * slope
+        second = beta2 * v[i] + one_minus_beta2 * slope * slope
+        m[i], v[i] = first, second
+        p[i] = p[i] - size * first / (np.sqrt(second) + epsilon)
 
 
 @njit(cache=True, parallel=True)
