@@ -186,7 +186,8 @@ def _train_measure_and_draw(
     """
     try:
         history, seconds = _fit(job, made, processes, output.is_live)
-        output.message(f"{history.stopped}: {len(history)} epochs, {seconds:.1f} s; measuring the model")
+        epochs = "1 epoch" if len(history) == 1 else f"{len(history)} epochs"
+        output.message(f"{history.stopped}: {epochs}, {seconds:.1f} s; measuring the model")
         training = job.config["training"]
         summaries = measure(job.vae, job.dataset, training["binarize"], training["seed"])
         _draw(job, history, summaries)

@@ -114,7 +114,7 @@ def _draw_curves(axes: Axes, history: Sequence[Mapping[str, Any]], curves: Seque
     if zooms and len(zooms) == len(limits):
         axes.set_ylim(min(limit[0] for limit in zooms), max(limit[1] for limit in zooms))
     axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
 
 
 def learning_curve(axes: Axes, history: Sequence[Mapping[str, Any]], term: str, title: str) -> Axes:

@@ -98,7 +98,8 @@ def run_report(
         ("What the latent dimensions mean", page.figure(plots.light_and_dark(moving, "png"), "png", MOVING)),
         ("Configuration", page.configuration_section(config)),
     ]
-    lead = f"{vae!r}, {len(history)} epochs on {config['data']['examples']:,} training examples. {IDENTITY}"
+    epochs = "1 epoch" if len(history) == 1 else f"{len(history)} epochs"
+    lead = f"{vae!r}, {epochs} on {config['data']['examples']:,} training examples. {IDENTITY}"
     return RunReport(light, page.render(f"A variational autoencoder trained on {name}", lead, sections))
 
 
