@@ -189,10 +189,17 @@ def product(kernel, a, b, start, c, activation, ahead):
 def sparse_product(kernel, a, b, start, c, activation, ahead):
     """The same as `product` for a that is mostly zero, of contiguous rows: where a group of rows is zero it multiplies
     nothing. It does multiply if that could hide a NaN or an infinity of b, or if there are too few zeros after all."""
-    rows, steps = a.shape
-    if not _finite(b):
+    if all_finite(b):
+        finite_sparse_product(kernel, a, b, start, c, activation, ahead)
+    else:
         product(kernel, a, b, start, c, activation, ahead)
-        return
+
+
+@njit(cache=True, error_model="numpy")
+def finite_sparse_product(kernel, a, b, start, c, activation, ahead):
+    """The same for a b that is known to hold neither NaN nor infinity: looking takes a while, so that who multiplies by
+    it several times looks once."""
+    rows, steps = a.shape
     room = steps + BYTES // a.itemsize
     places, counts = np.empty((ROW_BLOCK // GROUP, room), np.int32), np.empty(ROW_BLOCK // GROUP, np.int32)
     kept = np.empty((ROW_BLOCK, room), a.dtype)
@@ -239,7 +246,7 @@ def _bits_of_row(context, array, i):
 
 
 @njit(cache=True)
-def _finite(b):
+def all_finite(b):
     """Whether b holds neither NaN nor infinity, by their exponents: all ones."""
     exponent = 0x7F800000 if b.itemsize == 4 else 0x7FF0000000000000
     for i in range(b.shape[0]):

@@ -20,7 +20,15 @@ from numba.extending import intrinsic
 from numpy.typing import DTypeLike, NDArray
 
 from scratchvae.compiled.adam import adam_constants, update
-from scratchvae.compiled.gemm import kernel, matrix, product, sparse_product, transpose
+from scratchvae.compiled.gemm import (
+    all_finite,
+    finite_sparse_product,
+    kernel,
+    matrix,
+    product,
+    sparse_product,
+    transpose,
+)
 from scratchvae.compiled.kernel_cache import INLINED, INNER
 from scratchvae.compiled.memory import keep_freed_memory
 from scratchvae.compiled.tile import INDEX
@@ -160,6 +168,7 @@ def weight_sums(kernel, flat, weight, h, da, zeros, first, second, constants):
     (rows, inputs), outputs = h.shape, da.shape[1]
     block = max(1, GRADIENT_BLOCK // outputs // 8) * 8  # whole tiles
     scratch = np.empty(block * outputs if constants.size else 0, flat.dtype)
+    zeros = zeros and all_finite(da)
     for low in range(0, inputs, block):
         high = min(low + block, inputs)
         own, size = weight + low * outputs, (high - low) * outputs
@@ -169,7 +178,7 @@ def weight_sums(kernel, flat, weight, h, da, zeros, first, second, constants):
         if zeros:
             columns = np.empty((high - low, rows), h.dtype)
             transpose(h[:, low:high], columns)
-            sparse_product(kernel, columns, da, flat[:0], gradient, 0, ahead)
+            finite_sparse_product(kernel, columns, da, flat[:0], gradient, 0, ahead)
         else:
             product(kernel, h[:, low:high].T, da, flat[:0], gradient, 0, ahead)
         if constants.size:
