@@ -18,7 +18,7 @@ from scratchvae.likelihoods import LIKELIHOODS
 from scratchvae.objectives import KLS, OBJECTIVES
 from scratchvae.parameters import ACTIVATION_CODES
 from scratchvae.posteriors import POSTERIORS
-from scratchvae.report.summary import Summary, summarise
+from scratchvae.report.summary import Summary, how_many, summarise
 
 from .job import Job, job_to_resume, new_job
 from .options import Json, Quiet, Seed, Threads, use_threads
@@ -186,8 +186,7 @@ def _train_measure_and_draw(
     """
     try:
         history, seconds = _fit(job, made, processes, output.is_live)
-        epochs = "1 epoch" if len(history) == 1 else f"{len(history)} epochs"
-        output.message(f"{history.stopped}: {epochs}, {seconds:.1f} s; measuring the model")
+        output.message(f"{history.stopped}: {how_many(len(history), 'epoch')}, {seconds:.1f} s; measuring the model")
         training = job.config["training"]
         summaries = measure(job.vae, job.dataset, training["binarize"], training["seed"])
         _draw(job, history, summaries)
@@ -206,7 +205,7 @@ def _was_given(context: typer.Context, name: str) -> bool:
 
 def _announcement(job: Job, processes: Processes | None) -> str:
     action = "resuming" if job.resumed else "training"
-    workers = f"{get_threads()} thread{'s' if get_threads() > 1 else ''}"
+    workers = how_many(get_threads(), "thread")
     if processes is not None:
         workers = f"{processes.size} processes of {workers}; if one ends early all do, {_how_to_go_on(job.run)}"
     return f"{action} {job.vae!r} on {job.config['data']['found']}; {workers}; run in {job.run.path}"

@@ -12,7 +12,7 @@ from scratchvae.data.mapped import Data
 from scratchvae.vae import VAE
 
 from . import page, plots
-from .summary import Summary, as_seen, spread_rows
+from .summary import Summary, as_seen, how_many, spread_rows
 
 EXAMPLES, SAMPLES = 24, 48  # images or rows of numbers, a few to look at each
 LATENT_POINTS, ELLIPSES = 1000, 150  # examples in the pictures of the latent space
@@ -98,8 +98,7 @@ def run_report(
         ("What the latent dimensions mean", page.figure(plots.light_and_dark(moving, "png"), "png", MOVING)),
         ("Configuration", page.configuration_section(config)),
     ]
-    epochs = "1 epoch" if len(history) == 1 else f"{len(history)} epochs"
-    lead = f"{vae!r}, {epochs} on {config['data']['examples']:,} training examples. {IDENTITY}"
+    lead = f"{vae!r}, {how_many(len(history), 'epoch')} on {config['data']['examples']:,} training examples. {IDENTITY}"
     return RunReport(light, page.render(f"A variational autoencoder trained on {name}", lead, sections))
 
 

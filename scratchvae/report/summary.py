@@ -52,6 +52,11 @@ class Summary:
         return asdict(self)
 
 
+def how_many(count: int, thing: str) -> str:
+    """A number of things in words: 1 epoch, 20 epochs."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
 def spread_rows(count: int, limit: int) -> NDArray[np.int64]:
     """At most `limit` row numbers of `count`, evenly spread, so that sorted data are represented; 0 means all."""
     wanted = count if limit == 0 else min(limit, count)
