@@ -66,7 +66,7 @@ def _claim(context, pointer, distance):
         byte = ir.IntType(8).as_pointer()
         place = builder.gep(builder.bitcast(arguments[0], byte), [arguments[1]])
         word = builder.bitcast(place, INT32.as_pointer())
-        # atomic and unordered by others: a plain load and a store, which the compiler may not leave out
+        # a plain load and a plain store on the processor; being atomic, the compiler may not leave them out
         held = builder.load_atomic(word, "monotonic", 4)
         builder.store_atomic(held, word, "monotonic", 4)
         return context.get_dummy_value()

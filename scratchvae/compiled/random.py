@@ -136,9 +136,9 @@ def _as_words(typing_context, pairs):
 
 
 @intrinsic
-def _as_bytes(typing_context, pairs):
-    """A uint64 array as its bytes, lowest first."""
-    return types.Array(types.uint8, 1, "C")(pairs), _view
+def _as_bytes(typing_context, words):
+    """An array of words as their bytes, lowest first."""
+    return types.Array(types.uint8, 1, "C")(words), _view
 
 
 @njit(cache=True, error_model="numpy", forceinline=True, **INNER)
@@ -406,7 +406,7 @@ def _binarize_span(first, last, pixels, rows, examples, step, stream, key0, key1
         number = min(CHUNK, last - start)
         padded = _address(start, number, row_blocks, examples, blocks, owners)
         _philox(padded, blocks, owners, step, stream, key0, key1, pairs[0], pairs[1])
-        _in_order(even, odd, words)
+        _in_order(even, odd, words[: 4 * padded])
         row, column, position = start // row_blocks, 16 * (start % row_blocks), 0
         while position < 16 * number:
             run = min(16 * row_blocks - column, 16 * number - position)
