@@ -19,6 +19,7 @@ class TorchTraining:
     def __init__(self, mode: str, threads: int) -> None:
         self.mode = mode
         torch.set_num_threads(threads)
+        torch.set_flush_denormal(True)  # as all others do
 
     def prepare(self, workload: dict, problem: str, data: str) -> dict:
         self.workload = Workload.from_json(workload)

@@ -6,6 +6,7 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
+from scratchvae.compiled.denormals import FLUSH, mode, set_mode
 from scratchvae.compiled.slices import slices_for
 
 
@@ -31,7 +32,16 @@ def update(p, g, m, v, constants):
 def _update_parallel(p, g, m, v, constants, slices):
     for t in prange(slices):
         first, last = p.size * t // slices, p.size * (t + 1) // slices
-        update(p[first:last], g[first:last], m[first:last], v[first:last], constants)
+        _update_flushed(p[first:last], g[first:last], m[first:last], v[first:last], constants)
+
+
+@njit(cache=True)
+def _update_flushed(p, g, m, v, constants):
+    """Denormal moments become zero, as in a step that is one call."""
+    before = mode()
+    set_mode(before | FLUSH)
+    update(p, g, m, v, constants)
+    set_mode(before)
 
 
 def adam_constants(
@@ -61,4 +71,4 @@ def adam_update(
     if slices > 1:
         _update_parallel(parameters, gradient, first, second, constants, slices)
     else:
-        update(parameters, gradient, first, second, constants)
+        _update_flushed(parameters, gradient, first, second, constants)

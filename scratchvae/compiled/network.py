@@ -20,6 +20,7 @@ from numba.extending import intrinsic
 from numpy.typing import DTypeLike, NDArray
 
 from scratchvae.compiled.adam import adam_constants, update
+from scratchvae.compiled.denormals import FLUSH, mode, set_mode
 from scratchvae.compiled.gemm import (
     all_finite,
     finite_sparse_product,
@@ -255,20 +256,38 @@ def _plain(x: NDArray, dtype: np.dtype) -> NDArray:
 def _run(task: Any, network: Network, rows: int, *arrays: NDArray) -> None:
     """Run a kernel over its parts: over so many rows, or, with `NO_ROWS`, over as many parts as there are threads."""
     dtype = network.flat.dtype
-    _in_parallel(address(task, network_signature(dtype)), kernel(dtype), network.flat, network.table, *arrays, rows)
+    flush = 0 if task is _forward else FLUSH
+    _in_parallel(
+        address(task, network_signature(dtype)), kernel(dtype), network.flat, network.table, *arrays, rows, flush
+    )
 
 
 @njit(cache=True, parallel=True)
-def _in_parallel(task, kernel, flat, table, x, hidden, hidden_das, out, dx, first, second, constants, rows):
+def _in_parallel(task, kernel, flat, table, x, hidden, hidden_das, out, dx, first, second, constants, rows, flush):
     """Run the kernel at address `task`: a part a thread, or a single one where the work is small."""
     if x.shape[0] * multiply_adds(table) < PARALLEL:
         high = 1 if rows == NO_ROWS else rows
-        call(task, (kernel, flat, table, x, hidden, hidden_das, out, dx, first, second, constants, 0, high, 1))
+        call_in_mode(
+            flush, task, (kernel, flat, table, x, hidden, hidden_das, out, dx, first, second, constants, 0, high, 1)
+        )
         return
     parts = threads()
     for part in prange(parts):
         low, high = (np.intp(part), np.intp(part + 1)) if rows == NO_ROWS else slice_of(rows, part, parts)
-        call(task, (kernel, flat, table, x, hidden, hidden_das, out, dx, first, second, constants, low, high, parts))
+        call_in_mode(
+            flush,
+            task,
+            (kernel, flat, table, x, hidden, hidden_das, out, dx, first, second, constants, low, high, parts),
+        )
+
+
+@njit(**INLINED)
+def call_in_mode(flush, task, arguments):
+    """Call the kernel at address `task`, denormal numbers being flushed or not."""
+    before = mode()
+    set_mode(before | flush)
+    call(task, arguments)
+    set_mode(before)
 
 
 @njit(cache=True)

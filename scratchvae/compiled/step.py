@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from scratchvae.compiled.adam import adam_constants
 from scratchvae.compiled.barrier import SIGNALS
+from scratchvae.compiled.denormals import FLUSH
 from scratchvae.compiled.gather import within
 from scratchvae.compiled.gemm import kernel
 from scratchvae.compiled.kernel_cache import compiled_beside
@@ -28,7 +29,7 @@ from scratchvae.compiled.network import (
     _forward,
     _gradient,
     address,
-    call,
+    call_in_mode,
     hidden_units,
     multiply_adds,
     network_signature,
@@ -142,14 +143,14 @@ def _region(
     part of the weights. A region is a function of its own: Numba would join two loops over the parts into one."""
     if parts == 1:
         high = 1 if size == NO_ROWS else size
-        call(task, (
+        call_in_mode(FLUSH, task, (
             settings, flat, encoder, decoder, data, rows, given, work, places, beta, terms, first, second, constants,
             signals, 0, high,
         ))  # fmt: skip
         return
     for part in prange(parts):
         low, high = (np.intp(part), parts) if size == NO_ROWS else slice_of(size, part, parts)
-        call(task, (
+        call_in_mode(FLUSH, task, (
             settings, flat, encoder, decoder, data, rows, given, work, places, beta, terms, first, second, constants,
             signals, low, high,
         ))  # fmt: skip
