@@ -54,6 +54,9 @@ def _choose() -> Width:
     host = _host_width()
     forced = os.environ.get("SCRATCHVAE_SIMD", "")
     if forced in ("", host):
+        if host == "avx512" and numba.config.CPU_FEATURES is None:
+            # of many of Intel's processors LLVM believes that loops run better on halves of their registers
+            numba.config.CPU_FEATURES = f"{llvm.get_host_cpu_features().flatten()},-prefer-256-bit"
         return WIDTHS[host]
     narrower = list(TARGETS)[list(TARGETS).index(host) :] if host in TARGETS else []
     if forced not in narrower:

@@ -1,5 +1,6 @@
 """Which vector width is chosen, and what holds for all widths, those of other processors included."""
 
+import llvmlite.binding as llvm
 import numba
 import pytest
 
@@ -47,7 +48,7 @@ def host(monkeypatch):
     monkeypatch.delenv("SCRATCHVAE_SIMD", raising=False)
 
     def pretend(*features, triple="x86_64-unknown-linux-gnu"):
-        monkeypatch.setattr(simd.llvm, "get_host_cpu_features", lambda: dict.fromkeys(features, True))
+        monkeypatch.setattr(simd.llvm, "get_host_cpu_features", lambda: llvm.FeatureMap(dict.fromkeys(features, True)))
         monkeypatch.setattr(simd.llvm, "get_default_triple", lambda: triple)
 
     return pretend
@@ -75,6 +76,17 @@ def test_the_host_gets_the_widest_vectors_that_it_has(host, features, triple, na
     host(*features, triple=triple)
     assert simd._choose() is WIDTHS[name]
     assert (numba.config.CPU_NAME, numba.config.CPU_FEATURES) == ("as before", "as before")
+
+
+WHOLE_REGISTERS = ",".join([*(f"+{name}" for name in sorted(AVX512)), "-prefer-256-bit"])
+
+
+@pytest.mark.parametrize(("features", "wanted"), [(AVX512, WHOLE_REGISTERS), (AVX2, None)])
+def test_loops_use_whole_registers_unless_numba_was_told_its_features(host, monkeypatch, features, wanted):
+    host(*features)
+    monkeypatch.setattr(numba.config, "CPU_FEATURES", None)
+    simd._choose()
+    assert numba.config.CPU_FEATURES == wanted
 
 
 @pytest.mark.parametrize("name", TARGETS)
