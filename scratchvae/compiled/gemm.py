@@ -23,10 +23,13 @@ from scratchvae.compiled.simd import SIMD
 from scratchvae.compiled.tile import (
     INDEX,
     INT32,
+    LINE,
     NARROW,
     NARROW_BYTES,
     PLAIN,
+    SIZES,
     SKIP,
+    WHOLE,
     Row,
     keep_nonzeros,
     scalar_bytes,
@@ -36,9 +39,9 @@ from scratchvae.compiled.vector_math import activate_row
 
 HEIGHTS, COUNTS, BYTES = SIMD.heights, SIMD.counts, SIMD.bytes
 SPARSE_HEIGHTS, SPARSE_COUNTS, NARROW_HEIGHTS = SIMD.sparse_heights, SIMD.sparse_counts, SIMD.narrow_heights
+WHOLE_HEIGHTS, WHOLE_COUNTS = SIZES[WHOLE]
 GROUP = SPARSE_HEIGHTS[0]  # rows that share a list of the places where one of them is not zero
 ROW_BLOCK = 64  # rows whose nonzero places are listed together
-LINE = 64  # bytes of a cache line
 DENSE = 0.8  # share of listed places from which skipping the others does not pay
 
 
@@ -100,6 +103,8 @@ def _product(
             height = _largest(SPARSE_HEIGHTS, min(GROUP - i % GROUP, rows - i)) if skip else _largest(HEIGHTS, rows - i)
             group, place = i // GROUP, i * c_row + j
             kind = SKIP if skip else NARROW if narrow and height in NARROW_HEIGHTS else PLAIN
+            if kind == PLAIN and width == count * lanes and height in WHOLE_HEIGHTS and count in WHOLE_COUNTS:
+                kind = WHOLE
             tile(
                 kind, height, width, counts[group] if skip else steps,
                 _plus(places, group * place_row),
@@ -231,28 +236,13 @@ def list_nonzeros(a, places, kept, counts):
     return total
 
 
-@intrinsic
-def _bits_of_row(context, array, i):
-    """Pointer to row i of a matrix of contiguous rows, its elements seen as integers."""
-    integers = types.CPointer({types.float32: types.int32, types.float64: types.int64}[array.dtype])
-
-    def emit(context, builder, signature, arguments):
-        view = context.make_array(array)(context, builder, arguments[0])
-        distance = builder.mul(builder.extract_value(view.strides, 0), arguments[1])
-        place = builder.gep(builder.bitcast(view.data, ir.IntType(8).as_pointer()), [distance])
-        return builder.bitcast(place, context.get_value_type(integers))
-
-    return integers(array, types.intp), emit
-
-
 @njit(cache=True)
 def all_finite(b):
-    """Whether b holds neither NaN nor infinity, by their exponents: all ones."""
-    exponent = 0x7F800000 if b.itemsize == 4 else 0x7FF0000000000000
+    """Whether b holds neither NaN nor infinity: either, less itself, is NaN."""
     for i in range(b.shape[0]):
-        row, found = _bits_of_row(b, i), False
-        for j in range(b.shape[1]):
-            found |= (row[j] & exponent) == exponent
+        row, found = b[i], False
+        for j in range(row.size):
+            found |= row[j] - row[j] != 0
         if found:
             return False
     return True

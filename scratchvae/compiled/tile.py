@@ -16,13 +16,16 @@ from scratchvae.compiled.simd import SIMD
 
 INDEX, INT32 = ir.IntType(64), ir.IntType(32)
 
-PLAIN, SKIP, NARROW = range(3)  # kinds of tiles
+PLAIN, SKIP, NARROW, WHOLE = range(4)  # kinds of tiles
 NARROW_BYTES = 16
+LINE = 64  # bytes of a cache line
+AHEAD = 8  # rows of B that are asked for before their turn: a processor does not by itself where they lie far apart
 HIGH, WIDE = 9, 10  # more than a tile has rows, and vectors: a tile's number is made of its kind, vectors and rows
 SIZES = {
     PLAIN: (SIMD.heights, SIMD.counts),
     SKIP: (SIMD.sparse_heights, SIMD.sparse_counts),
     NARROW: (SIMD.narrow_heights, (2,)),
+    WHOLE: (SIMD.heights[:1], SIMD.counts[:2]),  # the usual ones
 }
 
 
@@ -43,20 +46,36 @@ def _call(builder, name, result, arguments):
     return builder.call(function, arguments)
 
 
+def _opaque(builder, pointer):
+    """The pointer, LLVM being told nothing of how it was made: it keeps it in a register, and does not make it anew in
+    every round of a loop."""
+    return builder.asm(ir.FunctionType(pointer.type, [pointer.type]), "", "=r,0", [pointer], False)
+
+
+def _prefetch(builder, place, size):
+    """Ask for `size` bytes."""
+    byte, void = ir.IntType(8).as_pointer(), ir.VoidType()
+    kind = ir.FunctionType(void, [byte, INT32, INT32, INT32])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    for distance in range(0, size, LINE):
+        line = builder.gep(builder.bitcast(place, byte), [INDEX(distance)])
+        builder.call(function, [line, *map(INT32, (0, 3, 1))])  # to read it, soon and again; data, not code
+
+
 def _suffix(vector):
     return f"v{vector.count}f{8 * scalar_bytes(vector.element)}"
 
 
 class Row:
-    """Loads, stores and arithmetic on a row of `count` vectors that holds `columns` elements: the last is masked, and
-    of `last_bytes`."""
+    """Loads, stores and arithmetic on a row of `count` vectors that holds `columns` elements: the last is of
+    `last_bytes`, and masked unless the row is known to be `whole`."""
 
-    def __init__(self, builder, scalar, count, columns, last_bytes=SIMD.bytes):
-        self.builder, self.count = builder, count
+    def __init__(self, builder, scalar, count, columns, last_bytes=SIMD.bytes, whole=False):
+        self.builder, self.count, self.whole = builder, count, whole
         self.alignment = scalar_bytes(scalar)
         self.lanes, self.last_lanes = SIMD.bytes // self.alignment, last_bytes // self.alignment
-        whole, last = (ir.VectorType(scalar, lanes) for lanes in (self.lanes, self.last_lanes))
-        self.vectors = [whole] * (count - 1) + [last]
+        full, last = (ir.VectorType(scalar, lanes) for lanes in (self.lanes, self.last_lanes))
+        self.vectors = [full] * (count - 1) + [last]
         self.left = builder.sub(columns, INDEX((count - 1) * self.lanes))
         ascending = ir.Constant(ir.VectorType(INT32, self.last_lanes), list(range(self.last_lanes)))
         left = _splat(builder, builder.trunc(self.left, INT32), self.last_lanes)
@@ -70,7 +89,7 @@ class Row:
 
     def load(self, base, j):
         place = self._place(base, j)
-        if j == self.count - 1:
+        if j == self.count - 1 and not self.whole:
             name = f"llvm.masked.load.{_suffix(self.vectors[j])}.p0"
             return _call(self.builder, name, self.vectors[j], [place, INT32(self.alignment), self.mask, self.zero(j)])
         value = self.builder.load(place)
@@ -117,7 +136,7 @@ def _tile_function(module, scalar, rows, count, kind):
     function.attributes.add("noinline")
     builder = ir.IRBuilder(function.append_basic_block())
     columns, steps, indices, a, a_row, a_step, b, b_step, start, c, c_row = function.args
-    row = Row(builder, scalar, count, columns, last_bytes)
+    row = Row(builder, scalar, count, columns, last_bytes, kind == WHOLE)
     tile = [[cgutils.alloca_once_value(builder, row.zero(j)) for j in range(count)] for _ in range(rows)]
 
     with builder.if_then(builder.icmp_unsigned("!=", builder.ptrtoint(start, INDEX), INDEX(0))):
@@ -126,14 +145,17 @@ def _tile_function(module, scalar, rows, count, kind):
             for i in range(rows):
                 builder.store(value, tile[i][j])
 
+    a_rows = [_opaque(builder, builder.gep(a, [builder.mul(a_row, INDEX(i))])) for i in range(rows)]
     with cgutils.for_range(builder, steps) as loop:
-        a_column, k = builder.gep(a, [builder.mul(loop.index, a_step)]), loop.index
+        a_column, k = builder.mul(loop.index, a_step), loop.index
         if skip:
             k = builder.zext(builder.load(builder.gep(indices, [k])), INDEX)
         b_row = builder.gep(b, [builder.mul(k, b_step)])
+        if not skip:
+            _prefetch(builder, builder.gep(b_row, [builder.mul(b_step, INDEX(AHEAD))]), count * SIMD.bytes)
         vectors = [row.load(b_row, j) for j in range(count)]
         for i in range(rows):
-            elements = row.broadcast(builder.gep(a_column, [builder.mul(a_row, INDEX(i))]))
+            elements = row.broadcast(builder.gep(a_rows[i], [a_column]))
             for j in range(count):
                 builder.store(row.multiply_add(elements[j], vectors[j], builder.load(tile[i][j])), tile[i][j])
 
@@ -154,7 +176,8 @@ def tile(context, kind, rows, columns, steps, indices, a, a_row, a_step, b, b_st
 
     Takes     pointers, and strides in elements; rows, columns: a height and a number of vectors that `SIMD` lists;
               start: null stands for zeros; kind: PLAIN if k runs over 0 .. steps - 1, SKIP if over `indices[:steps]`,
-              NARROW as PLAIN with NARROW_BYTES for the last vector
+              NARROW as PLAIN with NARROW_BYTES for the last vector, WHOLE as PLAIN for a last vector that is full: on
+              Intel's processors a mask takes the place of a multiply-add
     """
 
     def emit(context, builder, signature, arguments):
