@@ -97,12 +97,12 @@ def threading_layer() -> str:
 
 def cache() -> dict[str, Any]:
     """Where compiled kernels are kept, and how much is there."""
-    import scratchvae
+    from scratchvae.compiled.kernel_cache import PATH
 
-    folder = os.environ.get("NUMBA_CACHE_DIR") or str(Path(scratchvae.__file__).parent / "compiled" / "__pycache__")
-    files = [path for suffix in ("nbi", "nbc") for path in Path(folder).rglob(f"*.{suffix}")]
+    folder = PATH.parent  # of this version's and of those before
+    files = [path for suffix in ("nbi", "nbc") for path in folder.rglob(f"*.{suffix}")]
     return {
-        "kernels": folder,
+        "kernels": str(folder),
         "files": len(files),
         "megabytes": round(sum(path.stat().st_size for path in files) / 1e6, 1),
     }

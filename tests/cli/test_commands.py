@@ -4,6 +4,7 @@ import itertools
 import json
 import subprocess
 import sys
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -129,6 +130,15 @@ def test_info_says_what_runs_here(command: Command):
     assert record["engine"]["threading_layer"] in ("omp", "tbb", "workqueue")
     assert record["processor"]["usable"] >= 1
     assert "scratchvae" in command("info").out
+
+
+def test_info_looks_for_kernels_where_they_are_kept(command: Command, tmp_path, monkeypatch):
+    kept, versions = tmp_path / "kept", tmp_path / "kept" / "kernels-0"
+    monkeypatch.setattr(import_module("scratchvae.compiled.kernel_cache"), "PATH", versions)
+    assert command("info", "--json").record["cache"] == {"kernels": str(kept), "files": 0, "megabytes": 0}
+    versions.mkdir(parents=True)
+    (versions / "kernel.nbc").write_bytes(bytes(300_000))
+    assert command("info", "--json").record["cache"] == {"kernels": str(kept), "files": 1, "megabytes": 0.3}
 
 
 def test_a_process_prints_one_json_object_with_the_threads_asked_for(process):
