@@ -4,7 +4,7 @@ Gradients, Adam's moments and checkpoints have the same layout, so an update is 
 name means the same place in all of them.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -142,7 +142,15 @@ class Parameters(Mapping[str, NDArray]):
 
 def aligned_zeros(size: int, dtype: np.dtype | type | str) -> NDArray:
     """A zero array whose first element lies on a 64-byte boundary."""
-    dtype = np.dtype(dtype)
-    raw = np.zeros(size * dtype.itemsize + ALIGNMENT, np.uint8)
+    return _aligned(np.zeros, size, np.dtype(dtype))
+
+
+def aligned_empty(size: int, dtype: np.dtype | type | str) -> NDArray:
+    """The same, of whatever the memory holds."""
+    return _aligned(np.empty, size, np.dtype(dtype))
+
+
+def _aligned(make: Callable[[int, type], NDArray], size: int, dtype: np.dtype) -> NDArray:
+    raw = make(size * dtype.itemsize + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start : start + size * dtype.itemsize].view(dtype)

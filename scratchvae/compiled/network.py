@@ -32,7 +32,7 @@ from scratchvae.compiled.gemm import (
 )
 from scratchvae.compiled.kernel_cache import INLINED, INNER
 from scratchvae.compiled.memory import keep_freed_memory
-from scratchvae.compiled.tile import INDEX
+from scratchvae.compiled.tile import INDEX, LINE
 from scratchvae.compiled.vector_math import activation_backward_row
 from scratchvae.parameters import ACTIVATION_CODES, Network
 
@@ -99,7 +99,7 @@ def _backward(kernel, flat, table, x, hidden, hidden_das, dout, dx, first, secon
     rows, layers, widest = x.shape[0], table.shape[0], 0
     for layer in range(layers):
         widest = max(widest, table[layer, 0] + table[layer, 1])
-    scratch = np.empty(widest * BLOCK, flat.dtype)
+    scratch = work_space(widest * BLOCK, flat)
     for start in range(low, high, BLOCK):
         size, place, da = min(BLOCK, high - start), hidden.size, dout
         for layer in range(layers - 1, 0 if dx.size == 0 else -1, -1):
@@ -168,7 +168,7 @@ def weight_sums(kernel, flat, weight, h, da, zeros, first, second, constants):
     """
     (rows, inputs), outputs = h.shape, da.shape[1]
     block = max(1, GRADIENT_BLOCK // outputs // 8) * 8  # whole tiles
-    scratch = np.empty(block * outputs if constants.size else 0, flat.dtype)
+    scratch = work_space(block * outputs if constants.size else 0, flat)
     zeros = zeros and all_finite(da)
     for low in range(0, inputs, block):
         high = min(low + block, inputs)
@@ -233,6 +233,14 @@ def network_adam(
 @njit(inline="always", **INNER)
 def _row(table, layer):
     return table[layer, 0], table[layer, 1], table[layer, 2], table[layer, 3], table[layer, 4]
+
+
+@njit(cache=True, **INNER)
+def work_space(size, like):
+    """An array of the other's type from a cache line on: vectors that lie across two take a load more each."""
+    raw = np.empty(size + LINE // like.itemsize, like.dtype)
+    start = -raw.ctypes.data % LINE // raw.itemsize
+    return raw[start : start + size]
 
 
 @njit(cache=True)

@@ -47,7 +47,7 @@ from scratchvae.compiled.step_parts import (
     importance_bound,
     monte_carlo_bound,
 )
-from scratchvae.parameters import Network
+from scratchvae.parameters import Network, aligned_empty
 
 PARALLEL = 1_500_000  # multiply-adds of a forward and a backward pass below which a second thread is not woken
 FEW = 32  # samples up to which the weights are shared out instead of the examples
@@ -115,7 +115,7 @@ def _run(
         below, above = hidden_units(encoder.table), hidden_units(decoder.table)
         places = places_of(len(rows), samples, data.shape[1], latent, below, above)
         size = places[-1, 0]
-    work, terms = np.empty(size, dtype), np.empty((4, len(rows)), dtype)
+    work, terms = aligned_empty(size, dtype), np.empty((4, len(rows)), dtype)
     _step(
         tasks.examples, tasks.sums, numba.get_num_threads() if parallel else 1,
         target, tuple(settings), flat, encoder.table, decoder.table, data, rows, noise, work, places,

@@ -3,6 +3,7 @@
 import numba
 import numpy as np
 import pytest
+from numba import njit
 from numpy.typing import NDArray
 
 from scratchvae import reference
@@ -13,8 +14,9 @@ from scratchvae.compiled.network import (
     network_backward,
     network_forward,
     network_gradient,
+    work_space,
 )
-from scratchvae.parameters import ACTIVATION_CODES, Network, Parameters
+from scratchvae.parameters import ACTIVATION_CODES, ALIGNMENT, Network, Parameters, aligned_empty
 
 SIZES = (100, 65, 33, 20)  # with 130 rows more than one thread has work
 DTYPES = ["float32", "float64"]
@@ -217,3 +219,22 @@ def test_a_nan_in_a_weight_is_seen_where_every_input_is_zero():
     parameters["net.0.weight"][13, 2] = np.nan
     out, _ = network_forward(x, network)
     assert np.isnan(out).all()
+
+
+@njit
+def starts_of_work_spaces(sizes, like):
+    """All at once, so that they have different places."""
+    held = [work_space(size, like) for size in sizes]
+    return [array.ctypes.data for array in held], [array.size for array in held]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_work_space_begins_with_a_cache_line(dtype):
+    sizes = [1, 7, 16, 50, 333, 100_000]
+    starts, found = starts_of_work_spaces(tuple(sizes), np.empty(0, dtype))
+    assert found == sizes
+    assert not any(start % ALIGNMENT for start in starts)
+    arrays = [aligned_empty(size, dtype) for size in sizes]
+    assert [(array.size, array.dtype, array.ctypes.data % ALIGNMENT) for array in arrays] == [
+        (size, np.dtype(dtype), 0) for size in sizes
+    ]
