@@ -7,8 +7,9 @@ import pytest
 from numba import njit, prange
 
 import scratchvae as sv
-from scratchvae.compiled import adam_update
+from scratchvae.compiled import adam_update, network_backward, network_forward, network_gradient
 from scratchvae.engine import get_threads, set_threads
+from scratchvae.parameters import Parameters
 from scratchvae.training import Trainer
 from tests.compiled.test_step import Composed
 
@@ -50,6 +51,29 @@ def test_moments_of_a_black_pixel_do_not_linger_as_denormals(kind, dtype, exampl
     set_threads(before)
     assert (trainer.first["encoder.0.weight"][20:] == 0).all()
     assert (trainer.first["encoder.0.weight"][:20] != 0).any()
+    assert products_are_numbers(dtype)
+
+
+PRODUCTS = {  # pixel and d loss / d output: normal numbers with a denormal product, a denormal with a normal one
+    "float32": {"small": (1e-20, 5e-19), "of a small": (1e3, 5e-39)},
+    "float64": {"small": (1e-160, 5e-149), "of a small": (1e3, 5e-309)},
+}
+
+
+@on_x86
+@pytest.mark.parametrize("rows", [3, 3000])
+@pytest.mark.parametrize("name", ["small", "of a small"])
+@pytest.mark.parametrize("dtype", SMALL)
+def test_a_gradient_takes_denormals_for_zero_whether_they_come_or_go(dtype, name, rows):
+    parameters = Parameters.zeros({"net.head.weight": (20, 30), "net.head.bias": (30,)}, dtype)
+    gradient, network = parameters.zeros_like(), parameters.network("net", "tanh")
+    pixel, slope = PRODUCTS[dtype][name]
+    assert np.array(pixel, dtype) * np.array(slope, dtype) > 0, "a number without the mode"
+    _, cache = network_forward(np.full((rows, 20), pixel, dtype), network)
+    _, deltas = network_backward(np.full((rows, 30), slope, dtype), cache, network)
+    gradient["net.head.weight"][...] = 1
+    network_gradient(deltas, gradient.network("net", "tanh"))
+    assert (gradient["net.head.weight"] == 0).all()
     assert products_are_numbers(dtype)
 
 

@@ -204,3 +204,44 @@ def test_an_unknown_width_is_refused():
     outcome = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert outcome.returncode != 0
     assert "SCRATCHVAE_SIMD is 'mmx'" in outcome.stderr
+
+
+AT_THE_END_OF_A_PAGE = """
+import ctypes, mmap, sys
+import numpy as np
+from scratchvae.compiled.gemm import kernel, product, sparse_product
+
+protect = ctypes.CDLL(None).mprotect
+protect.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+held = []
+
+def at_the_end(array):
+    size = -(-array.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = mmap.mmap(-1, size + mmap.PAGESIZE)
+    held.append(memory)
+    raw = np.frombuffer(memory, np.uint8)
+    assert protect(raw.ctypes.data + size, mmap.PAGESIZE, 0) == 0
+    placed = raw[size - array.nbytes : size].view(array.dtype).reshape(array.shape)
+    placed[...] = array
+    return placed
+
+rng = np.random.default_rng(0)
+for dtype in ("float32", "float64"):
+    for rows, steps, columns in ((8, 5, 48), (8, 5, 47), (16, 9, 33), (9, 20, 130), (3, 1, 7), (70, 40, 20)):
+        for function in (product, sparse_product):
+            draws = rng.normal(size=(rows, steps)), rng.normal(size=(steps, columns)), rng.normal(size=columns)
+            a, b, start = (at_the_end(draw.astype(dtype)) for draw in draws)
+            c = at_the_end(np.zeros((rows, columns), dtype))
+            function(kernel(np.dtype(dtype)), a, b, start, c, 0, start[:0])
+            np.testing.assert_allclose(c, draws[0] @ draws[1] + draws[2], rtol=1e-3, atol=1e-4)
+print("read and wrote within bounds", flush=True)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="protects a page of memory")
+def test_a_product_touches_nothing_beyond_its_arrays():
+    """Each ends with a page, and the next page may not be touched: who does is killed."""
+    command = [sys.executable, "-c", AT_THE_END_OF_A_PAGE]
+    outcome = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert outcome.returncode == 0, outcome.stderr
+    assert outcome.stdout == "read and wrote within bounds\n"
