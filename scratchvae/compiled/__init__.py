@@ -6,6 +6,7 @@ random                     the same random bits as the reference
 step                       a whole training step in one call, for the usual model; its threads share out the examples
                            (step_by_examples) or, in small batches, the weights (step_by_weights)
 simd                       which vector width, and why
+denormals                  which numbers a training step takes for zero, and why
 kernel_cache               where compiled kernels are kept, in step with their sources
 """
 
