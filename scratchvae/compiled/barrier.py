@@ -8,10 +8,10 @@ import os
 
 from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from scratchvae.compiled.kernel_cache import INNER
+from scratchvae.compiled.tile import INT32, call_llvm, on_x86
 
 LINE = 8  # elements of a cache line: each thread writes to one of its own
 SIGNALS = 3 * LINE  # int64, all zero before the loop: who has come, then how many steps each part has done
@@ -93,9 +93,8 @@ def _pause(context):
     """A hint that the thread spins, where the processor has one that LLVM names."""
 
     def emit(context, builder, signature, arguments):
-        if builder.module.triple.startswith(("x86", "i386", "i686")):
-            kind = ir.FunctionType(ir.VoidType(), [])
-            builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse2.pause"), [])
+        if on_x86(builder):
+            call_llvm(builder, "llvm.x86.sse2.pause", ir.VoidType(), [])
         return context.get_dummy_value()
 
     return types.void(), emit
@@ -107,8 +106,7 @@ def _yield(context):
 
     def emit(context, builder, signature, arguments):
         if os.name == "posix":
-            kind = ir.FunctionType(ir.IntType(32), [])
-            builder.call(cgutils.get_or_insert_function(builder.module, kind, "sched_yield"), [])
+            call_llvm(builder, "sched_yield", INT32, [])
         return context.get_dummy_value()
 
     return types.void(), emit

@@ -12,8 +12,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from scratchvae.compiled.tile import INDEX, INT32, call_llvm, on_x86
+
 FLUSH = 0x8040  # of x86's control register MXCSR: small results become zero, and small operands count as zero
-INT32 = ir.IntType(32)
 
 
 @intrinsic
@@ -23,7 +24,7 @@ def mode(context):
     def emit(context, builder, signature, arguments):
         place = cgutils.alloca_once_value(builder, INT32(0))
         _control(builder, "llvm.x86.sse.stmxcsr", place)
-        return builder.zext(builder.load(place), ir.IntType(64))
+        return builder.zext(builder.load(place), INDEX)
 
     return types.int64(), emit
 
@@ -42,7 +43,5 @@ def set_mode(context, mode):
 
 def _control(builder, name, place):
     """Move the control register to or from memory, where there is one."""
-    if builder.module.triple.startswith(("x86", "i386", "i686")):
-        byte = ir.IntType(8).as_pointer()
-        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), [byte]), name)
-        builder.call(function, [builder.bitcast(place, byte)])
+    if on_x86(builder):
+        call_llvm(builder, name, ir.VoidType(), [builder.bitcast(place, ir.IntType(8).as_pointer())])

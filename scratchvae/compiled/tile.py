@@ -29,6 +29,10 @@ SIZES = {
 }
 
 
+def on_x86(builder):
+    return builder.module.triple.startswith(("x86", "i386", "i686"))
+
+
 def scalar_bytes(scalar):
     return 4 if scalar == ir.FloatType() else 8
 
@@ -39,7 +43,8 @@ def _splat(builder, value, lanes):
     return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(INT32, lanes), [0] * lanes))
 
 
-def _call(builder, name, result, arguments):
+def call_llvm(builder, name, result, arguments):
+    """Call a function that LLVM or the C library has under this name."""
     function = cgutils.get_or_insert_function(
         builder.module, ir.FunctionType(result, [a.type for a in arguments]), name
     )
@@ -54,12 +59,11 @@ def _opaque(builder, pointer):
 
 def _prefetch(builder, place, size):
     """Ask for `size` bytes."""
-    byte, void = ir.IntType(8).as_pointer(), ir.VoidType()
-    kind = ir.FunctionType(void, [byte, INT32, INT32, INT32])
-    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    start = builder.bitcast(place, ir.IntType(8).as_pointer())
     for distance in range(0, size, LINE):
-        line = builder.gep(builder.bitcast(place, byte), [INDEX(distance)])
-        builder.call(function, [line, *map(INT32, (0, 3, 1))])  # to read it, soon and again; data, not code
+        line = builder.gep(start, [INDEX(distance)])
+        arguments = [line, *map(INT32, (0, 3, 1))]  # to read it, soon and again; data, not code
+        call_llvm(builder, "llvm.prefetch.p0", ir.VoidType(), arguments)
 
 
 def _suffix(vector):
@@ -91,7 +95,9 @@ class Row:
         place = self._place(base, j)
         if j == self.count - 1 and not self.whole:
             name = f"llvm.masked.load.{_suffix(self.vectors[j])}.p0"
-            return _call(self.builder, name, self.vectors[j], [place, INT32(self.alignment), self.mask, self.zero(j)])
+            return call_llvm(
+                self.builder, name, self.vectors[j], [place, INT32(self.alignment), self.mask, self.zero(j)]
+            )
         value = self.builder.load(place)
         value.align = self.alignment
         return value
@@ -110,7 +116,7 @@ class Row:
                 for value, base in pairs:
                     place = self._place(base, self.count - 1)
                     name = f"llvm.masked.store.{_suffix(value.type)}.p0"
-                    _call(self.builder, name, ir.VoidType(), [value, place, INT32(self.alignment), self.mask])
+                    call_llvm(self.builder, name, ir.VoidType(), [value, place, INT32(self.alignment), self.mask])
 
     def broadcast(self, place):
         """An element in all lanes, for each vector of the row."""
@@ -119,7 +125,7 @@ class Row:
 
     def multiply_add(self, a, b, c):
         if SIMD.fused:
-            return _call(self.builder, f"llvm.fma.{_suffix(c.type)}", c.type, [a, b, c])
+            return call_llvm(self.builder, f"llvm.fma.{_suffix(c.type)}", c.type, [a, b, c])
         return self.builder.fadd(self.builder.fmul(a, b), c)
 
 
@@ -229,7 +235,7 @@ def keep_nonzeros(context, a, i, k, rows, columns, places, group, kept, count):
             undefined = ir.Constant(vector.type, ir.Undefined)
             kind = f"v{row.lanes}{'i32' if vector.type == numbers else f'f{8 * scalar_bytes(scalar)}'}"
             name = f"llvm.experimental.vector.compress.{kind}"
-            vector = _call(builder, name, vector.type, [vector, mask, undefined])
+            vector = call_llvm(builder, name, vector.type, [vector, mask, undefined])
             builder.store(vector, builder.bitcast(place, vector.type.as_pointer())).align = 4
 
         last = builder.sub(rows, INDEX(1))
