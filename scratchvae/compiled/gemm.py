@@ -21,6 +21,7 @@ from numpy.typing import DTypeLike
 from scratchvae.compiled.kernel_cache import kernel_cache
 from scratchvae.compiled.simd import SIMD
 from scratchvae.compiled.tile import (
+    AHEAD,
     INDEX,
     INT32,
     LINE,
@@ -205,7 +206,7 @@ def finite_sparse_product(kernel, a, b, start, c, activation, ahead):
     """The same for a b that is known to hold neither NaN nor infinity: looking takes a while, so that who multiplies by
     it several times looks once."""
     rows, steps = a.shape
-    room = steps + BYTES // a.itemsize
+    room = steps + max(BYTES // a.itemsize, AHEAD)
     places, counts = np.empty((ROW_BLOCK // GROUP, room), np.int32), np.empty(ROW_BLOCK // GROUP, np.int32)
     kept = np.empty((ROW_BLOCK, room), a.dtype)
     for low in range(0, rows, ROW_BLOCK):
@@ -223,7 +224,7 @@ def list_nonzeros(a, places, kept, counts):
     """For each group of rows of a (M, K), the places k, ascending, where one of them is not zero. Returns their total.
 
     Fills     places (M / GROUP, > K); kept (M, > K): the rows' elements at those places; counts (M / GROUP,): how many
-    Both need room for one vector behind K.
+    Both need room for one vector and AHEAD numbers behind K: a tile asks for rows ahead, behind a list's end for row 0.
     """
     lanes, total = BYTES // a.itemsize, 0
     for low in range(0, a.shape[0], GROUP):
@@ -232,6 +233,7 @@ def list_nonzeros(a, places, kept, counts):
             rows, columns = min(GROUP, a.shape[0] - low), min(lanes, a.shape[1] - k)
             count += keep_nonzeros(a, low, k, rows, columns, places, group, kept, count)
         counts[group] = count
+        places[group, count : count + AHEAD] = 0
         total += count
     return total
 

@@ -153,12 +153,11 @@ def _tile_function(module, scalar, rows, count, kind):
 
     a_rows = [_opaque(builder, builder.gep(a, [builder.mul(a_row, INDEX(i))])) for i in range(rows)]
     with cgutils.for_range(builder, steps) as loop:
-        a_column, k = builder.mul(loop.index, a_step), loop.index
+        a_column, k, later = builder.mul(loop.index, a_step), loop.index, builder.add(loop.index, INDEX(AHEAD))
         if skip:
-            k = builder.zext(builder.load(builder.gep(indices, [k])), INDEX)
+            k, later = (builder.zext(builder.load(builder.gep(indices, [place])), INDEX) for place in (k, later))
         b_row = builder.gep(b, [builder.mul(k, b_step)])
-        if not skip:
-            _prefetch(builder, builder.gep(b_row, [builder.mul(b_step, INDEX(AHEAD))]), count * SIMD.bytes)
+        _prefetch(builder, builder.gep(b, [builder.mul(later, b_step)]), count * SIMD.bytes)
         vectors = [row.load(b_row, j) for j in range(count)]
         for i in range(rows):
             elements = row.broadcast(builder.gep(a_rows[i], [a_column]))
@@ -182,6 +181,7 @@ def tile(context, kind, rows, columns, steps, indices, a, a_row, a_step, b, b_st
 
     Takes     pointers, and strides in elements; rows, columns: a height and a number of vectors that `SIMD` lists;
               start: null stands for zeros; kind: PLAIN if k runs over 0 .. steps - 1, SKIP if over `indices[:steps]`,
+              behind which AHEAD more rows of B are named,
               NARROW as PLAIN with NARROW_BYTES for the last vector, WHOLE as PLAIN for a last vector that is full: on
               Intel's processors a mask takes the place of a multiply-add
     """

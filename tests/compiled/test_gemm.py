@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from scratchvae.compiled.gemm import kernel, list_nonzeros, product, sparse_product, transpose
 from scratchvae.compiled.simd import SIMD, TARGETS, simd_name
+from scratchvae.compiled.tile import AHEAD
 from scratchvae.parameters import ACTIVATION_CODES
 from scratchvae.reference.activations import ACTIVATIONS
 
@@ -139,13 +140,14 @@ def test_nonzero_places_are_listed_in_ascending_order_with_their_elements(dtype)
     a = np.zeros((3, 21), dtype)
     a[0, [2, 20]], a[1, 5], a[2, [0, 17]] = (1.5, -2.0), np.nan, (3.0, -0.5)
     groups, height = -(-3 // SIMD.sparse_heights[0]), SIMD.sparse_heights[0]
-    places, kept, counts = np.zeros((groups, 40), np.int32), np.zeros((4, 40), dtype), np.zeros(groups, np.int32)
+    places, kept, counts = np.full((groups, 40), -1, np.int32), np.zeros((4, 40), dtype), np.zeros(groups, np.int32)
     total = list_nonzeros(a, places, kept, counts)
     assert total == counts.sum()
     for group in range(groups):
         rows = a[group * height : (group + 1) * height]
         want = np.flatnonzero((rows != 0).any(axis=0))
         assert places[group, : counts[group]].tolist() == want.tolist()
+        assert not places[group, counts[group] :][:AHEAD].any(), "rows that a tile asks for ahead"
         np.testing.assert_array_equal(kept[group * height :][: len(rows), : counts[group]], rows[:, want])
 
 
