@@ -264,6 +264,10 @@ class DistributedTrainer(Trainer):
         yield from super().epoch(epoch, batch_size)
         self._gather_moments()
 
+    def steps(self, batches: Iterable[NDArray]) -> Iterator[Terms]:
+        """As `Trainer.steps`, one after the other."""
+        return map(self.step, batches)
+
     def step(self, rows: NDArray) -> Terms:
         """One update from the given rows of the data. Returns the terms of this process's part of them.
 
@@ -306,7 +310,8 @@ class DistributedTrainer(Trainer):
             self._gradient.flat[:] = 0
             return Terms(*(np.empty(0, self.vae.dtype) for _ in Terms._fields))
         if self._in_one_call():
-            return Terms(*self.vae.ops.step_gradient(self._minibatch(mine), len(rows), self._gradient.flat))
+            minibatch = self._minibatches(mine[np.newaxis], self.updates)
+            return Terms(*self.vae.ops.step_gradient(minibatch, len(rows), self._gradient.flat)[0])
         terms, deltas = self._terms_and_deltas(mine)
         self.vae.write_gradient(deltas, self._gradient)
         self._gradient.flat *= self.vae.dtype.type(len(mine) / len(rows))

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 VALIDATION_ROWS = 500  # examples handled together; the result does not depend on it
 VALIDATION_VALUES = 1_000_000  # of these examples at most, so that wide data take no more memory
 CHECK_EVERY = 64  # updates between looks at whether the loss is finite
+UPDATES_TOGETHER = 256  # made in one call of the engine at most
+WORK_TOGETHER = 5_000_000_000  # multiply-adds of their forward passes at most: a tenth of a second
 
 OnEpoch: TypeAlias = Callable[[dict[str, Any]], object]  # is called with each entry of the history
 
@@ -110,17 +113,25 @@ class Trainer:
 
     def step(self, rows: NDArray) -> Terms:
         """One update from the given rows of the data. Returns the terms before it, each (B,)."""
-        self.updates += 1
-        if self._in_one_call():
-            return Terms(*self._step_in_one_call(rows))
-        terms, deltas = self._terms_and_deltas(rows)
-        self._adam(deltas)
+        (terms,) = self.steps([rows])
         return terms
+
+    def steps(self, batches: Iterable[NDArray]) -> Iterator[Terms]:
+        """An update from each batch of rows, and the terms before it.
+
+        Where the engine makes several in one call, all of these are made before the first one's terms are given.
+        """
+        if not self._in_one_call():
+            yield from map(self._composed_step, batches)
+            return
+        for size, alike in groupby(batches, len):
+            together = max(1, min(UPDATES_TOGETHER, WORK_TOGETHER // max(1, self._work(size))))
+            while some := list(islice(alike, together)):
+                yield from self._steps_in_one_call(np.stack(some))
 
     def epoch(self, epoch: int, batch_size: int) -> Iterator[Terms]:
         """The updates of one pass over the shuffled data; a short last batch has a mean over its own rows."""
-        for rows in self.batches(epoch, batch_size):
-            yield self.step(rows)
+        return self.steps(self.batches(epoch, batch_size))
 
     def batches(self, epoch: int, batch_size: int) -> Iterator[NDArray]:
         """The rows of every update of an epoch."""
@@ -188,26 +199,36 @@ class Trainer:
         """Whether the engine has one call for the whole step of this model, objective and data."""
         vae, drawn = self.vae, self.binarize in ("dynamic", "fixed")
         return (
-            hasattr(vae.ops, "training_step")
+            hasattr(vae.ops, "training_steps")
             and isinstance(self.x, np.ndarray)
             and self.x.flags.c_contiguous
             and set(vae.networks) == {"encoder", "decoder"}
             and (vae.likelihood.name, vae.posterior.name) == ("bernoulli", "diagonal")
-            and _bound_and_beta(self.objective) is not None
+            and _in_kernels(self.objective)
             and (self.x.dtype == np.uint8 if drawn else self.binarize == "none")
         )
 
-    def _step_in_one_call(self, rows: NDArray) -> NDArray:
-        moments = self.first.flat, self.second.flat
-        return self.vae.ops.training_step(self._minibatch(rows), moments, self.updates, **self._adam_settings())
+    def _work(self, rows: int) -> int:
+        """Multiply-adds of a forward pass, more or less."""
+        return rows * self.objective.num_samples * self.vae.parameters.flat.size
 
-    def _minibatch(self, rows: NDArray) -> Any:
-        """What the engine's `training_step` and `step_gradient` take, for this update."""
-        vae, fixed = self.vae, self.binarize == "fixed"
-        bound_and_beta = _bound_and_beta(self._objective_at(self.updates))
-        assert bound_and_beta is not None  # `_in_one_call` has seen to that
-        bound, beta = bound_and_beta
-        return vae.ops.Minibatch(
+    def _steps_in_one_call(self, rows: NDArray) -> Iterator[Terms]:
+        """An update from each of the rows (S, B)."""
+        first, moments = self.updates + 1, (self.first.flat, self.second.flat)
+        rates = [rate_at(self.learning_rate, update) for update in range(first, first + len(rows))]
+        minibatches = self._minibatches(rows, first)
+        terms = self.vae.ops.training_steps(minibatches, moments, first, rates, self.adam_epsilon)
+        self.updates += len(rows)
+        return (Terms(*of_update) for of_update in terms)
+
+    def _minibatches(self, rows: NDArray, first: int) -> Any:
+        """What the engine's `training_steps` and `step_gradient` take, for updates from the first on."""
+        vae, fixed, updates = self.vae, self.binarize == "fixed", np.arange(first, first + len(rows))
+        bound, beta = (self.objective.kl, self.objective.beta) if isinstance(self.objective, ELBO) else ("iwae", 1.0)
+        betas = np.full(len(rows), beta, vae.dtype)
+        if self._at is not None:
+            betas[:] = [self._at(update).beta for update in updates.tolist()]
+        return vae.ops.Minibatches(
             encoder=vae.networks["encoder"],
             decoder=vae.networks["decoder"],
             data=self.x,
@@ -215,14 +236,21 @@ class Trainer:
             seed=self.seed,
             binarize=self.binarize != "none",
             pixel_stream=Stream.FIXED_BINARIZE if fixed else Stream.BINARIZE,
-            pixel_step=0 if fixed else self.updates,
+            pixel_steps=0 * updates if fixed else updates,
             noise_stream=Stream.POSTERIOR,
-            noise_step=self.updates,
+            noise_steps=updates,
             noise=self.noise,
             samples=self.objective.num_samples,
             bound=bound,
-            beta=beta,
+            betas=betas,
         )
+
+    def _composed_step(self, rows: NDArray) -> Terms:
+        """An update made operation by operation."""
+        self.updates += 1
+        terms, deltas = self._terms_and_deltas(rows)
+        self._adam(deltas)
+        return terms
 
     def _inputs(self, rows: NDArray, update: int) -> tuple[NDArray, NDArray, Objective]:
         """The data, the noise and the objective of an update."""
@@ -254,11 +282,9 @@ class Trainer:
         return {"learning_rate": rate_at(self.learning_rate, self.updates), "epsilon": self.adam_epsilon}
 
 
-def _bound_and_beta(objective: Objective) -> tuple[str, float] | None:
-    """The objective as the engine's `Minibatch` names it, and the KL's weight."""
-    if isinstance(objective, ELBO) and not objective.free_bits:
-        return objective.kl, objective.beta
-    return ("iwae", 1.0) if isinstance(objective, IWAE) else None
+def _in_kernels(objective: Objective) -> bool:
+    """Whether the engine has a kernel for the objective."""
+    return isinstance(objective, IWAE) or (isinstance(objective, ELBO) and not objective.free_bits)
 
 
 def fit(
@@ -399,13 +425,14 @@ class _Run:
     def _epoch(self, bar: Progress) -> dict[str, Any]:
         epoch, started = len(self.history) + 1, time.perf_counter()
         self._remember_start()
+        before = self.trainer.updates
         seen: list[Terms] = []
         for terms in self.trainer.epoch(epoch, self.batch_size):
             seen.append(terms)
             if len(seen) % CHECK_EVERY == 0:
-                self._check_finite(seen[-CHECK_EVERY:])
+                self._check_finite(seen[-CHECK_EVERY:], before + len(seen))
             bar.advance(epoch, terms)
-        self._check_finite(seen[-(len(seen) % CHECK_EVERY or CHECK_EVERY) :])
+        self._check_finite(seen[-(len(seen) % CHECK_EVERY or CHECK_EVERY) :], self.trainer.updates)
         if not all(np.isfinite(state.flat).all() for state in self._states()):  # no loss has shown the last update's
             raise self._diverged(self.trainer.updates, "gave parameters or moments that are not finite")
         entry: dict[str, Any] = {"epoch": epoch, "step": self.trainer.updates}
@@ -434,14 +461,14 @@ class _Run:
     def _patience_is_over(self) -> bool:
         return self.patience is not None and len(self.history) - self.best_epoch >= self.patience
 
-    def _check_finite(self, latest: list[Terms]) -> None:
-        """Raise at the first update whose loss is NaN or infinite; `latest` ends with the newest update."""
-        if np.isfinite(sum(float(terms.objective.sum()) for terms in latest)):
+    def _check_finite(self, latest: list[Terms], newest: int) -> None:
+        """Raise at the first update whose loss is NaN or infinite; `latest` ends with update `newest`."""
+        if np.isfinite(np.concatenate([terms.objective for terms in latest]).sum(dtype=np.float64)):
             return
         for age, terms in enumerate(latest):
             value = -float(terms.objective.sum() / max(1, terms.objective.size))
             if not np.isfinite(value):
-                update = self.trainer.updates - len(latest) + 1 + age
+                update = newest - len(latest) + 1 + age
                 raise self._diverged(update, f"the loss is {value}; expected a finite number")
 
     def _check_entry(self, entry: dict[str, Any]) -> None:

@@ -91,10 +91,10 @@ with kernel_cache():
         uniforms,
     )
 
-    # no twins: `Trainer.step` in one call, with its update and without
-    from scratchvae.compiled.step import Minibatch as Minibatch
+    # no twins: `Trainer.steps` in one call, with their updates and without
+    from scratchvae.compiled.step import Minibatches as Minibatches
     from scratchvae.compiled.step import step_gradient as step_gradient
-    from scratchvae.compiled.step import training_step as training_step
+    from scratchvae.compiled.step import training_steps as training_steps
 
 __all__ = [
     "adam_update",

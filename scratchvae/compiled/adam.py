@@ -45,12 +45,12 @@ def _update_flushed(p, g, m, v, constants):
 
 
 def adam_constants(
-    dtype: np.dtype, step: int, learning_rate: float, beta1: float, beta2: float, epsilon: float
-) -> NDArray:
+    step: int, learning_rate: float, beta1: float, beta2: float, epsilon: float
+) -> tuple[float, float, float, float, float, float]:
     """b1, 1 - b1, b2, 1 - b2, and the step size and epsilon with the corrections for the update's number."""
     correction = math.sqrt(1 - beta2**step)
     size = learning_rate * correction / (1 - beta1**step)
-    return np.array((beta1, 1 - beta1, beta2, 1 - beta2, size, epsilon * correction), dtype)
+    return beta1, 1 - beta1, beta2, 1 - beta2, size, epsilon * correction
 
 
 def adam_update(
@@ -65,7 +65,7 @@ def adam_update(
     epsilon: float = 1e-8,
 ) -> None:
     """See `reference.adam.adam_update`."""
-    constants = adam_constants(parameters.dtype, step, learning_rate, beta1, beta2, epsilon)
+    constants = np.array(adam_constants(step, learning_rate, beta1, beta2, epsilon), parameters.dtype)
     gradient = np.ascontiguousarray(gradient, parameters.dtype)
     slices = slices_for(parameters.size, 0.2)
     if slices > 1:

@@ -223,7 +223,7 @@ def network_adam(
     epsilon: float = 1e-8,
 ) -> None:
     """See `reference.network.network_adam`."""
-    constants = adam_constants(network.flat.dtype, step, learning_rate, beta1, beta2, epsilon)
+    constants = np.array(adam_constants(step, learning_rate, beta1, beta2, epsilon), network.flat.dtype)
     _run(_gradient, network, NO_ROWS, *deltas, deltas.x, first, second, constants)
 
 

@@ -1,14 +1,18 @@
-"""A whole step of the usual model in one compiled call: Bernoulli pixels, a diagonal posterior, ELBO or IWAE.
+"""Whole steps of the usual model in one compiled call: Bernoulli pixels, a diagonal posterior, ELBO or IWAE.
 
     draw x, eps -> encoder -> mu, logvar -> z -> decoder -> logits -> log p(x|z) -> objective -> back to both networks
     then the sums over rows, and Adam
 
+One call makes several steps: the kernels' numbers fill the processor's caches, and Python, called after every step,
+takes 60 to 130 us to come back into them, against 20 us where it runs for a while.
+
 Threads share out the examples (`step_by_examples`) or, where there are few, the weights (`step_by_weights`). The
 operations, one by one, are those of `random`, `gather`, `posterior`, `bernoulli`, `importance` and `network`;
-`Trainer.step` composes them for all other models, and a test holds this step to that composition, bit for bit where the
-order of operations is the same.
+`Trainer.steps` composes them for all other models, and a test holds this step to that composition, bit for bit where
+the order of operations is the same.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -53,75 +57,98 @@ PARALLEL = 1_500_000  # multiply-adds of a forward and a backward pass below whi
 FEW = 32  # samples up to which the weights are shared out instead of the examples
 
 
-class Minibatch(NamedTuple):
-    """What a step works on: rows of the data, where their pixels and noise come from, and the objective."""
+class Minibatches(NamedTuple):
+    """What S steps work on: rows of the data, where their pixels and noise come from, and the objective."""
 
     encoder: Network  # it and the decoder are parts of one flat array
     decoder: Network
     data: NDArray  # (N, D)
-    rows: NDArray  # (B,)
+    rows: NDArray  # (S, B)
     seed: int
     binarize: bool  # whether uint8 pixels are drawn
     pixel_stream: int
-    pixel_step: int
+    pixel_steps: NDArray  # (S,)
     noise_stream: int
-    noise_step: int
+    noise_steps: NDArray  # (S,)
     noise: NDArray | None  # (N, K, Z) where it is given instead of drawn
     samples: int  # K
     bound: str  # "exact", the ELBO with its KL in closed form; "monte-carlo", with its KL sampled; "iwae"
-    beta: float  # the weight of the KL
+    betas: NDArray  # (S,): the weight of the KL
+
+    def multiply_adds(self) -> int:
+        """Of a step: forward, and back by inputs and by weights."""
+        each = multiply_adds(self.encoder.table) + self.samples * multiply_adds(self.decoder.table)
+        return 3 * self.rows.shape[1] * int(each)
 
 
-def training_step(
-    minibatch: Minibatch, moments: tuple[NDArray, NDArray], update: int, learning_rate: float, epsilon: float
+def training_steps(
+    minibatches: Minibatches,
+    moments: tuple[NDArray, NDArray],
+    update: int,
+    learning_rates: Sequence[float],
+    epsilon: float,
 ) -> NDArray:
-    """One update by Adam, in place. Returns the terms before it, (4, B): elbo, reconstruction, kl, objective."""
-    flat = minibatch.encoder.flat
-    constants = adam_constants(flat.dtype, update, learning_rate, 0.9, 0.999, epsilon)
-    return _run(minibatch, len(minibatch.rows), flat, *moments, constants)
+    """Updates by Adam, in place; the first is number `update`. Returns the terms before each, (S, 4, B): elbo,
+    reconstruction, kl, objective."""
+    flat = minibatches.encoder.flat
+    each = [adam_constants(number, rate, 0.9, 0.999, epsilon) for number, rate in enumerate(learning_rates, update)]
+    return _run(minibatches, minibatches.rows.shape[1], flat, *moments, np.array(each, flat.dtype))
 
 
-def step_gradient(minibatch: Minibatch, batch: int, gradient: NDArray) -> NDArray:
-    """The addend of the minibatch's rows to the gradient of -mean(objective) over `batch` examples, into the flat
-    `gradient`. Returns the terms as `training_step` does."""
-    return _run(minibatch, batch, gradient, gradient, gradient, gradient[:0])
+def step_gradient(minibatches: Minibatches, batch: int, gradient: NDArray) -> NDArray:
+    """The addend of the rows of one minibatch to the gradient of -mean(objective) over `batch` examples, into the flat
+    `gradient`. Returns the terms as `training_steps` does."""
+    return _run(minibatches, batch, gradient, gradient, gradient, np.empty((1, 0), gradient.dtype))
 
 
 def _run(
-    minibatch: Minibatch, batch: int, target: NDArray, first: NDArray, second: NDArray, constants: NDArray
+    minibatches: Minibatches, batch: int, target: NDArray, first: NDArray, second: NDArray, constants: NDArray
 ) -> NDArray:
-    """Terms (4, B); the sums over rows go into the target as they are, or, with Adam's constants, through Adam."""
-    encoder, decoder, data, samples = minibatch.encoder, minibatch.decoder, minibatch.data, minibatch.samples
+    """Terms (S, 4, B); the sums over rows go into the target as they are, or, with Adam's constants, through Adam."""
+    encoder, decoder, data, samples = minibatches.encoder, minibatches.decoder, minibatches.data, minibatches.samples
     flat, dtype, latent = encoder.flat, encoder.flat.dtype, decoder.layers[0].weight.shape[0]
     # as the kernels, called by their addresses, were compiled for
-    rows = np.ascontiguousarray(minibatch.rows, np.intp)
-    if not within(rows, len(data)):
+    rows = np.ascontiguousarray(minibatches.rows, np.intp)
+    if not within(rows.reshape(-1), len(data)):
         raise IndexError(f"rows must be rows of the data, 0 to {len(data) - 1}")
-    drawn = minibatch.noise is None
-    noise = np.empty((0, 0, 0), dtype) if drawn else np.ascontiguousarray(minibatch.noise, dtype)
-    multiply_adds_of_step = 3 * len(rows) * (multiply_adds(encoder.table) + samples * multiply_adds(decoder.table))
-    parallel = multiply_adds_of_step >= PARALLEL
-    by_weights = parallel and len(rows) * samples <= FEW
-    tasks = _tasks(dtype, data.dtype, minibatch.binarize, not drawn, minibatch.bound, by_weights)
-    settings = Settings(
-        kernel(dtype), *tasks[:6], batch, samples, latent, int(minibatch.pixel_stream), minibatch.pixel_step,
-        int(minibatch.noise_stream), minibatch.noise_step, *_key(minibatch.seed, minibatch.noise_step, rows),
-    )  # fmt: skip
+    drawn, size = minibatches.noise is None, rows.shape[1]
+    noise = np.empty((0, 0, 0), dtype) if drawn else np.ascontiguousarray(minibatches.noise, dtype)
+    parallel = minibatches.multiply_adds() >= PARALLEL
+    by_weights = parallel and size * samples <= FEW
+    tasks = _tasks(dtype, data.dtype, minibatches.binarize, not drawn, minibatches.bound, by_weights)
+    key = _key(minibatches.seed, int(minibatches.noise_steps.max()), rows.reshape(-1))
+    streams = int(minibatches.pixel_stream), int(minibatches.noise_stream)
+    settings = kernel(dtype), *tasks[:6], batch, samples, latent, *streams, *key  # and steps: `Settings`
     signals = np.zeros(SIGNALS if by_weights else 0, np.int64)
     if by_weights:
-        places = plan(len(rows), samples, encoder.table.tobytes(), decoder.table.tobytes())
-        size = size_of(places)
+        places = plan(size, samples, encoder.table.tobytes(), decoder.table.tobytes())
+        elements = size_of(places)
     else:
         below, above = hidden_units(encoder.table), hidden_units(decoder.table)
-        places = places_of(len(rows), samples, data.shape[1], latent, below, above)
-        size = places[-1, 0]
-    work, terms = aligned_empty(size, dtype), np.empty((4, len(rows)), dtype)
-    _step(
+        places = places_of(size, samples, data.shape[1], latent, below, above)
+        elements = places[-1, 0]
+    work, terms = aligned_empty(elements, dtype), np.empty((len(rows), 4, size), dtype)
+    _steps(
         tasks.examples, tasks.sums, numba.get_num_threads() if parallel else 1,
-        target, tuple(settings), flat, encoder.table, decoder.table, data, rows, noise, work, places,
-        dtype.type(minibatch.beta), terms, first, second, constants, signals,
+        target, settings, minibatches.pixel_steps, minibatches.noise_steps, flat, encoder.table, decoder.table,
+        data, rows, noise, work, places, minibatches.betas, terms, first, second, constants, signals,
     )  # fmt: skip
     return terms
+
+
+@njit(cache=True)
+def _steps(
+    examples, sums, parts, target, settings, pixel_steps, noise_steps, flat, encoder, decoder, data, rows, given, work,
+    places, betas, terms, first, second, constants, signals,
+):  # fmt: skip
+    """One step after the other."""
+    for s in range(len(rows)):
+        signals[:] = 0
+        _step(
+            examples, sums, parts, target,
+            (*settings, pixel_steps[s], noise_steps[s]), flat, encoder, decoder, data, rows[s], given, work, places,
+            betas[s], terms[s], first, second, constants[s], signals,
+        )  # fmt: skip
 
 
 @njit(cache=True)

@@ -40,11 +40,11 @@ class Settings(NamedTuple):
     samples: int
     latent: int
     pixel_stream: int
-    pixel_step: int
     noise_stream: int
-    noise_step: int
     key0: int
     key1: int
+    pixel_step: int  # this and the last change from step to step
+    noise_step: int
 
 
 # --- what stands where: arrays in one work space ----------------------------------------------------------------------

@@ -5,6 +5,7 @@ import pytest
 from numba import njit
 
 import scratchvae as sv
+from scratchvae import training
 from scratchvae.compiled import step
 from scratchvae.compiled.network import call
 from scratchvae.compiled.step_by_weights import FIRST, Layer, plan
@@ -185,6 +186,46 @@ def test_rows_may_be_of_any_whole_numbers_and_strides(rows):
     for one, other in zip(both[0].step(rows), both[1].step(rows.astype(np.intp)), strict=True):
         np.testing.assert_array_equal(one, other)
     np.testing.assert_array_equal(both[0].vae.parameters.flat, both[1].vae.parameters.flat)
+
+
+def batches(count: int, rows: int) -> list[np.ndarray]:
+    return [(np.arange(rows) + rows * update) % 90 for update in range(count)]
+
+
+@pytest.mark.parametrize("binarize", ["dynamic", "fixed"])
+@pytest.mark.parametrize("rows", [SOME, MANY])
+def test_updates_made_in_one_call_have_the_bits_of_single_ones(rows, binarize, monkeypatch):
+    """Learning rate and beta change from one to the next; batches of another size are a call of their own."""
+    results = []
+    for together in (1, 4):
+        monkeypatch.setattr(training, "UPDATES_TOGETHER", together)
+        vae = sv.VAE(37, 5, hidden=(150, 131), seed=1)
+        rate, objective = (lambda update: 1e-2 / update), sv.ELBO(warm_up=9)
+        trainer = Trainer(vae, pixels(), rate, objective, binarize, seed=5)
+        terms = list(trainer.steps([*batches(6, rows), *batches(1, 7), *batches(2, rows)]))
+        assert [len(part.elbo) for part in terms] == [rows] * 6 + [7] + [rows] * 2
+        assert trainer.updates == 9
+        results.append([*np.concatenate(terms, axis=1), vae.parameters.flat, trainer.first.flat, trainer.second.flat])
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_work_that_takes_long_is_not_put_together(monkeypatch):
+    """So that Ctrl-C is heard, and a bar moves."""
+    calls = []
+    monkeypatch.setattr(training, "WORK_TOGETHER", 300_000)
+    monkeypatch.setattr(Trainer, "_steps_in_one_call", lambda self, rows: calls.append(rows.shape) or ())
+    trainer = Trainer(sv.VAE(37, 5, hidden=(12,)), pixels())  # 1,184 parameters
+    list(trainer.steps(batches(5, 90)))
+    list(trainer.steps([np.arange(90_000)] * 2))
+    assert calls == [(2, 90), (2, 90), (1, 90), (1, 90_000), (1, 90_000)]
+
+
+def test_a_rate_that_is_no_number_is_refused_before_the_updates_of_its_call():
+    trainer = Trainer(sv.VAE(37, 5, hidden=(12,)), pixels(), lambda update: 1e-3 if update < 3 else float("nan"))
+    with pytest.raises(ValueError, match=r"learning_rate\(3\) is nan"):
+        list(trainer.steps(batches(4, 10)))
+    assert trainer.updates == 0
 
 
 def test_rows_outside_the_data_are_refused():
