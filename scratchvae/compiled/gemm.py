@@ -19,7 +19,7 @@ from numba.extending import intrinsic
 from numpy.typing import DTypeLike
 
 from scratchvae.compiled.kernel_cache import kernel_cache
-from scratchvae.compiled.simd import SIMD
+from scratchvae.compiled.simd import SIMD, asking_is_enough
 from scratchvae.compiled.tile import (
     AHEAD,
     INDEX,
@@ -32,6 +32,7 @@ from scratchvae.compiled.tile import (
     SKIP,
     WHOLE,
     Row,
+    call_llvm,
     keep_nonzeros,
     scalar_bytes,
     tile,
@@ -41,6 +42,7 @@ from scratchvae.compiled.vector_math import activate_row
 HEIGHTS, COUNTS, BYTES = SIMD.heights, SIMD.counts, SIMD.bytes
 SPARSE_HEIGHTS, SPARSE_COUNTS, NARROW_HEIGHTS = SIMD.sparse_heights, SIMD.sparse_counts, SIMD.narrow_heights
 WHOLE_HEIGHTS, WHOLE_COUNTS = SIZES[WHOLE]
+ASKS = asking_is_enough()
 GROUP = SPARSE_HEIGHTS[0]  # rows that share a list of the places where one of them is not zero
 ROW_BLOCK = 64  # rows whose nonzero places are listed together
 DENSE = 0.8  # share of listed places from which skipping the others does not pay
@@ -63,16 +65,19 @@ def _plus(context, pointer, elements):
 
 @intrinsic
 def _claim(context, pointer, distance):
-    """Make the cache line that many bytes behind the pointer this core's own, by writing to it what it holds. A
-    prefetch, even one to write, leaves a line shared that is in the cache already."""
+    """Make the cache line that many bytes behind the pointer this core's own: by asking for it, or, where the processor
+    leaves a line shared that it has already (`asking_is_enough`), by writing to it what it holds."""
 
     def emit(context, builder, signature, arguments):
-        byte = ir.IntType(8).as_pointer()
-        place = builder.gep(builder.bitcast(arguments[0], byte), [arguments[1]])
-        word = builder.bitcast(place, INT32.as_pointer())
-        # a plain load and a plain store on the processor; being atomic, the compiler may not leave them out
-        held = builder.load_atomic(word, "monotonic", 4)
-        builder.store_atomic(held, word, "monotonic", 4)
+        place = builder.gep(builder.bitcast(arguments[0], ir.IntType(8).as_pointer()), [arguments[1]])
+        if ASKS:
+            to_write = [INT32(1), INT32(3), INT32(1)]  # soon and again; data, not code
+            call_llvm(builder, "llvm.prefetch.p0", ir.VoidType(), [place, *to_write])
+        else:
+            word = builder.bitcast(place, INT32.as_pointer())
+            # a plain load and a plain store on the processor; being atomic, the compiler may not leave them out
+            held = builder.load_atomic(word, "monotonic", 4)
+            builder.store_atomic(held, word, "monotonic", 4)
         return context.get_dummy_value()
 
     return types.void(pointer, types.intp), emit
@@ -180,31 +185,40 @@ def _run(context, kernel, a, b, start, c, activation, places, counts, ahead):
 
 
 @njit(cache=True)
-def product(kernel, a, b, start, c, activation, ahead):
+def product(kernel, a, b, start, c, activation):
     """c_ij = f(start_j + sum_k a_ik b_kj).
 
     Takes     kernel: `kernel(dtype)`; a (M, K) of any strides; b (K, N); start (N,), or empty for zeros; c (M, N);
-              activation: the code of f in `ACTIVATION_CODES`; ahead: what the caller, and no other thread, will write
-              next, or empty. Where another core has read it, the first write to a line waits until that core has given
-              it up; claimed while there are products to compute, the lines are there in time
+              activation: the code of f in `ACTIVATION_CODES`
     """
-    _run(kernel, a, b, start, c, activation, np.empty((0, 0), np.int32), np.empty(0, np.int32), ahead)
+    _run(kernel, a, b, start, c, activation, np.empty((0, 0), np.int32), np.empty(0, np.int32), start[:0])
+
+
+@njit(cache=True)
+def product_ahead(kernel, a, b, c, ahead):
+    """c_ij = sum_k a_ik b_kj.
+
+    Takes     ahead: what the caller, and no other thread, will write next, or empty. Where another core has read it,
+              the first write to a line waits until that core has given it up; claimed while there are products to
+              compute, the lines are there in time
+    """
+    _run(kernel, a, b, ahead[:0], c, 0, np.empty((0, 0), np.int32), np.empty(0, np.int32), ahead)
 
 
 @njit(cache=True, error_model="numpy")
-def sparse_product(kernel, a, b, start, c, activation, ahead):
+def sparse_product(kernel, a, b, start, c, activation):
     """The same as `product` for a that is mostly zero, of contiguous rows: where a group of rows is zero it multiplies
     nothing. It does multiply if that could hide a NaN or an infinity of b, or if there are too few zeros after all."""
     if all_finite(b):
-        finite_sparse_product(kernel, a, b, start, c, activation, ahead)
+        finite_sparse_product(kernel, a, b, start, c, activation, start[:0])
     else:
-        product(kernel, a, b, start, c, activation, ahead)
+        product(kernel, a, b, start, c, activation)
 
 
 @njit(cache=True, error_model="numpy")
 def finite_sparse_product(kernel, a, b, start, c, activation, ahead):
     """The same for a b that is known to hold neither NaN nor infinity: looking takes a while, so that who multiplies by
-    it several times looks once."""
+    it several times looks once. For ahead see `product_ahead`."""
     rows, steps = a.shape
     room = steps + max(BYTES // a.itemsize, AHEAD)
     places, counts = np.empty((ROW_BLOCK // GROUP, room), np.int32), np.empty(ROW_BLOCK // GROUP, np.int32)

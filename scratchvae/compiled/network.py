@@ -27,6 +27,7 @@ from scratchvae.compiled.gemm import (
     kernel,
     matrix,
     product,
+    product_ahead,
     sparse_product,
     transpose,
 )
@@ -74,9 +75,9 @@ def _forward(kernel, flat, table, x, hidden, hidden_das, out, dx, first, second,
         # of the data only these rows are looked at: the others may not have been written yet
         zeros = _mostly_zero(x[low:high]) if layer == 0 else table[layer - 1, 4] == RELU
         if zeros:
-            sparse_product(kernel, h[low:high], w, b, target[low:high], activation, flat[:0])
+            sparse_product(kernel, h[low:high], w, b, target[low:high], activation)
         else:
-            product(kernel, h[low:high], w, b, target[low:high], activation, flat[:0])
+            product(kernel, h[low:high], w, b, target[low:high], activation)
         h = target
 
 
@@ -121,7 +122,7 @@ def gradient_by_inputs(kernel, da, w, dh, scratch):
     rows, (inputs, outputs), none = len(da), w.shape, scratch[:0]
     da_columns, dh_columns = matrix(scratch, 0, outputs, rows), matrix(scratch, outputs * rows, inputs, rows)
     transpose(da, da_columns)
-    product(kernel, w, da_columns, none, dh_columns, 0, none)
+    product(kernel, w, da_columns, none, dh_columns, 0)
     transpose(dh_columns, dh)
 
 
@@ -181,7 +182,7 @@ def weight_sums(kernel, flat, weight, h, da, zeros, first, second, constants):
             transpose(h[:, low:high], columns)
             finite_sparse_product(kernel, columns, da, flat[:0], gradient, 0, ahead)
         else:
-            product(kernel, h[:, low:high].T, da, flat[:0], gradient, 0, ahead)
+            product_ahead(kernel, h[:, low:high].T, da, gradient, ahead)
         if constants.size:
             _adam(flat, scratch, first, second, own, size, constants)
 
@@ -193,7 +194,7 @@ def bias_sums(kernel, flat, bias, da, first, second, constants):
     ones, scratch = np.empty((1, rows), flat.dtype), np.empty(outputs if constants.size else 0, flat.dtype)
     ones[:] = 1
     sums = matrix(scratch, 0, 1, outputs) if constants.size else matrix(flat, bias, 1, outputs)
-    product(kernel, ones, da, flat[:0], sums, 0, flat[:0])
+    product(kernel, ones, da, flat[:0], sums, 0)
     if constants.size:
         _adam(flat, scratch, first, second, bias, outputs, constants)
 

@@ -70,6 +70,12 @@ def _choose() -> Width:
 SIMD = _choose()
 
 
+def asking_is_enough() -> bool:
+    """Whether a prefetch to write takes a cache line away from the other cores that have read it. AMD's leave a line
+    shared that is in the cache already; Intel's take it, without a store that others behind it would wait for."""
+    return not llvm.get_host_cpu_name().startswith("znver")
+
+
 def simd_name() -> str:
     """avx512, avx2, neon or portable: what the compiled kernels use."""
     return SIMD.name

@@ -225,11 +225,11 @@ def _forward_layer(settings, flat, work, plan, number, part):
     none, kernel, weights, sums = flat[:0], settings.kernel, _weights(flat, layer, part), _half_sums(work, layer, part)
     start = flat[layer.bias : layer.bias + layer.outputs] if part == layer.first else none
     if _zeros(layer, number, h):
-        sparse_product(kernel, h, weights, start, sums, 0, none)
+        sparse_product(kernel, h, weights, start, sums, 0)
     elif part == layer.first:  # from its last input to its first: the rows beyond are the same part's too
-        product(kernel, h[:, ::-1], weights[::-1], start, sums, 0, none)
+        product(kernel, h[:, ::-1], weights[::-1], start, sums, 0)
     else:
-        product(kernel, h, weights, start, sums, 0, none)
+        product(kernel, h, weights, start, sums, 0)
 
 
 @njit(**INLINED)

@@ -6,9 +6,19 @@ import sys
 
 import numpy as np
 import pytest
+from numba import cfunc, types
 from numpy.typing import NDArray
 
-from scratchvae.compiled.gemm import kernel, list_nonzeros, product, sparse_product, transpose
+from scratchvae.compiled import gemm
+from scratchvae.compiled.gemm import (
+    finite_sparse_product,
+    kernel,
+    list_nonzeros,
+    product,
+    product_ahead,
+    sparse_product,
+    transpose,
+)
 from scratchvae.compiled.simd import SIMD, TARGETS, simd_name
 from scratchvae.compiled.tile import AHEAD
 from scratchvae.parameters import ACTIVATION_CODES
@@ -41,7 +51,7 @@ def multiply(a: NDArray, b: NDArray, start: NDArray, function=product, activatio
     rows, columns = len(a), b.shape[1]
     frame = np.full((rows + 2, columns), 7.5, b.dtype)
     c = frame[1:-1]
-    function(kernel(b.dtype), a, b, start, c, ACTIVATION_CODES[activation], start[:0])
+    function(kernel(b.dtype), a, b, start, c, ACTIVATION_CODES[activation])
     assert (frame[[0, -1]] == 7.5).all(), "wrote outside of the result"
     return c
 
@@ -94,16 +104,31 @@ def test_a_row_has_the_same_bits_whatever_rows_are_beside_it():
         assert (multiply(a[low:high], b, start) == whole[low:high]).all()
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("function", [product, sparse_product])
-def test_what_a_product_claims_for_writing_keeps_its_bits(function, dtype):
+def assert_claims_keep_bits(address: int, dtype: str) -> None:
     a, b, start = matrices((66, 31, 150), dtype)
     a[:, ::2] = 0  # so that a sparse product steps over them
-    ahead = np.random.default_rng(1).bytes(9_900 * b.itemsize)
-    held, c = np.frombuffer(bytearray(ahead), dtype), np.empty((len(a), b.shape[1]), dtype)
-    function(kernel(b.dtype), a, b, start, c, 0, held[7:])
-    assert held.tobytes() == ahead
-    np.testing.assert_array_equal(c, multiply(a, b, start))
+    bits, want = np.random.default_rng(1).bytes(9_900 * b.itemsize), multiply(a, b, start[:0])
+    held, c = np.frombuffer(bytearray(bits), dtype), np.empty((len(a), b.shape[1]), dtype)
+    product_ahead(address, a, b, c, held[7:])
+    np.testing.assert_array_equal(c, want)
+    finite_sparse_product(address, a, b, start[:0], c, 0, held[7:])
+    np.testing.assert_array_equal(c, want)
+    assert held.tobytes() == bits
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_a_product_claims_for_writing_keeps_its_bits(dtype):
+    assert_claims_keep_bits(kernel(dtype), dtype)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asks", [True, False])
+def test_both_ways_to_claim_keep_bits(asks, monkeypatch):
+    """A processor has one of the two."""
+    monkeypatch.setattr(gemm, "ASKS", asks)
+    function = cfunc(gemm._signature(types.float32), error_model="numpy")(gemm._product)
+    assert ("i32 1, i32 3, i32 1)" in function.inspect_llvm()) is asks, "a prefetch to write"
+    assert_claims_keep_bits(function.address, "float32")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -229,12 +254,14 @@ def at_the_end(array):
 
 rng = np.random.default_rng(0)
 for dtype in ("float32", "float64"):
-    for rows, steps, columns in ((8, 5, 48), (8, 5, 47), (16, 9, 33), (9, 20, 130), (3, 1, 7), (70, 40, 20)):
+    for rows, steps, columns in (
+        (8, 5, 48), (8, 5, 47), (16, 9, 33), (9, 20, 130), (3, 1, 7), (70, 40, 20)
+    ):
         for function in (product, sparse_product):
             draws = rng.normal(size=(rows, steps)), rng.normal(size=(steps, columns)), rng.normal(size=columns)
             a, b, start = (at_the_end(draw.astype(dtype)) for draw in draws)
             c = at_the_end(np.zeros((rows, columns), dtype))
-            function(kernel(np.dtype(dtype)), a, b, start, c, 0, start[:0])
+            function(kernel(np.dtype(dtype)), a, b, start, c, 0)
             np.testing.assert_allclose(c, draws[0] @ draws[1] + draws[2], rtol=1e-3, atol=1e-4)
 print("read and wrote within bounds", flush=True)
 """
