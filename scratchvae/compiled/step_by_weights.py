@@ -184,12 +184,13 @@ def _draw(settings, data, rows, given, work, plan, part):
 
 
 @njit(cache=True, error_model="numpy", **INNER)
-def _add_halves(work, layer, low, target):
-    """target = columns low .. of the layer's outputs, from both halves of their sums."""
-    one, other = _half_sums(work, layer, 0), _half_sums(work, layer, 1)
+def _add_halves(work, layer, low, high, target, place):
+    """Columns place .. of target = columns low .. high - 1 of the layer's outputs, from both halves of their sums."""
+    halves = _half_sums(work, layer, 0), _half_sums(work, layer, 1)
     for i in range(layer.rows):
-        for j in range(target.shape[1]):
-            target[i, j] = one[i, low + j] + other[i, low + j]
+        one, other, row = halves[0][i, low:high], halves[1][i, low:high], target[i, place : place + high - low]
+        for j in range(row.size):
+            row[j] = one[j] + other[j]
 
 
 @njit(cache=True, error_model="numpy", **INNER)
@@ -203,7 +204,7 @@ def _copy_columns(source, low, target):
 def _latents(settings, work, plan, part):
     """z of all samples, from the whole of the encoder's head."""
     own, shared = _own(work, plan, part), _shared(work, plan)
-    _add_halves(work, _layer(plan, plan[FIRST - 1, 0] - 1), 0, own.head)
+    _add_halves(work, _layer(plan, plan[FIRST - 1, 0] - 1), 0, 2 * settings.latent, own.head, 0)
     shape = len(own.head), settings.samples, settings.latent
     posterior_forward_rows(own.head, shared.eps.reshape(shape), own.std, own.z.reshape(shape), own.terms[KL])
     return own.z
@@ -213,13 +214,13 @@ def _latents(settings, work, plan, part):
 def _forward_layer(settings, flat, work, plan, number, part):
     """A part's inputs, and its half of the outputs' sums."""
     layer = _layer(plan, number)
-    (low, _), h = _range(layer, part), _inputs(work, layer, part)
+    (low, high), h = _range(layer, part), _inputs(work, layer, part)
     if number == 0:
         _copy_columns(_shared(work, plan).x, low, h)
     elif number == plan[FIRST - 1, 0]:
         _copy_columns(_latents(settings, work, plan, part), low, h)
     else:
-        _add_halves(work, _layer(plan, number - 1), low, h)
+        _add_halves(work, _layer(plan, number - 1), low, high, h, 0)
         for i in range(layer.rows):
             activate_row(h[i], layer.activation)
     none, kernel, weights, sums = flat[:0], settings.kernel, _weights(flat, layer, part), _half_sums(work, layer, part)
@@ -242,7 +243,7 @@ def _likelihood(settings, work, plan, part):
     """log p(x|z) of a part's pixels, whose logits become their gradients."""
     shared, last = _shared(work, plan), len(plan) - FIRST - 1
     (low, high), out = _range(_layer(plan, 0), part), _das(work, plan, last, part)
-    _add_halves(work, _layer(plan, last), low, out[:, low:high])
+    _add_halves(work, _layer(plan, last), low, high, out, low)
     likelihoods(settings, shared.x, out, low, high, shared.log_likelihood[part])
 
 
