@@ -5,17 +5,17 @@ sizes, and of the exchange with another process by itself.
 """
 
 import argparse
-import itertools
 import json
 import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 
 from benchmarks.images import images_of
-from benchmarks.peers.scratchvae_training import objective_of
+from benchmarks.peers.scratchvae_training import endless_batches, objective_of
 from benchmarks.workloads import WORKLOADS, Workload
 from scratchvae.distributed import Processes, launched_processes
 from scratchvae.engine import set_threads
@@ -65,6 +65,19 @@ def trainer_of(workload: Workload, pixels, processes) -> Trainer:
     return Trainer(*settings) if processes is None else Processes.trainer(processes, *settings)
 
 
+def seconds_a_step(trainer: Trainer, batch_size: int, steps: int, rounds: int) -> list[float]:
+    """Of every round; as in `sv.fit`, where one process puts updates together."""
+    batches, seconds = endless_batches(trainer, batch_size), []
+    for _ in trainer.steps(islice(batches, WARM_STEPS)):
+        pass
+    for _ in range(rounds):
+        start = time.perf_counter()
+        for _ in trainer.steps(islice(batches, steps)):
+            pass
+        seconds.append((time.perf_counter() - start) / steps)
+    return seconds
+
+
 def seconds_each(call: Callable[[], object], times: int) -> float:
     start = time.perf_counter()
     for _ in range(times):
@@ -90,10 +103,8 @@ def main() -> None:
     pixels = images.pixels[: len(images.pixels) // options.batch * options.batch]
 
     trainer = trainer_of(workload, pixels, processes)
-    steps = itertools.chain.from_iterable(trainer.epoch(n, options.batch) for n in itertools.count(1))
-    seconds_each(lambda: next(steps), WARM_STEPS)
     answer = {"data": images.found, "parameters": trainer.vae.parameters.flat.size}
-    answer["step"] = [seconds_each(lambda: next(steps), options.steps) for _ in range(options.rounds)]
+    answer["step"] = seconds_a_step(trainer, options.batch, options.steps, options.rounds)
     if processes is None:
         answer["unreduced"] = {
             options.batch // share: unreduced(workload, pixels, share, options) for share in (1, 2, 4, 8)
@@ -107,9 +118,7 @@ def main() -> None:
 def unreduced(workload: Workload, pixels, share: int, options) -> list[float]:
     """Seconds of what one of `share` processes does in a step, but for the reduction."""
     trainer = trainer_of(workload, pixels, Alone(share))
-    steps = itertools.chain.from_iterable(trainer.epoch(n, options.batch) for n in itertools.count(1))
-    seconds_each(lambda: next(steps), WARM_STEPS)
-    return [seconds_each(lambda: next(steps), max(1, options.steps // 2)) for _ in range(options.rounds)]
+    return seconds_a_step(trainer, options.batch, max(1, options.steps // 2), options.rounds)
 
 
 def reductions(processes: Processes, size: int, options) -> dict[str, list[float]]:

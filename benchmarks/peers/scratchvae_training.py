@@ -4,8 +4,9 @@ The data stay uint8, as `sv.fit` keeps them; they are static for every system, h
 """
 
 import argparse
-import itertools
 import time
+from collections.abc import Iterator
+from itertools import chain, count, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +56,11 @@ def train_on_problem(workload: Workload, arrays: dict, updates: int, dtype="floa
     return {"losses": losses, **gradients}
 
 
+def endless_batches(trainer: Trainer, batch_size: int) -> Iterator[NDArray]:
+    """The rows of every update of one epoch after the other."""
+    return chain.from_iterable(trainer.batches(epoch, batch_size) for epoch in count(1))
+
+
 def skipped_multiply_adds(workload: Workload, x: NDArray) -> int:
     """Multiply-adds of the first layer, forward and weight gradient, that are not executed on this minibatch (B, D).
 
@@ -85,7 +91,7 @@ class ScratchvaeTraining:
         vae, rate = model_with(self.workload, self.problem), self.workload.learning_rate
         data = pixels[:whole_batches]
         self.trainer = Trainer(vae, data, rate, objective_of(self.workload), binarize="none")
-        self.steps = self.endless_steps()
+        self.batches = endless_batches(self.trainer, self.workload.batch_size)
         return {"version": sv.__version__, "generator": "Philox4x32-10, Box-Muller", "threads": get_threads()}
 
     def count_multiply_adds(self, minibatches: int = 5) -> dict:
@@ -95,10 +101,6 @@ class ScratchvaeTraining:
         batches = [rng.choice(len(self.trainer.x), size, replace=False) for _ in range(minibatches)]
         left_out = [skipped_multiply_adds(self.workload, self.trainer.x[rows]) for rows in batches]
         return {"multiply_adds_executed": self.workload.multiply_adds() - round(np.mean(left_out))}
-
-    def endless_steps(self):
-        for epoch in itertools.count(1):
-            yield from self.trainer.epoch(epoch, self.workload.batch_size)
 
     def prove(self, updates: int, out: str) -> dict:
         """Trains on the given minibatch and noise: the losses, and the gradients as Adam's first moment holds them."""
@@ -114,8 +116,8 @@ class ScratchvaeTraining:
         return {"seconds": seconds, "steps": len(terms), "last_loss": -float(terms[-1].objective.mean())}
 
     def train(self, steps: int) -> list:
-        """As in `sv.fit`: every update's terms are kept, and their means are taken at the end."""
-        terms = list(itertools.islice(self.steps, steps))
+        """As in `sv.fit`, which puts updates together: all terms are kept, and their means are taken at the end."""
+        terms = list(self.trainer.steps(islice(self.batches, steps)))
         np.concatenate([part.objective for part in terms]).mean()
         return terms
 
