@@ -3,7 +3,7 @@
 gemm, network, dense       matrix products on a register-tiled micro-kernel; a whole stack of layers in one call
 vector_math, activations   exp, log, tanh and their kin, written so that loops over them use vector registers
 random                     the same random bits as the reference
-step                       a whole training step in one call, for the usual model; its threads share out the examples
+step                       whole training steps in one call, for the usual model; the threads share out the examples
                            (step_by_examples) or, in small batches, the weights (step_by_weights)
 simd                       which vector width, and why
 denormals                  which numbers a training step takes for zero, and why

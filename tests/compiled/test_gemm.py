@@ -254,9 +254,7 @@ def at_the_end(array):
 
 rng = np.random.default_rng(0)
 for dtype in ("float32", "float64"):
-    for rows, steps, columns in (
-        (8, 5, 48), (8, 5, 47), (16, 9, 33), (9, 20, 130), (3, 1, 7), (70, 40, 20)
-    ):
+    for rows, steps, columns in ((8, 5, 48), (8, 5, 47), (16, 9, 33), (9, 20, 130), (3, 1, 7), (70, 40, 20)):
         for function in (product, sparse_product):
             draws = rng.normal(size=(rows, steps)), rng.normal(size=(steps, columns)), rng.normal(size=columns)
             a, b, start = (at_the_end(draw.astype(dtype)) for draw in draws)

@@ -1,4 +1,4 @@
-"""The training step in one call against the trainer's composition of operations."""
+"""Training steps in one call against the trainer's composition of operations, and several against single ones."""
 
 import numpy as np
 import pytest
@@ -35,6 +35,10 @@ def pixels(rows: int = 90, columns: int = 37) -> np.ndarray:
     return (rng.integers(0, 256, (rows, columns)) * (rng.random((rows, columns)) < 0.3)).astype(np.uint8)
 
 
+def batches(count: int, rows: int) -> list[np.ndarray]:
+    return [(np.arange(rows) + rows * update) % 90 for update in range(count)]
+
+
 MANY, SOME = 40, 10  # examples of a minibatch; with few samples of each, threads share out the weights of the second
 
 
@@ -45,8 +49,8 @@ def trained(
     """Terms of the last update, parameters and moments."""
     vae = sv.VAE(37, latent, hidden=hidden, activation=activation, dtype=dtype, seed=1)
     trainer = kind(vae, pixels(), 1e-2, objective, binarize=binarize, seed=5, noise=noise)
-    for update in range(updates):
-        terms = trainer.step((np.arange(rows) + rows * update) % 90)
+    for batch in batches(updates, rows):
+        terms = trainer.step(batch)
     return [*terms, vae.parameters.flat, trainer.first.flat, trainer.second.flat]
 
 
@@ -186,10 +190,6 @@ def test_rows_may_be_of_any_whole_numbers_and_strides(rows):
     for one, other in zip(both[0].step(rows), both[1].step(rows.astype(np.intp)), strict=True):
         np.testing.assert_array_equal(one, other)
     np.testing.assert_array_equal(both[0].vae.parameters.flat, both[1].vae.parameters.flat)
-
-
-def batches(count: int, rows: int) -> list[np.ndarray]:
-    return [(np.arange(rows) + rows * update) % 90 for update in range(count)]
 
 
 @pytest.mark.parametrize("binarize", ["dynamic", "fixed"])
