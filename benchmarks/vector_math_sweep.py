@@ -59,6 +59,16 @@ def rise32(x):
     return vm.rise32(x) if x > 0 else np.float32(np.nan)  # it is defined for h > 0
 
 
+@njit
+def exact_root(x):
+    return math.sqrt(x) if x >= 2.0**-126 else math.nan
+
+
+@njit
+def root32(x):
+    return vm.root32(x) if x >= vm.SMALLEST_NORMAL else np.float32(np.nan)  # it is defined for x >= 0, 0 below
+
+
 FUNCTIONS = {
     "exp": (vm.exp32, exact_exp),
     "log": (vm.log32, exact_log),
@@ -67,6 +77,7 @@ FUNCTIONS = {
     "sigmoid": (vm.sigmoid32, exact_sigmoid),
     "softplus": (vm.softplus32, exact_softplus),
     "softplus_derivative": (rise32, exact_rise),
+    "root": (root32, exact_root),
 }
 LARGEST, BEYOND = float(np.finfo(np.float32).max), 2.0**128
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from scratchvae.compiled.denormals import FLUSH, mode, set_mode
 from scratchvae.compiled.slices import slices_for
+from scratchvae.compiled.vector_math import root
 
 
 @njit(cache=True, error_model="numpy")
@@ -25,7 +26,7 @@ def update(p, g, m, v, constants):
         first = beta1 * m[i] + one_minus_beta1 * slope
         second = beta2 * v[i] + one_minus_beta2 * slope * slope
         m[i], v[i] = first, second
-        p[i] = p[i] - size * first / (np.sqrt(second) + epsilon)
+        p[i] = p[i] - size * first / (root(second) + epsilon)
 
 
 @njit(cache=True, parallel=True)

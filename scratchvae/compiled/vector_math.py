@@ -1,10 +1,11 @@
-"""exp, log, log1p, tanh, sigmoid and softplus as arithmetic, so that loops over them vectorise, as calls into the C
-library do not.
+"""exp, log, log1p, tanh, sigmoid, softplus and the square root as arithmetic, so that loops over them vectorise, as
+calls into the C library do not.
 
 `exp32` and its kin take and return float32. No branches, only selections; multiply-adds are fused explicitly, so that
 no flag decides about the bits. Errors, over all 2^32 arguments (`benchmarks/vector_math_sweep.py`): at most 2 units in
-the last place (ulp). NaN gives NaN, infinities and -0.0 give what mathematics says, results below 2^-126 are subnormal.
-float64 goes to the C library. `exp`, `log`, ... take either and are for use inside compiled functions.
+the last place (ulp). NaN gives NaN, infinities and -0.0 give what mathematics says, results below 2^-126 are subnormal;
+but the root of a subnormal number is 0. float64 goes to the C library. `exp`, `log`, ... take either and are
+for use inside compiled functions.
 
 Method: reduce the argument to a small interval exactly, then a polynomial fitted there for the least relative error
 (Muller, Elementary Functions, 2016, chapters 3 and 11).
@@ -29,6 +30,8 @@ ROUNDER = f32(1.5 * 2**23)  # adding it leaves a float32's nearest integer in th
 ROUNDER_BITS = i32(0x4B400000)
 EXP_LOWEST, EXP_HIGHEST = f32(-104), f32(89)  # exp rounds to 0 below, overflows above
 DECAY_LOWEST = f32(-87.9)
+ROOT_BITS = i32(0x5F375A86)  # of the number from which half a number's pattern is taken: its inverse root, to 4 %
+SMALLEST_NORMAL = f32(2.0**-126)
 SQRT_HALF_BITS = i32(0x3F3504F3)
 SIGN_BIT, MAGNITUDE_BITS = i32(-(2**31)), i32(2**31 - 1)
 INFINITY, NAN = f32(np.inf), f32(np.nan)
@@ -162,6 +165,21 @@ def log1p_unit32(t):
     p = multiply_add(t, multiply_add(t, multiply_add(t, multiply_add(t, P8, P7), P6), P5), P4)
     p = multiply_add(t, multiply_add(t, multiply_add(t, multiply_add(t, p, P3), P2), P1), P0)
     return multiply_add(t * t, p, t)
+
+
+@njit(cache=True, error_model="numpy", forceinline=True)
+def root32(x):
+    """sqrt(x) for x >= 0, a subnormal x being 0: x / sqrt(x), the inverse root by twice the iteration of third order
+    y (1 + r / 2 + 3 r^2 / 8) with r = 1 - x y^2.
+
+    An instruction for it there is, but a loop that divides too waits for the unit that does both.
+    """
+    y = float32_from_bits(i32(ROOT_BITS - i32(bits_from_float32(x) >> i32(1))))
+    for _ in range(2):
+        r = multiply_add(-(x * y), y, f32(1))
+        y = multiply_add(y * r, multiply_add(f32(0.375), r, f32(0.5)), y)
+    root = x * y if x < INFINITY else x
+    return f32(0) if x < SMALLEST_NORMAL else root
 
 
 @njit(cache=True, error_model="numpy", forceinline=True, **INNER)
@@ -309,6 +327,11 @@ def rise(h):
     raise NotImplementedError
 
 
+def root(x):
+    """sqrt(x) for x >= 0, as `exp`. float32: that of a subnormal x is 0."""
+    raise NotImplementedError
+
+
 @njit(cache=True, error_model="numpy", forceinline=True, **INNER)
 def _softplus_sigmoid32(x):
     t = decay32(-absolute32(x))
@@ -363,6 +386,11 @@ def _decay(x):
 @overload(rise, jit_options=INLINE)
 def _rise(h):
     return (lambda h: rise32(h)) if h == types.float32 else (lambda h: -math.expm1(-h))
+
+
+@overload(root, jit_options=INLINE)
+def _root(x):
+    return (lambda x: root32(x)) if x == types.float32 else (lambda x: math.sqrt(x))
 
 
 @overload(softplus_sigmoid, jit_options=INLINE)

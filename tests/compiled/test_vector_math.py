@@ -105,6 +105,13 @@ def test_exp_goes_through_the_subnormals_to_zero():
     assert apply(vm.exp32, x)[-1] == 0
 
 
+def test_a_root_at_its_edges():
+    """A subnormal number counts as 0."""
+    x = np.array([0, 2**-149, 2**-127, 2**-126, 4, np.inf, np.nan], np.float32)
+    np.testing.assert_array_equal(apply(vm.root, x), np.array([0, 0, 0, 2**-63, 2, np.inf, np.nan], np.float32))
+    np.testing.assert_array_equal(apply(vm.root, x.astype(np.float64)), np.sqrt(x.astype(np.float64)))
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_softplus_and_its_derivative_from_one_exponential_agree_with_each_alone(dtype):
     @njit(error_model="numpy")
@@ -122,7 +129,7 @@ def test_softplus_and_its_derivative_from_one_exponential_agree_with_each_alone(
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="reads x86 assembly")
 @FUSED
-@pytest.mark.parametrize("name", TRUTH)
+@pytest.mark.parametrize("name", [*TRUTH, "root"])
 def test_loops_over_float32_use_vector_registers(name):
     loop = over(FUNCTIONS[name][0])
     x = np.ones(64, np.float32)
