@@ -268,48 +268,68 @@ def all_finite(b):
 def transpose(source, target):
     """target_ji = source_ij. Takes source (M, N), target (N, M), both of contiguous rows."""
     lanes = BYTES // source.itemsize
-    rows, columns = source.shape[0] // lanes * lanes, source.shape[1] // lanes * lanes
-    for j in range(0, columns, lanes):
-        for i in range(0, rows, lanes):
+    for j in range(0, source.shape[1], lanes):
+        for i in range(0, source.shape[0], lanes):
             _transpose_square(source, i, j, target)
-    for j in range(source.shape[1]):
-        for i in range(rows if j < columns else 0, source.shape[0]):
-            target[j, i] = source[i, j]
 
 
 @intrinsic
 def _transpose_square(context, source, i, j, target):
-    """Transpose the square at (i, j), one vector wide, in registers."""
+    """Transpose the square at (i, j), one vector wide, or what is left of it at an edge, in registers."""
 
     def emit(context, builder, signature, arguments):
+        source_array, i, j, target_array = arguments
         scalar = context.get_value_type(source.dtype)
         lanes = SIMD.bytes // scalar_bytes(scalar)
-        row = Row(builder, scalar, 2, INDEX(2 * lanes))
+        views = [
+            context.make_array(kind)(context, builder, array)
+            for kind, array in ((source, source_array), (target, target_array))
+        ]
+        rows, columns = (
+            builder.sub(size, low)
+            for size, low in zip(cgutils.unpack_tuple(builder, views[0].shape), (i, j), strict=True)
+        )
 
-        def rows(array_type, array, i, j):
-            view = context.make_array(array_type)(context, builder, array)
+        def place(view, i, j):
             stride = builder.sdiv(builder.extract_value(view.strides, 0), INDEX(scalar_bytes(scalar)))
-            first = builder.add(builder.mul(i, stride), j)
-            return [builder.gep(view.data, [builder.add(first, builder.mul(stride, INDEX(m)))]) for m in range(lanes)]
+            return builder.gep(view.data, [builder.add(builder.mul(i, stride), j)])
 
-        _, i, j, _ = arguments
-        vectors = [row.load(place, 0) for place in rows(source, arguments[0], i, j)]
-        distance = 1
-        while distance < lanes:  # swap the off-diagonal halves of ever larger squares
-            for m in (m for m in range(lanes) if not m & distance):
-                pair = vectors[m], vectors[m + distance]
-                upper = [p if not p & distance else lanes + p - distance for p in range(lanes)]
-                lower = [p + distance if not p & distance else lanes + p for p in range(lanes)]
-                for place, order in ((m, upper), (m + distance, lower)):
-                    mask = ir.Constant(ir.VectorType(INT32, lanes), order)
-                    vectors[place] = builder.shuffle_vector(*pair, mask)
-            distance *= 2
-        for vector, place in zip(vectors, rows(target, arguments[3], j, i), strict=True):
-            row.store_vector(vector, place, 0)
+        fits = (builder.icmp_signed(">=", count, INDEX(lanes)) for count in (rows, columns))
+        with builder.if_else(builder.and_(*fits)) as (whole, edge):
+            with whole:
+                row = Row(builder, scalar, 1, INDEX(lanes), whole=True)
+                places = [place(views[0], builder.add(i, INDEX(m)), j) for m in range(lanes)]
+                for m, vector in enumerate(_transposed(builder, [row.load(start, 0) for start in places])):
+                    row.store_vector(vector, place(views[1], builder.add(j, INDEX(m)), i), 0)
+            with edge:  # behind the last row it stands in for others
+                row, last = Row(builder, scalar, 1, columns), builder.sub(rows, INDEX(1))
+                inside = [
+                    builder.select(builder.icmp_signed("<", INDEX(m), rows), INDEX(m), last) for m in range(lanes)
+                ]
+                vectors = [row.load(place(views[0], builder.add(i, m), j), 0) for m in inside]
+                row = Row(builder, scalar, 1, rows)
+                for m, vector in enumerate(_transposed(builder, vectors)):
+                    with builder.if_then(builder.icmp_signed("<", INDEX(m), columns)):
+                        row.store_last([(vector, place(views[1], builder.add(j, INDEX(m)), i))])
         return context.get_dummy_value()
 
     size = types.intp
     return types.void(source, size, size, target), emit
+
+
+def _transposed(builder, vectors):
+    """The columns of a square of vectors, as vectors: halves off the diagonal of ever larger squares change places."""
+    vectors, lanes, distance = list(vectors), len(vectors), 1
+    while distance < lanes:
+        for m in (m for m in range(lanes) if not m & distance):
+            pair = vectors[m], vectors[m + distance]
+            upper = [p if not p & distance else lanes + p - distance for p in range(lanes)]
+            lower = [p + distance if not p & distance else lanes + p for p in range(lanes)]
+            for place, order in ((m, upper), (m + distance, lower)):
+                mask = ir.Constant(ir.VectorType(INT32, lanes), order)
+                vectors[place] = builder.shuffle_vector(*pair, mask)
+        distance *= 2
+    return vectors
 
 
 @intrinsic

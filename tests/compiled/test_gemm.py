@@ -180,9 +180,12 @@ def test_nonzero_places_are_listed_in_ascending_order_with_their_elements(dtype)
 @pytest.mark.parametrize("shape", [(1, 1), (16, 16), (33, 17), (7, 50), (48, 64), (0, 3)])
 def test_a_transpose_moves_every_element(shape, dtype):
     source = np.arange(np.prod(shape), dtype=dtype).reshape(shape)
-    target = np.full(shape[::-1], -1, dtype)
+    frame = np.full((shape[1] + 2, shape[0] + 20), -1, dtype)
+    target = frame[1:-1, : shape[0]]
     transpose(source, target)
     assert (target == source.T).all()
+    assert (frame[[0, -1]] == -1).all()
+    assert (frame[:, shape[0] :] == -1).all()
 
 
 ONE_WIDTH = """
@@ -236,7 +239,7 @@ def test_an_unknown_width_is_refused():
 AT_THE_END_OF_A_PAGE = """
 import ctypes, mmap, sys
 import numpy as np
-from scratchvae.compiled.gemm import kernel, product, sparse_product
+from scratchvae.compiled.gemm import kernel, product, sparse_product, transpose
 
 protect = ctypes.CDLL(None).mprotect
 protect.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
@@ -254,19 +257,24 @@ def at_the_end(array):
 
 rng = np.random.default_rng(0)
 for dtype in ("float32", "float64"):
-    for rows, steps, columns in ((8, 5, 48), (8, 5, 47), (16, 9, 33), (9, 20, 130), (3, 1, 7), (70, 40, 20)):
+    for rows, steps, columns in (
+        (8, 5, 48), (8, 5, 47), (16, 9, 33), (9, 20, 130), (3, 1, 7), (70, 40, 20),
+    ):  # fmt: skip
         for function in (product, sparse_product):
             draws = rng.normal(size=(rows, steps)), rng.normal(size=(steps, columns)), rng.normal(size=columns)
             a, b, start = (at_the_end(draw.astype(dtype)) for draw in draws)
             c = at_the_end(np.zeros((rows, columns), dtype))
             function(kernel(np.dtype(dtype)), a, b, start, c, 0)
             np.testing.assert_allclose(c, draws[0] @ draws[1] + draws[2], rtol=1e-3, atol=1e-4)
+        source, target = at_the_end(draws[1].astype(dtype)), at_the_end(np.zeros((columns, steps), dtype))
+        transpose(source, target)
+        np.testing.assert_array_equal(target, source.T)
 print("read and wrote within bounds", flush=True)
 """
 
 
 @pytest.mark.skipif(os.name != "posix", reason="protects a page of memory")
-def test_a_product_touches_nothing_beyond_its_arrays():
+def test_products_and_transposes_touch_nothing_beyond_their_arrays():
     """Each ends with a page, and the next page may not be touched: who does is killed."""
     command = [sys.executable, "-c", AT_THE_END_OF_A_PAGE]
     outcome = subprocess.run(command, capture_output=True, text=True, check=False)
