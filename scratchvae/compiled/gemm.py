@@ -41,7 +41,8 @@ from scratchvae.compiled.vector_math import activate_row
 
 HEIGHTS, COUNTS, BYTES = SIMD.heights, SIMD.counts, SIMD.bytes
 SPARSE_HEIGHTS, SPARSE_COUNTS, NARROW_HEIGHTS = SIMD.sparse_heights, SIMD.sparse_counts, SIMD.narrow_heights
-WHOLE_HEIGHTS, WHOLE_COUNTS = SIZES[WHOLE]
+WIDE, WIDE_HEIGHTS = SIMD.wide, SIMD.wide_heights
+WHOLE_SIZES = SIZES[WHOLE]
 ASKS = asking_is_enough()
 GROUP = SPARSE_HEIGHTS[0]  # rows that share a list of the places where one of them is not zero
 ROW_BLOCK = 64  # rows whose nonzero places are listed together
@@ -103,13 +104,19 @@ def _product(
         widest = SPARSE_COUNTS[0] if skip else COUNTS[0]
         even = -(-left // -(-left // widest))  # panels of much the same width: a thin one is slow
         count = _largest(SPARSE_COUNTS, even) if skip else _largest(COUNTS, even)
+        if not skip and 0 < WIDE <= left and left % COUNTS[0] == WIDE % COUNTS[0]:
+            count = WIDE  # and whole panels of the widest others are left
         width, i = min(count * lanes, columns - j), 0
         narrow = BYTES < width * item <= BYTES + NARROW_BYTES
         while i < rows:
-            height = _largest(SPARSE_HEIGHTS, min(GROUP - i % GROUP, rows - i)) if skip else _largest(HEIGHTS, rows - i)
+            height = _largest(HEIGHTS, rows - i)
+            if skip:
+                height = _largest(SPARSE_HEIGHTS, min(GROUP - i % GROUP, rows - i))
+            elif count == WIDE:
+                height = _largest(WIDE_HEIGHTS, rows - i)
             group, place = i // GROUP, i * c_row + j
             kind = SKIP if skip else NARROW if narrow and height in NARROW_HEIGHTS else PLAIN
-            if kind == PLAIN and width == count * lanes and height in WHOLE_HEIGHTS and count in WHOLE_COUNTS:
+            if kind == PLAIN and width == count * lanes and (height, count) in WHOLE_SIZES:
                 kind = WHOLE
             tile(
                 kind, height, width, counts[group] if skip else steps,

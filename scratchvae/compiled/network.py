@@ -118,12 +118,18 @@ def _backward(kernel, flat, table, x, hidden, hidden_das, dout, dx, first, secon
 
 @njit(cache=True, error_model="numpy", **INNER)
 def gradient_by_inputs(kernel, da, w, dh, scratch):
-    """dh = da W^T, by the tile of all products: dh^T = W da^T. Takes scratch for both transposes."""
-    rows, (inputs, outputs), none = len(da), w.shape, scratch[:0]
-    da_columns, dh_columns = matrix(scratch, 0, outputs, rows), matrix(scratch, outputs * rows, inputs, rows)
+    """dh = da W^T, by the tile of all products: dh^T = W da^T. Takes scratch for both transposes.
+
+    Their rows are filled up with zeros to whole cache lines, so that no vector lies across two; but not those of few
+    elements, for which there are narrower tiles."""
+    rows, (inputs, outputs), line = len(da), w.shape, LINE // da.itemsize
+    width = rows if rows <= 2 * line else -(-rows // line) * line
+    da_columns, dh_columns = matrix(scratch, 0, outputs, width), matrix(scratch, outputs * width, inputs, width)
     transpose(da, da_columns)
-    product(kernel, w, da_columns, none, dh_columns, 0)
-    transpose(dh_columns, dh)
+    for j in range(outputs if rows < width else 0):
+        da_columns[j, rows:] = 0
+    product(kernel, w, da_columns, scratch[:0], dh_columns, 0)
+    transpose(dh_columns[:, :rows], dh)
 
 
 def network_backward(

@@ -19,6 +19,8 @@ class Width(NamedTuple):
     bytes: int  # of one vector register
     heights: tuple[int, ...]  # of tiles of a product, in rows: a tile and one row of B must fit into the registers
     counts: tuple[int, ...]  # of tiles, in vectors
+    wide: int  # vectors of tiles with fewer rows, where panels of the others would leave one vector over; 0: none
+    wide_heights: tuple[int, ...]
     sparse_heights: tuple[int, ...]
     sparse_counts: tuple[int, ...]  # the same of tiles that skip zeros
     narrow_heights: tuple[int, ...]  # of tiles one vector and 16 bytes wide, where fewer bytes take less time
@@ -34,11 +36,23 @@ TARGETS = {
 # Fewer rows to a tile share a list of zeros with fewer others, but read more of B for each multiply-add: with 512 bits,
 # tiles of 2 rows by 9 vectors wait for the second-level cache.
 WIDTHS = {
-    "avx512": Width("avx512", 64, (8, 4, 2, 1), (3, 2, 1), (4, 2, 1), (6, 5, 4, 3, 2, 1), (8, 4), True),
-    "avx2": Width("avx2", 32, (4, 2, 1), (3, 2, 1), (2, 1), (5, 4, 2, 1), (), True),
-    "neon": Width("neon", 16, (8, 4, 2, 1), (3, 2, 1), (2, 1), (9, 8, 7, 6, 4, 2, 1), (), True),
-    "portable": Width("portable", 16, (4, 2, 1), (2, 1), (2, 1), (5, 4, 2, 1), (), False),
-}
+    "avx512": Width(
+        "avx512", 64, heights=(8, 4, 2, 1), counts=(3, 2, 1), wide=4, wide_heights=(6, 4, 2, 1),
+        sparse_heights=(4, 2, 1), sparse_counts=(6, 5, 4, 3, 2, 1), narrow_heights=(8, 4), fused=True,
+    ),
+    "avx2": Width(
+        "avx2", 32, heights=(4, 2, 1), counts=(3, 2, 1), wide=0, wide_heights=(1,),
+        sparse_heights=(2, 1), sparse_counts=(5, 4, 2, 1), narrow_heights=(), fused=True,
+    ),
+    "neon": Width(
+        "neon", 16, heights=(8, 4, 2, 1), counts=(3, 2, 1), wide=0, wide_heights=(1,),
+        sparse_heights=(2, 1), sparse_counts=(9, 8, 7, 6, 4, 2, 1), narrow_heights=(), fused=True,
+    ),
+    "portable": Width(
+        "portable", 16, heights=(4, 2, 1), counts=(2, 1), wide=0, wide_heights=(1,),
+        sparse_heights=(2, 1), sparse_counts=(5, 4, 2, 1), narrow_heights=(), fused=False,
+    ),
+}  # fmt: skip
 
 
 def _host_width() -> str:

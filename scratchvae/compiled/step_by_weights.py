@@ -88,10 +88,11 @@ def plan(examples: int, samples: int, encoder: bytes, decoder: bytes) -> NDArray
     tables = [np.frombuffer(table, np.int64).reshape(-1, 5) for table in (encoder, decoder)]
     all_samples, pixels, latent = examples * samples, tables[0][0, 0], tables[1][0, 0]
     widest = max(table[:, :2].sum(axis=1).max() for table in tables)
+    whole_lines = -(-all_samples // 16) * 16  # `gradient_by_inputs` fills up float32 lines
     shared = ((examples, pixels), (all_samples, latent), (all_samples, latent), (2, all_samples))
     own = (
         *((examples, 2 * latent), (examples, 2 * latent), (examples, latent), (all_samples, latent)),
-        *((examples, samples), (examples, samples), (4, examples), (1, all_samples * widest)),
+        *((examples, samples), (examples, samples), (4, examples), (1, whole_lines * widest)),
     )
     shapes: list[tuple[int, int]] = [*shared, *own, *own]
     layers: list[tuple[int, ...]] = []

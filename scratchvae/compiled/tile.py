@@ -7,6 +7,8 @@ free; B is read by whole vectors, the last one masked, so no size is special.
 Every element is one chain of multiply-adds, k ascending, whatever the tile's shape or the vector's width.
 """
 
+from itertools import product
+
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -21,11 +23,12 @@ NARROW_BYTES = 16
 LINE = 64  # bytes of a cache line
 AHEAD = 8  # rows of B that are asked for before their turn: a processor does not by itself where they lie far apart
 HIGH, WIDE = 9, 10  # more than a tile has rows, and vectors: a tile's number is made of its kind, vectors and rows
-SIZES = {
-    PLAIN: (SIMD.heights, SIMD.counts),
-    SKIP: (SIMD.sparse_heights, SIMD.sparse_counts),
-    NARROW: (SIMD.narrow_heights, (2,)),
-    WHOLE: (SIMD.heights[:1], SIMD.counts[:2]),  # the usual ones
+WIDE_COUNTS = (SIMD.wide,) if SIMD.wide else ()
+SIZES = {  # rows and vectors
+    PLAIN: (*product(SIMD.heights, SIMD.counts), *product(SIMD.wide_heights, WIDE_COUNTS)),
+    SKIP: (*product(SIMD.sparse_heights, SIMD.sparse_counts),),
+    NARROW: (*product(SIMD.narrow_heights, (2,)),),
+    WHOLE: (*product(SIMD.heights[:1], SIMD.counts[:2]), *product(SIMD.wide_heights[:1], WIDE_COUNTS)),  # the usual
 }
 
 
@@ -194,14 +197,13 @@ def tile(context, kind, rows, columns, steps, indices, a, a_row, a_step, b, b_st
         key = builder.add(builder.mul(builder.add(builder.mul(kind, INDEX(WIDE)), count), INDEX(HIGH)), rows)
         after = builder.append_basic_block()
         switch = builder.switch(key, after)
-        for number, (heights, counts) in SIZES.items():
-            for m in heights:
-                for n in counts:
-                    block = builder.append_basic_block()
-                    switch.add_case(INDEX((number * WIDE + n) * HIGH + m), block)
-                    builder.position_at_end(block)
-                    builder.call(_tile_function(builder.module, scalar, m, n, number), [columns, *others])
-                    builder.branch(after)
+        for number, sizes in SIZES.items():
+            for m, n in sizes:
+                block = builder.append_basic_block()
+                switch.add_case(INDEX((number * WIDE + n) * HIGH + m), block)
+                builder.position_at_end(block)
+                builder.call(_tile_function(builder.module, scalar, m, n, number), [columns, *others])
+                builder.branch(after)
         builder.position_at_end(after)
         return context.get_dummy_value()
 

@@ -18,8 +18,7 @@ def test_a_module_has_the_code_of_a_tile_once():
 
 def test_the_code_of_every_tile_is_well_formed():
     module = ir.Module()
-    for kind, (heights, counts) in SIZES.items():
-        for height in heights:
-            for count in counts:
-                _tile_function(module, ir.FloatType(), height, count, kind)
+    for kind, sizes in SIZES.items():
+        for height, count in sizes:
+            _tile_function(module, ir.FloatType(), height, count, kind)
     binding.parse_assembly(str(module)).verify()
