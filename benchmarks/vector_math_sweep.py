@@ -59,14 +59,17 @@ def rise32(x):
     return vm.rise32(x) if x > 0 else np.float32(np.nan)  # it is defined for h > 0
 
 
+SMALLEST_NORMAL = np.float32(2.0**-126)  # the root of less is not exact
+
+
 @njit
 def exact_root(x):
-    return math.sqrt(x) if x >= 2.0**-126 else math.nan
+    return math.sqrt(x) if x >= SMALLEST_NORMAL else math.nan
 
 
 @njit
 def root32(x):
-    return vm.root32(x) if x >= vm.SMALLEST_NORMAL else np.float32(np.nan)  # it is defined for x >= 0, 0 below
+    return vm.root32(x) if x >= SMALLEST_NORMAL else np.float32(np.nan)
 
 
 FUNCTIONS = {

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from scratchvae.compiled.denormals import FLUSH, mode, set_mode
 from scratchvae.compiled.slices import slices_for
-from scratchvae.compiled.vector_math import root
+from scratchvae.compiled.vector_math import multiply_add, root
 
 
 @njit(cache=True, error_model="numpy")
@@ -23,10 +23,10 @@ def update(p, g, m, v, constants):
     )  # fmt: skip
     for i in range(p.size):
         slope = g[i]
-        first = beta1 * m[i] + one_minus_beta1 * slope
-        second = beta2 * v[i] + one_minus_beta2 * slope * slope
+        first = multiply_add(one_minus_beta1, slope, beta1 * m[i])
+        second = multiply_add(one_minus_beta2 * slope, slope, beta2 * v[i])
         m[i], v[i] = first, second
-        p[i] = p[i] - size * first / (root(second) + epsilon)
+        p[i] = multiply_add(-size, first / (root(second) + epsilon), p[i])
 
 
 @njit(cache=True, parallel=True)

@@ -4,8 +4,8 @@ calls into the C library do not.
 `exp32` and its kin take and return float32. No branches, only selections; multiply-adds are fused explicitly, so that
 no flag decides about the bits. Errors, over all 2^32 arguments (`benchmarks/vector_math_sweep.py`): at most 2 units in
 the last place (ulp). NaN gives NaN, infinities and -0.0 give what mathematics says, results below 2^-126 are subnormal;
-but the root of a subnormal number is 0. float64 goes to the C library. `exp`, `log`, ... take either and are
-for use inside compiled functions.
+but the root of a subnormal number comes out too small. float64 goes to the C library. `exp`, `log`, ... take either and
+are for use inside compiled functions.
 
 Method: reduce the argument to a small interval exactly, then a polynomial fitted there for the least relative error
 (Muller, Elementary Functions, 2016, chapters 3 and 11).
@@ -30,8 +30,7 @@ ROUNDER = f32(1.5 * 2**23)  # adding it leaves a float32's nearest integer in th
 ROUNDER_BITS = i32(0x4B400000)
 EXP_LOWEST, EXP_HIGHEST = f32(-104), f32(89)  # exp rounds to 0 below, overflows above
 DECAY_LOWEST = f32(-87.9)
-ROOT_BITS = i32(0x5F375A86)  # of the number from which half a number's pattern is taken: its inverse root, to 4 %
-SMALLEST_NORMAL = f32(2.0**-126)
+ROOT_BITS, ROOT_FACTOR, ROOT_LIMIT = i32(0x5F1FFFF9), f32(0.703952253), f32(2.38924456)  # Kadlec 2010
 SQRT_HALF_BITS = i32(0x3F3504F3)
 SIGN_BIT, MAGNITUDE_BITS = i32(-(2**31)), i32(2**31 - 1)
 INFINITY, NAN = f32(np.inf), f32(np.nan)
@@ -98,8 +97,8 @@ def _multiply_add(context, builder, signature, args):
 
 @intrinsic
 def multiply_add(typing_context, a, b, c):
-    """a b + c for float32, rounded once where the processor can (else a call for each would be far slower)."""
-    return types.float32(types.float32, types.float32, types.float32), _multiply_add
+    """a b + c, rounded once where the processor can (else a call for each would be far slower)."""
+    return a(a, a, a), _multiply_add
 
 
 # --- pieces -----------------------------------------------------------------------------------------------------------
@@ -169,17 +168,17 @@ def log1p_unit32(t):
 
 @njit(cache=True, error_model="numpy", forceinline=True)
 def root32(x):
-    """sqrt(x) for x >= 0, a subnormal x being 0: x / sqrt(x), the inverse root by twice the iteration of third order
-    y (1 + r / 2 + 3 r^2 / 8) with r = 1 - x y^2.
+    """sqrt(x) for x >= 0: x / sqrt(x), the inverse root y by an iteration of second order, whose constants go with that
+    of the first guess (to 0.07 %), and by one of third order, y (1 + r / 2 + 3 r^2 / 8) with r = 1 - x y^2.
 
     An instruction for it there is, but a loop that divides too waits for the unit that does both.
     """
     y = float32_from_bits(i32(ROOT_BITS - i32(bits_from_float32(x) >> i32(1))))
-    for _ in range(2):
-        r = multiply_add(-(x * y), y, f32(1))
-        y = multiply_add(y * r, multiply_add(f32(0.375), r, f32(0.5)), y)
-    root = x * y if x < INFINITY else x
-    return f32(0) if x < SMALLEST_NORMAL else root
+    y = (y * ROOT_FACTOR) * multiply_add(-(x * y), y, ROOT_LIMIT)
+    root = x * y
+    r = multiply_add(-root, y, f32(1))
+    root = multiply_add(root * r, multiply_add(f32(0.375), r, f32(0.5)), root)
+    return root if x < INFINITY else x
 
 
 @njit(cache=True, error_model="numpy", forceinline=True, **INNER)
@@ -328,7 +327,7 @@ def rise(h):
 
 
 def root(x):
-    """sqrt(x) for x >= 0, as `exp`. float32: that of a subnormal x is 0."""
+    """sqrt(x) for x >= 0, as `exp`. float32: that of a subnormal x comes out between 0 and its root."""
     raise NotImplementedError
 
 
