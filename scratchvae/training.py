@@ -127,7 +127,7 @@ class Trainer:
         for size, alike in groupby(batches, len):
             together = max(1, min(UPDATES_TOGETHER, WORK_TOGETHER // max(1, self._work(size))))
             while some := list(islice(alike, together)):
-                yield from self._steps_in_one_call(np.stack(some))
+                yield from self._steps_in_one_call(np.concatenate(some).reshape(len(some), size))
 
     def epoch(self, epoch: int, batch_size: int) -> Iterator[Terms]:
         """The updates of one pass over the shuffled data; a short last batch has a mean over its own rows."""

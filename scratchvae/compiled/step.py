@@ -115,11 +115,13 @@ def _run(
     noise = np.empty((0, 0, 0), dtype) if drawn else np.ascontiguousarray(minibatches.noise, dtype)
     parallel = minibatches.multiply_adds() >= PARALLEL
     by_weights = parallel and size * samples <= FEW
+    pixel_steps, noise_steps = (
+        np.ascontiguousarray(steps, np.intp) for steps in (minibatches.pixel_steps, minibatches.noise_steps)
+    )
     tasks = _tasks(dtype, data.dtype, minibatches.binarize, not drawn, minibatches.bound, by_weights)
-    key = _key(minibatches.seed, int(minibatches.noise_steps.max()), rows.reshape(-1))
+    key = _key(minibatches.seed, int(noise_steps.max()), rows.reshape(-1))
     streams = int(minibatches.pixel_stream), int(minibatches.noise_stream)
     settings = kernel(dtype), *tasks[:6], batch, samples, latent, *streams, *key  # and steps: `Settings`
-    signals = np.zeros(SIGNALS if by_weights else 0, np.int64)
     if by_weights:
         places = plan(size, samples, encoder.table.tobytes(), decoder.table.tobytes())
         elements = size_of(places)
@@ -128,43 +130,37 @@ def _run(
         places = places_of(size, samples, data.shape[1], latent, below, above)
         elements = places[-1, 0]
     work, terms = aligned_empty(elements, dtype), np.empty((len(rows), 4, size), dtype)
-    _steps(
-        tasks.examples, tasks.sums, numba.get_num_threads() if parallel else 1,
-        target, settings, minibatches.pixel_steps, minibatches.noise_steps, flat, encoder.table, decoder.table,
-        data, rows, noise, work, places, minibatches.betas, terms, first, second, constants, signals,
+    arguments = (
+        settings, pixel_steps, noise_steps, flat, encoder.table, decoder.table, data, rows,
+        noise, work, places, np.ascontiguousarray(minibatches.betas, dtype), terms, first, second, constants,
     )  # fmt: skip
+    threads = numba.get_num_threads() if parallel else 1
+    if by_weights:
+        _steps_by_weights(tasks.sums, min(threads, 2), *arguments, np.zeros(SIGNALS, np.int64))
+    else:
+        _steps(tasks.examples, tasks.sums, threads, target, *arguments)
     return terms
 
 
 @njit(cache=True)
 def _steps(
     examples, sums, parts, target, settings, pixel_steps, noise_steps, flat, encoder, decoder, data, rows, given, work,
-    places, betas, terms, first, second, constants, signals,
+    places, betas, terms, first, second, constants,
 ):  # fmt: skip
-    """One step after the other."""
+    """One step after the other, each in two regions."""
     for s in range(len(rows)):
-        signals[:] = 0
-        _step(
-            examples, sums, parts, target,
-            (*settings, pixel_steps[s], noise_steps[s]), flat, encoder, decoder, data, rows[s], given, work, places,
-            betas[s], terms[s], first, second, constants[s], signals,
+        numbers = (*settings, pixel_steps[s], noise_steps[s])
+        others = (
+            encoder, decoder, data, rows[s], given, work, places, betas[s], terms[s], first, second, constants[s],
         )  # fmt: skip
-
-
-@njit(cache=True)
-def _step(examples, sums, parts, target, settings, flat, *others):
-    """Both regions, at their kernels' addresses; where weights are shared out, examples is 0 and there is one."""
-    if examples:
-        _region(examples, others[3].size, parts, settings, flat, *others)
-        _region(sums, NO_ROWS, parts, settings, target, *others)
-    else:
-        _region(sums, NO_ROWS, min(parts, 2), settings, flat, *others)
+        _region(examples, rows.shape[1], parts, numbers, flat, *others)
+        _region(sums, NO_ROWS, parts, numbers, target, *others)
 
 
 @njit(cache=True, parallel=True)
 def _region(
     task, size, parts, settings, flat, encoder, decoder, data, rows, given, work, places, beta, terms,
-    first, second, constants, signals,
+    first, second, constants,
 ):  # fmt: skip
     """Run the kernel at address `task` a part a thread: on part of so many examples, or, with `NO_ROWS`, on
     part of the weights. A region is a function of its own: Numba would join two loops over the parts into one."""
@@ -172,14 +168,33 @@ def _region(
         high = 1 if size == NO_ROWS else size
         call_in_mode(FLUSH, task, (
             settings, flat, encoder, decoder, data, rows, given, work, places, beta, terms, first, second, constants,
-            signals, 0, high,
+            0, high,
         ))  # fmt: skip
         return
     for part in prange(parts):
         low, high = (np.intp(part), parts) if size == NO_ROWS else slice_of(size, part, parts)
         call_in_mode(FLUSH, task, (
             settings, flat, encoder, decoder, data, rows, given, work, places, beta, terms, first, second, constants,
-            signals, low, high,
+            low, high,
+        ))  # fmt: skip
+
+
+@njit(cache=True, parallel=True)
+def _steps_by_weights(
+    task, parts, settings, pixel_steps, noise_steps, flat, encoder, decoder, data, rows, given, work, places, betas,
+    terms, first, second, constants, signals,
+):  # fmt: skip
+    """All steps in one region: its two threads wait for one another by themselves."""
+    if parts == 1:
+        call_in_mode(FLUSH, task, (
+            settings, pixel_steps, noise_steps, flat, encoder, decoder, data, rows, given, work, places, betas, terms,
+            first, second, constants, signals, 0, 1,
+        ))  # fmt: skip
+        return
+    for part in prange(parts):
+        call_in_mode(FLUSH, task, (
+            settings, pixel_steps, noise_steps, flat, encoder, decoder, data, rows, given, work, places, betas, terms,
+            first, second, constants, signals, np.intp(part), parts,
         ))  # fmt: skip
 
 
@@ -204,38 +219,45 @@ def _tasks(
     dtype: np.dtype, data_dtype: np.dtype, binarize: bool, noise_given: bool, bound: str, by_weights: bool
 ) -> Tasks:
     """What is not asked for is not compiled; half of what is, in a process beside."""
-    signature = _signature(dtype, data_dtype)
-    settings, flat, data, numbers, noise, number, terms = (signature[n] for n in (0, 1, 4, 5, 6, 9, 10))
-    bound_arguments = (types.intp, number, flat, terms, terms, flat, flat, terms, types.intp)
+    signatures = _signatures(dtype, data_dtype)
+    settings, data, numbers, noise, number, terms = (signatures.by_examples[n] for n in (0, 4, 5, 6, 9, 10))
+    bound_arguments = (types.intp, number, *6 * (terms,), types.intp, types.intp)
     if by_weights:
         name, half = f"by-weights-{dtype}-{data_dtype}", f"_forward_by_weights('{dtype}', '{data_dtype}')"
-        tasks = halves_backward, halves
+        tasks = (halves_backward, signatures.by_weights), (halves, signatures.several)
     else:
         name, half = f"network-{dtype}", f"_network('{dtype}')"
-        tasks = examples, sums
+        tasks = (examples, signatures.by_examples), (sums, signatures.by_examples)
     with compiled_beside(name, f"from scratchvae.compiled import step; step.{half}"):
         asked_for = (
             address(binarized if binarize else converted, (settings, data, numbers, terms)),
             address(given if noise_given else drawn, (settings, numbers, noise, terms)),
             address(BOUNDS[bound], bound_arguments) if bound in BOUNDS else 0,
         )
-        one, other = (address(task, signature) for task in tasks)
+        one, other = (address(*task) for task in tasks)
     if by_weights:
         return Tasks(_forward_by_weights(str(dtype), str(data_dtype)), one, 0, *asked_for, 0, other)
     return Tasks(*_network(str(dtype)), *asked_for, one, other)
 
 
+class Signatures(NamedTuple):
+    """What kernels take."""
+
+    by_examples: tuple[types.Type, ...]  # of a step
+    by_weights: tuple[types.Type, ...]
+    several: tuple[types.Type, ...]  # of several steps by weights
+
+
 @cache
-def _signature(dtype: np.dtype, data_dtype: np.dtype) -> tuple[types.Type, ...]:
-    """What the regions' kernels take."""
+def _signatures(dtype: np.dtype, data_dtype: np.dtype) -> Signatures:
     number, size = numba.from_dtype(dtype), types.intp
-    settings, numbers = types.UniTuple(size, len(Settings._fields)), types.Array(size, 1, "C")
-    table, data = types.Array(size, 2, "C"), types.Array(numba.from_dtype(data_dtype), 2, "C")
-    flat, matrices, noise = (types.Array(number, n, "C") for n in (1, 2, 3))
-    return (
-        *(settings, flat, table, table, data, numbers, noise, flat, table, number, matrices, flat, flat, flat),
-        *(numbers, size, size),
-    )
+    vector, matrix, cube = (types.Array(number, n, "C") for n in (1, 2, 3))
+    numbers, table = (types.Array(size, n, "C") for n in (1, 2))
+    networks = vector, table, table, types.Array(numba.from_dtype(data_dtype), 2, "C")
+    settings = [types.UniTuple(size, len(Settings._fields) - changing) for changing in (0, 2)]
+    step = settings[0], *networks, numbers, cube, vector, table, number, matrix, *3 * (vector,)
+    steps = settings[1], numbers, numbers, *networks, table, cube, vector, table, vector, cube, vector, vector, matrix
+    return Signatures((*step, size, size), (*step, numbers, size, size), (*steps, numbers, size, size))
 
 
 @cache
@@ -252,4 +274,4 @@ def _forward_by_weights(name: str, data_name: str) -> int:
     """The same half of the work where weights are shared out."""
     dtype = np.dtype(name)
     kernel(dtype)
-    return address(halves_forward, _signature(dtype, np.dtype(data_name)))
+    return address(halves_forward, _signatures(dtype, np.dtype(data_name)).by_weights)

@@ -66,7 +66,7 @@ def _space(work, places):
 
 @njit(cache=True, error_model="numpy", **INNER)
 def examples(
-    settings, flat, encoder, decoder, data, rows, given, work, places, beta, terms, first, second, constants, signals,
+    settings, flat, encoder, decoder, data, rows, given, work, places, beta, terms, first, second, constants,
     low, high,
 ):  # fmt: skip
     """Examples low .. high - 1, forward and back. The objective is a bound of the log-weights, or, where there is none,
@@ -97,8 +97,7 @@ def examples(
                 none, none, none, own_first, own_last, 1,
             ),
         )  # fmt: skip
-        for b in range(start, stop):
-            _objective(settings, space, b, beta, terms)
+        _objective(settings, space, start, stop, beta, terms)
         call(
             settings.backward,
             (
@@ -120,15 +119,16 @@ def examples(
 
 
 @njit(**INLINED)
-def _objective(settings, space, b, beta, terms):
-    """Terms of example b, and d loss / d logits of its samples."""
-    pixels, samples = space.x.shape[1], settings.samples
-    own, log_likelihood = slice(b * samples, (b + 1) * samples), space.log_likelihood[b]
-    likelihoods(settings, space.x[b : b + 1], space.out[own], 0, pixels, log_likelihood)
-    logvar, dratio = space.head[b, settings.latent :], space.dratio[b]
-    example_terms(settings, beta, logvar, space.eps[own], space.z[own], log_likelihood, dratio, terms, b)
+def _objective(settings, space, low, high, beta, terms):
+    """Terms of examples low .. high - 1, and d loss / d logits of their samples."""
+    pixels, log_likelihood = space.x.shape[1], space.log_likelihood.reshape(space.log_likelihood.size)
+    own = slice(low * settings.samples, high * settings.samples)
+    likelihoods(settings, space.x[low:high], space.out[own], 0, pixels, log_likelihood[own])
+    example_terms(
+        settings, beta, space.head, space.eps, space.z, space.log_likelihood, space.dratio, terms, low, high
+    )  # fmt: skip
     if settings.bound:
-        scale(space.out[own], 0, pixels, log_likelihood)
+        scale(space.out[own], 0, pixels, log_likelihood[own])
 
 
 # --- the second region: rows of every weight --------------------------------------------------------------------------
@@ -136,7 +136,7 @@ def _objective(settings, space, b, beta, terms):
 
 @njit(cache=True, **INNER)
 def sums(
-    settings, flat, encoder, decoder, data, rows, given, work, places, beta, terms, first, second, constants, signals,
+    settings, flat, encoder, decoder, data, rows, given, work, places, beta, terms, first, second, constants,
     part, parts,
 ):  # fmt: skip
     """Part `part` of `parts` of both networks' gradients and, where there are constants, of Adam."""

@@ -6,7 +6,7 @@ each thread keeps the weights of half of every layer's inputs, and the rows' num
 
     forward    a thread multiplies its half of the inputs with their weights: one half of every output's sum. The two
                are added by the thread whose inputs of the next layer these outputs are
-    backward   d loss / d its inputs, from all outputs
+    backward   d loss / d its inputs, from all outputs, by inner products: a row of its weights for every input
     sums       its rows of dW, and Adam on them, while the other thread finishes the layer
 
 What the other processor has read, even ahead of need, is slow to write: it must give up every line first. A product
@@ -28,13 +28,24 @@ from numpy.typing import NDArray
 
 from scratchvae.compiled.barrier import arrive, meet, wait
 from scratchvae.compiled.gemm import matrix, product, sparse_product
+from scratchvae.compiled.inner import inner_products
 from scratchvae.compiled.kernel_cache import INLINED, INNER
-from scratchvae.compiled.network import RELU, _mostly_zero, bias_sums, call, gradient_by_inputs, slice_of, weight_sums
+from scratchvae.compiled.network import RELU, _mostly_zero, bias_sums, call, slice_of, weight_sums
 from scratchvae.compiled.posterior import _forward as posterior_forward_rows
-from scratchvae.compiled.step_parts import KL, Settings, at, example_terms, head_gradient, laid_out, likelihoods, scale
+from scratchvae.compiled.step_parts import (
+    KL,
+    LINE,
+    Settings,
+    at,
+    example_terms,
+    head_gradient,
+    laid_out,
+    likelihoods,
+    scale,
+)
 from scratchvae.compiled.vector_math import activate_row, activation_backward_row
 
-HEIGHT = 4  # of a tile that is still fast: a half has a multiple of so many inputs
+HEIGHT = 4  # of a tile that is still fast: a half has a multiple of so many inputs, or whole cache lines of them
 
 
 class Layer(NamedTuple):
@@ -74,7 +85,7 @@ class Own(NamedTuple):
     log_likelihood: NDArray  # (B, K): of all pixels; with a bound of log-weights it becomes d loss / d itself
     dratio: NDArray  # (B, K): d loss / d [log p(z) - log q(z|x)]
     terms: NDArray  # (4, B)
-    scratch: NDArray  # transposed gradients
+    dz: NDArray  # (B K, Z): of both parts
 
 
 SHARED, OWN = len(Shared._fields), len(Own._fields)
@@ -87,18 +98,18 @@ def plan(examples: int, samples: int, encoder: bytes, decoder: bytes) -> NDArray
     behind the encoder's layers is the space's size."""
     tables = [np.frombuffer(table, np.int64).reshape(-1, 5) for table in (encoder, decoder)]
     all_samples, pixels, latent = examples * samples, tables[0][0, 0], tables[1][0, 0]
-    widest = max(table[:, :2].sum(axis=1).max() for table in tables)
-    whole_lines = -(-all_samples // 16) * 16  # `gradient_by_inputs` fills up float32 lines
-    shared = ((examples, pixels), (all_samples, latent), (all_samples, latent), (2, all_samples))
+    whole_lines = -(-all_samples // LINE) * LINE  # so that the two threads never write to the same
+    shared = ((examples, pixels), (all_samples, latent), (all_samples, latent), (2, whole_lines))
     own = (
         *((examples, 2 * latent), (examples, 2 * latent), (examples, latent), (all_samples, latent)),
-        *((examples, samples), (examples, samples), (4, examples), (1, whole_lines * widest)),
+        *((examples, samples), (examples, samples), (4, examples), (all_samples, latent)),
     )
     shapes: list[tuple[int, int]] = [*shared, *own, *own]
     layers: list[tuple[int, ...]] = []
     for rows, table in zip((examples, all_samples), tables, strict=True):
         for number, (inputs, outputs, weight, bias, _) in enumerate(table.tolist()):
-            cut = (inputs // 2 + HEIGHT // 2) // HEIGHT * HEIGHT
+            whole = HEIGHT if inputs % LINE else LINE
+            cut = (inputs // 2 + whole // 2) // whole * whole
             activation = table[number - 1, 4] if number else 0
             layers.append((rows, inputs, outputs, weight, bias, activation, len(layers) % 2, cut))
             shapes += [(rows, cut), (rows, inputs - cut), *[(rows, outputs)] * 3]
@@ -253,14 +264,13 @@ def _objective(settings, beta, work, plan, part):
     """All terms; a bound of log-weights scales the gradients of a part's logits."""
     own, shared, samples = _own(work, plan, part), _shared(work, plan), settings.samples
     for b in range(len(own.log_likelihood)):
-        rows = slice(b * samples, (b + 1) * samples)
         for k in range(samples):
             n = b * samples + k
             own.log_likelihood[b, k] = shared.log_likelihood[0, n] + shared.log_likelihood[1, n]
-        logvar, dratio = own.head[b, settings.latent :], own.dratio[b]
-        example_terms(
-            settings, beta, logvar, shared.eps[rows], own.z[rows], own.log_likelihood[b], dratio, own.terms, b
-        )
+    example_terms(
+        settings, beta, own.head, shared.eps, own.z, own.log_likelihood, own.dratio, own.terms,
+        0, len(own.log_likelihood),
+    )  # fmt: skip
     if settings.bound:
         (low, high), out = _range(_layer(plan, 0), part), _das(work, plan, len(plan) - FIRST - 1, part)
         scale(out, low, high, own.log_likelihood.reshape(own.log_likelihood.size))
@@ -272,15 +282,14 @@ def _objective(settings, beta, work, plan, part):
 @njit(**INLINED)
 def _backward_layer(settings, beta, flat, work, plan, number, part):
     """d loss / d a part's inputs, before the activation that made them."""
-    layer, below, own = _layer(plan, number), plan[FIRST - 1, 0], _own(work, plan, part)
+    layer, below = _layer(plan, number), plan[FIRST - 1, 0]
     if number == below - 1:
         _head_backward(settings, beta, work, plan, part)
     if number == 0:
         return
     (low, high), da = _range(layer, part), _das(work, plan, number, part)
     target = _shared(work, plan).dz if number == below else _das(work, plan, number - 1, part)
-    scratch = own.scratch.reshape(own.scratch.size)
-    gradient_by_inputs(settings.kernel, da, _weights(flat, layer, part), target[:, low:high], scratch)
+    inner_products(da, _weights(flat, layer, part), target[:, low:high])
     if number != below:
         h = _inputs(work, layer, part)
         for i in range(layer.rows):
@@ -292,10 +301,9 @@ def _head_backward(settings, beta, work, plan, part):
     """d loss / d the encoder's head, from dz of both parts; each has all of it for itself."""
     own, shared = _own(work, plan, part), _shared(work, plan)
     shape = len(own.head), settings.samples, settings.latent
-    dz = matrix(own.scratch.reshape(own.scratch.size), 0, *shared.dz.shape)
-    _copy_columns(shared.dz, 0, dz)
+    _copy_columns(shared.dz, 0, own.dz)
     head_gradient(
-        settings, beta, own.head, own.std, shared.eps.reshape(shape), own.z.reshape(shape), dz.reshape(shape),
+        settings, beta, own.head, own.std, shared.eps.reshape(shape), own.z.reshape(shape), own.dz.reshape(shape),
         own.dratio, own.dhead,
     )  # fmt: skip
 
@@ -317,18 +325,23 @@ def _sums(settings, target, work, plan, number, part, first, second, constants):
 
 @njit(cache=True, error_model="numpy", **INNER)
 def halves(
-    settings, flat, encoder, decoder, data, rows, given, work, plan, beta, terms, first, second, constants, signals,
-    part, parts,
+    settings, pixel_steps, noise_steps, flat, encoder, decoder, data, rows, given, work, plan, betas, terms,
+    first, second, constants, signals, part, parts,
 ):  # fmt: skip
-    """One of two parts of a step, or both."""
+    """One of two parts of all steps, or both: rows (S, B), terms (S, 4, B), constants (S, 6), the others (S,).
+
+    A thread that is through with its weights begins the next step: what this writes until they next wait for one
+    another, the other no longer reads.
+    """
     low, high = meet(signals, part) if parts == 2 else (0, 2)
-    arguments = (
-        settings, flat, encoder, decoder, data, rows, given, work, plan, beta, terms, first, second, constants, signals,
-        low, high,
-    )  # fmt: skip
-    of = Settings(*settings)
-    call(of.forward, arguments)
-    call(of.backward, arguments)
+    for s in range(len(rows)):
+        arguments = (
+            (*settings, pixel_steps[s], noise_steps[s]), flat, encoder, decoder, data, rows[s], given, work, plan,
+            betas[s], terms[s], first, second, constants[s], signals, low, high,
+        )  # fmt: skip
+        of = Settings(*arguments[0])
+        call(of.forward, arguments)
+        call(of.backward, arguments)
 
 
 @njit(cache=True, error_model="numpy", **INNER)

@@ -132,41 +132,46 @@ def scale(out, low, high, factors):
 
 
 @njit(cache=True, error_model="numpy", **INNER)
-def example_terms(settings, beta, logvar, eps, z, log_likelihood, dratio, terms, b):
-    """Terms of example b from the log-likelihoods of its samples. With a bound of log-weights these become d loss / d
-    log p(x|z), and `dratio` d loss / d [log p(z) - log q(z|x)]."""
-    number = log_likelihood.dtype.type
-    terms[RECONSTRUCTION, b] = sum_row(log_likelihood) / number(log_likelihood.size)
-    terms[ELBO, b] = terms[RECONSTRUCTION, b] - terms[KL, b]
-    terms[OBJECTIVE, b] = terms[RECONSTRUCTION, b] - beta * terms[KL, b]
+def example_terms(settings, beta, head, eps, z, log_likelihood, dratio, terms, low, high):
+    """Terms of examples low .. high - 1 from the log-likelihoods (B, K) of their samples. With a bound of log-weights
+    these become d loss / d log p(x|z), and `dratio` d loss / d [log p(z) - log q(z|x)]."""
+    for b in range(low, high):
+        reconstruction = sum_row(log_likelihood[b]) / log_likelihood.dtype.type(settings.samples)
+        terms[RECONSTRUCTION, b] = reconstruction
+        terms[ELBO, b] = reconstruction - terms[KL, b]
+        terms[OBJECTIVE, b] = reconstruction - beta * terms[KL, b]
     if settings.bound:
-        call(settings.bound, (settings.batch, beta, logvar, eps, z, log_likelihood, dratio, terms, b))
+        call(settings.bound, (settings.batch, beta, head, eps, z, log_likelihood, dratio, terms, low, high))
 
 
 @njit(cache=True, error_model="numpy", **INNER)
-def importance_bound(batch, beta, logvar, eps, z, log_likelihood, dratio, terms, b):
-    """L_K of example b, and d loss / d log w_k = -w~_k / batch, for both parts of a log-weight."""
-    samples, number = log_likelihood.size, log_likelihood.dtype.type
-    log_weights, weights = np.empty((1, samples), logvar.dtype), np.empty((1, samples), logvar.dtype)
-    bound, values = np.empty(1, logvar.dtype), np.empty(logvar.size, logvar.dtype)
-    for k in range(samples):
-        log_weights[0, k] = log_likelihood[k] + log_ratio(logvar, eps[k], z[k], values)
-    log_sum_exp_rows(log_weights, bound, weights)
-    for k in range(samples):
-        log_likelihood[k] = dratio[k] = -weights[0, k] / number(batch)
-    terms[OBJECTIVE, b] = bound[0] - number(math.log(samples))
+def importance_bound(batch, beta, head, eps, z, log_likelihood, dratio, terms, low, high):
+    """L_K of the examples, and d loss / d log w_k = -w~_k / batch, for both parts of a log-weight."""
+    samples, latent, number = log_likelihood.shape[1], z.shape[1], z.dtype.type
+    log_weights, weights = np.empty((high - low, samples), z.dtype), np.empty((high - low, samples), z.dtype)
+    bounds, values = np.empty(high - low, z.dtype), np.empty(latent, z.dtype)
+    for b in range(low, high):
+        for k in range(samples):
+            n = b * samples + k
+            log_weights[b - low, k] = log_likelihood[b, k] + log_ratio(head[b, latent:], eps[n], z[n], values)
+    log_sum_exp_rows(log_weights, bounds, weights)
+    for b in range(low, high):
+        for k in range(samples):
+            log_likelihood[b, k] = dratio[b, k] = -weights[b - low, k] / number(batch)
+        terms[OBJECTIVE, b] = bounds[b - low] - number(math.log(samples))
 
 
 @njit(cache=True, error_model="numpy", **INNER)
-def monte_carlo_bound(batch, beta, logvar, eps, z, log_likelihood, dratio, terms, b):
-    """The mean over samples of log p(x|z) + beta (log p(z) - log q(z|x)) of example b, and its gradients by both."""
-    samples, number = log_likelihood.size, log_likelihood.dtype.type
-    factor, ratios = number(-1.0 / (batch * samples)), np.empty(samples, logvar.dtype)
-    values = np.empty(logvar.size, logvar.dtype)
-    for k in range(samples):
-        ratios[k] = log_ratio(logvar, eps[k], z[k], values)
-        log_likelihood[k], dratio[k] = factor, beta * factor
-    terms[OBJECTIVE, b] = terms[RECONSTRUCTION, b] + beta * sum_row(ratios) / number(samples)
+def monte_carlo_bound(batch, beta, head, eps, z, log_likelihood, dratio, terms, low, high):
+    """The mean over samples of log p(x|z) + beta (log p(z) - log q(z|x)) of the examples, and its gradients by both."""
+    samples, latent, number = log_likelihood.shape[1], z.shape[1], z.dtype.type
+    factor, ratios, values = number(-1.0 / (batch * samples)), np.empty(samples, z.dtype), np.empty(latent, z.dtype)
+    for b in range(low, high):
+        for k in range(samples):
+            n = b * samples + k
+            ratios[k] = log_ratio(head[b, latent:], eps[n], z[n], values)
+            log_likelihood[b, k], dratio[b, k] = factor, beta * factor
+        terms[OBJECTIVE, b] = terms[RECONSTRUCTION, b] + beta * sum_row(ratios) / number(samples)
 
 
 @njit(cache=True, error_model="numpy", **INNER)

@@ -112,11 +112,11 @@ def test_a_thread_that_is_alone_does_both_halves(monkeypatch):
     want = trained(Trainer, sv.ELBO(), rows=SOME)
 
     @njit
-    def one_after_the_other(examples, halves, parts, target, settings, flat, *others):
-        call(halves, (settings, flat, *others, 1, 2))
-        call(halves, (settings, flat, *others, 0, 2))
+    def one_after_the_other(halves, parts, *arguments):
+        call(halves, (*arguments, 1, 2))
+        call(halves, (*arguments, 0, 2))
 
-    monkeypatch.setattr(step, "_step", one_after_the_other)
+    monkeypatch.setattr(step, "_steps_by_weights", one_after_the_other)
     for one, other in zip(trained(Trainer, sv.ELBO(), rows=SOME), want, strict=True):
         np.testing.assert_array_equal(one, other)
 
