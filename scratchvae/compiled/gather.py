@@ -24,15 +24,16 @@ def _convert(source, scale, target):
 
 
 @njit(cache=True, error_model="numpy")
-def _gather(data, rows, scale, batch, first, last):
+def _gather(data, left, rows, scale, batch, first, last):
+    """Of the columns from `left` as many as the batch has."""
     for b in range(first, last):
-        _convert(data[rows[b]], scale, batch[b])
+        _convert(data[rows[b], left : left + batch.shape[1]], scale, batch[b])
 
 
 @njit(cache=True, parallel=True)
 def _gather_parallel(data, rows, scale, batch, slices):
     for t in prange(slices):
-        _gather(data, rows, scale, batch, rows.size * t // slices, rows.size * (t + 1) // slices)
+        _gather(data, 0, rows, scale, batch, rows.size * t // slices, rows.size * (t + 1) // slices)
 
 
 def gather_rows(data: NDArray, rows: NDArray, dtype: DTypeLike) -> NDArray:
@@ -46,5 +47,5 @@ def gather_rows(data: NDArray, rows: NDArray, dtype: DTypeLike) -> NDArray:
     if slices > 1:
         _gather_parallel(data, rows, scale, batch, slices)
     else:
-        _gather(data, rows, scale, batch, 0, rows.size)
+        _gather(data, 0, rows, scale, batch, 0, rows.size)
     return batch

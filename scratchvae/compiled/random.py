@@ -395,9 +395,9 @@ def _convert(source, target):
 
 
 @njit(cache=True, error_model="numpy")
-def _binarize_span(first, last, pixels, rows, examples, step, stream, key0, key1, out):
-    """Flat blocks of sixteen pixels, first .. last - 1."""
-    width = pixels.shape[1]
+def _binarize_span(first, last, pixels, left, rows, examples, step, stream, key0, key1, out):
+    """Flat blocks of sixteen pixels, first .. last - 1, of as many columns as out has, from `left`, whole blocks in."""
+    width = out.shape[1]
     row_blocks = (width + 15) // 16
     blocks, owners, pairs = np.empty(CHUNK, u64), np.empty(CHUNK, u64), np.empty((2, CHUNK), u64)
     words, drawn = np.empty(4 * CHUNK, u32), np.empty(width, u8)
@@ -405,15 +405,17 @@ def _binarize_span(first, last, pixels, rows, examples, step, stream, key0, key1
     for start in range(first, last, CHUNK):
         number = min(CHUNK, last - start)
         padded = _address(start, number, row_blocks, examples, blocks, owners)
+        for i in range(padded):
+            blocks[i] += u64(left // 16)
         _philox(padded, blocks, owners, step, stream, key0, key1, pairs[0], pairs[1])
         _in_order(even, odd, words[: 4 * padded])
         row, column, position = start // row_blocks, 16 * (start % row_blocks), 0
         while position < 16 * number:
             run = min(16 * row_blocks - column, 16 * number - position)
             kept = min(run, width - column)
-            p = pixels[rows[row], column : column + kept]
+            p = pixels[rows[row], left + column : left + column + kept]
             if _compare(draws[position : position + kept], p, drawn):
-                _redraw(column, p, step, stream, examples[row], key0, key1, drawn)
+                _redraw(left + column, p, step, stream, examples[row], key0, key1, drawn)
             _convert(drawn, out[row, column : column + kept])
             row, column, position = row + 1, 0, position + run
 
@@ -423,7 +425,7 @@ def _binarize_parallel(pixels, rows, examples, step, stream, key0, key1, out, sl
     total = rows.size * ((pixels.shape[1] + 15) // 16)
     for t in prange(slices):
         first, last = total * i64(t) // i64(slices), total * i64(t + 1) // i64(slices)
-        _binarize_span(first, last, pixels, rows, examples, step, stream, key0, key1, out)
+        _binarize_span(first, last, pixels, 0, rows, examples, step, stream, key0, key1, out)
 
 
 def bernoulli_bytes(
@@ -446,7 +448,7 @@ def bernoulli_bytes(
         _binarize_parallel(pixels, rows, examples, step, int(stream), key0, key1, out, slices)
     else:
         blocks = rows.size * ((pixels.shape[1] + 15) // 16)
-        _binarize_span(0, blocks, pixels, rows, examples, step, int(stream), key0, key1, out)
+        _binarize_span(0, blocks, pixels, 0, rows, examples, step, int(stream), key0, key1, out)
     return out
 
 

@@ -230,7 +230,7 @@ def _tasks(
         tasks = (examples, signatures.by_examples), (sums, signatures.by_examples)
     with compiled_beside(name, f"from scratchvae.compiled import step; step.{half}"):
         asked_for = (
-            address(binarized if binarize else converted, (settings, data, numbers, terms)),
+            address(binarized if binarize else converted, (settings, data, types.intp, numbers, terms)),
             address(given if noise_given else drawn, (settings, numbers, noise, terms)),
             address(BOUNDS[bound], bound_arguments) if bound in BOUNDS else 0,
         )

@@ -74,7 +74,7 @@ def examples(
     settings, space = Settings(*settings), _space(work, places)
     kernel, none, no_rows, samples = settings.kernel, flat[:0], space.out[:0], settings.samples
     own = slice(low * samples, high * samples)
-    call(settings.pixels, (settings, data, rows[low:high], space.x[low:high]))
+    call(settings.pixels, (settings, data, 0, rows[low:high], space.x[low:high]))
     call(settings.noise, (settings, rows[low:high], given, space.eps[own]))
     call(
         settings.forward,

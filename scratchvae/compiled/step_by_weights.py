@@ -69,7 +69,6 @@ class Layer(NamedTuple):
 class Shared(NamedTuple):
     """What both threads write and read; B examples, K samples, D pixels, Z latents."""
 
-    x: NDArray  # (B, D)
     eps: NDArray  # (B K, Z)
     dz: NDArray  # (B K, Z)
     log_likelihood: NDArray  # (2, B K): of either half of the pixels
@@ -97,9 +96,9 @@ def plan(examples: int, samples: int, encoder: bytes, decoder: bytes) -> NDArray
     """Where everything stands in the work space: arrays as (offset, rows, columns), then the layers. The second number
     behind the encoder's layers is the space's size."""
     tables = [np.frombuffer(table, np.int64).reshape(-1, 5) for table in (encoder, decoder)]
-    all_samples, pixels, latent = examples * samples, tables[0][0, 0], tables[1][0, 0]
+    all_samples, latent = examples * samples, tables[1][0, 0]
     whole_lines = -(-all_samples // LINE) * LINE  # so that the two threads never write to the same
-    shared = ((examples, pixels), (all_samples, latent), (all_samples, latent), (2, whole_lines))
+    shared = ((all_samples, latent), (all_samples, latent), (2, whole_lines))
     own = (
         *((examples, 2 * latent), (examples, 2 * latent), (examples, latent), (all_samples, latent)),
         *((examples, samples), (examples, samples), (4, examples), (all_samples, latent)),
@@ -108,7 +107,7 @@ def plan(examples: int, samples: int, encoder: bytes, decoder: bytes) -> NDArray
     layers: list[tuple[int, ...]] = []
     for rows, table in zip((examples, all_samples), tables, strict=True):
         for number, (inputs, outputs, weight, bias, _) in enumerate(table.tolist()):
-            whole = HEIGHT if inputs % LINE else LINE
+            whole = HEIGHT if layers and inputs % LINE else LINE  # pixels are drawn in sixteens too
             cut = (inputs // 2 + whole // 2) // whole * whole
             activation = table[number - 1, 4] if number else 0
             layers.append((rows, inputs, outputs, weight, bias, activation, len(layers) % 2, cut))
@@ -130,7 +129,7 @@ def size_of(plan: NDArray[np.int64]) -> int:
 
 @njit(cache=True, **INNER)
 def _shared(work, plan):
-    return Shared(at(work, plan[0]), at(work, plan[1]), at(work, plan[2]), at(work, plan[3]))
+    return Shared(at(work, plan[0]), at(work, plan[1]), at(work, plan[2]))
 
 
 @njit(cache=True, **INNER)
@@ -187,12 +186,12 @@ def _weights(flat, layer, part):
 
 @njit(**INLINED)
 def _draw(settings, data, rows, given, work, plan, part):
-    """Pixels and noise of half of the examples."""
-    shared = _shared(work, plan)
+    """Half of the pixels of all examples, and all noise of half of the examples."""
+    first = _layer(plan, 0)
+    call(settings.pixels, (settings, data, _range(first, part)[0], rows, _inputs(work, first, part)))
     low, high = slice_of(rows.size, part, 2)
     own = slice(low * settings.samples, high * settings.samples)
-    call(settings.pixels, (settings, data, rows[low:high], shared.x[low:high]))
-    call(settings.noise, (settings, rows[low:high], given, shared.eps[own]))
+    call(settings.noise, (settings, rows[low:high], given, _shared(work, plan).eps[own]))
 
 
 @njit(cache=True, error_model="numpy", **INNER)
@@ -227,11 +226,9 @@ def _forward_layer(settings, flat, work, plan, number, part):
     """A part's inputs, and its half of the outputs' sums."""
     layer = _layer(plan, number)
     (low, high), h = _range(layer, part), _inputs(work, layer, part)
-    if number == 0:
-        _copy_columns(_shared(work, plan).x, low, h)
-    elif number == plan[FIRST - 1, 0]:
+    if number == plan[FIRST - 1, 0]:
         _copy_columns(_latents(settings, work, plan, part), low, h)
-    else:
+    elif number > 0:
         _add_halves(work, _layer(plan, number - 1), low, high, h, 0)
         for i in range(layer.rows):
             activate_row(h[i], layer.activation)
@@ -253,10 +250,10 @@ def _zeros(layer, number, h):
 @njit(**INLINED)
 def _likelihood(settings, work, plan, part):
     """log p(x|z) of a part's pixels, whose logits become their gradients."""
-    shared, last = _shared(work, plan), len(plan) - FIRST - 1
-    (low, high), out = _range(_layer(plan, 0), part), _das(work, plan, last, part)
+    first, last = _layer(plan, 0), len(plan) - FIRST - 1
+    (low, high), out = _range(first, part), _das(work, plan, last, part)
     _add_halves(work, _layer(plan, last), low, high, out, low)
-    likelihoods(settings, shared.x, out, low, high, shared.log_likelihood[part])
+    likelihoods(settings, _inputs(work, first, part), out, low, high, _shared(work, plan).log_likelihood[part])
 
 
 @njit(**INLINED)
@@ -353,7 +350,6 @@ def halves_forward(
     settings = Settings(*settings)
     for part in range(low, high):
         _draw(settings, data, rows, given, work, plan, part)
-    _together(signals, low, high)
     for number in range(len(plan) - FIRST):
         for part in range(low, high):
             _forward_layer(settings, flat, work, plan, number, part)

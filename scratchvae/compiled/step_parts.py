@@ -66,17 +66,17 @@ def at(work, place):
 
 
 @njit(cache=True, error_model="numpy", **INNER)
-def converted(settings, data, rows, x):
-    """Pixels as they are, uint8 scaled."""
-    _gather(data, rows, x.dtype.type(255 if data.itemsize == 1 else 1), x, 0, rows.size)
+def converted(settings, data, left, rows, x):
+    """Pixels as they are, uint8 scaled; of the columns from `left` as many as x has."""
+    _gather(data, left, rows, x.dtype.type(255 if data.itemsize == 1 else 1), x, 0, rows.size)
 
 
 @njit(cache=True, error_model="numpy", **INNER)
-def binarized(settings, data, rows, x):
-    """Pixels drawn from uint8."""
+def binarized(settings, data, left, rows, x):
+    """Pixels drawn from uint8; `left` is a multiple of sixteen."""
     settings = Settings(*settings)
     blocks, address = rows.size * ((x.shape[1] + 15) // 16), (settings.pixel_step, settings.pixel_stream)
-    _binarize_span(0, blocks, data, rows, rows, *address, settings.key0, settings.key1, x)
+    _binarize_span(0, blocks, data, left, rows, rows, *address, settings.key0, settings.key1, x)
 
 
 @njit(cache=True, error_model="numpy", **INNER)
@@ -103,13 +103,14 @@ def given(settings, rows, given, eps):
 
 @njit(cache=True, error_model="numpy", **INNER)
 def likelihoods(settings, x, out, low, high, log_likelihood):
-    """log p(x|z) of pixels low .. high - 1 of every sample. Their logits become d loss / d logits of the ELBO; where
-    there is a bound of log-weights, which has a factor for every sample (`scale`), d log p / d logits."""
+    """log p(x|z) of pixels low .. high - 1, which are all of x, of every sample. Their logits become d loss / d logits
+    of the ELBO; where there is a bound of log-weights, which has a factor for every sample (`scale`), d log p / d
+    logits."""
     number = out.dtype.type
     factor = number(1) if settings.bound else number(-1.0 / (settings.batch * settings.samples))
     values = np.empty(high - low, out.dtype)
     for n in range(len(out)):
-        log_likelihood[n] = _log_likelihood(x[n // settings.samples, low:high], out[n, low:high], factor, values)
+        log_likelihood[n] = _log_likelihood(x[n // settings.samples], out[n, low:high], factor, values)
 
 
 @njit(cache=True, error_model="numpy", **INNER)

@@ -99,6 +99,18 @@ def test_halves_of_a_few_units_and_of_any_depth(latent, hidden, activation):
     assert_equal_to_rounding(*(trained(kind, sv.ELBO(), **model) for kind in (Trainer, Composed)))
 
 
+@pytest.mark.parametrize("columns", [3, 16, 20])
+@pytest.mark.parametrize("binarize", ["none", "dynamic"])
+def test_pixels_too_few_to_share_are_the_first_half_or_the_second(columns, binarize):
+    results = []
+    for kind in (Trainer, Composed):
+        vae = sv.VAE(columns, 2, hidden=(1200, 60), dtype="float64", seed=1)
+        trainer = kind(vae, pixels(columns=columns), 1e-2, binarize=binarize, seed=5)
+        terms = list(trainer.steps(batches(2, 20)))[-1]
+        results.append([*terms, trainer.first.flat])
+    assert_equal_to_rounding(*results)
+
+
 def test_a_layer_begins_with_the_part_that_the_one_before_ends_with():
     """The processor fetches weights beyond the end of a half: they are of the part that reads it."""
     vae = sv.VAE(9, 2, (8, 7), seed=0)
