@@ -121,7 +121,8 @@ def _run(
     tasks = _tasks(dtype, data.dtype, minibatches.binarize, not drawn, minibatches.bound, by_weights)
     key = _key(minibatches.seed, int(noise_steps.max()), rows.reshape(-1))
     streams = int(minibatches.pixel_stream), int(minibatches.noise_stream)
-    settings = kernel(dtype), *tasks[:6], batch, samples, latent, *streams, *key  # and steps: `Settings`
+    weighted = int(minibatches.bound == "iwae" and samples > 1)
+    settings = kernel(dtype), *tasks[:6], weighted, batch, samples, latent, *streams, *key  # and steps: `Settings`
     if by_weights:
         places = plan(size, samples, encoder.table.tobytes(), decoder.table.tobytes())
         elements = size_of(places)
@@ -221,7 +222,7 @@ def _tasks(
     """What is not asked for is not compiled; half of what is, in a process beside."""
     signatures = _signatures(dtype, data_dtype)
     settings, data, numbers, noise, number, terms = (signatures.by_examples[n] for n in (0, 4, 5, 6, 9, 10))
-    bound_arguments = (types.intp, number, *6 * (terms,), types.intp, types.intp)
+    bound_arguments = (types.intp, number, *3 * (terms,), types.intp, types.intp)
     if by_weights:
         name, half = f"by-weights-{dtype}-{data_dtype}", f"_forward_by_weights('{dtype}', '{data_dtype}')"
         tasks = (halves_backward, signatures.by_weights), (halves, signatures.several)

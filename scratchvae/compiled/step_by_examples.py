@@ -14,7 +14,17 @@ from numpy.typing import NDArray
 from scratchvae.compiled.kernel_cache import INLINED, INNER
 from scratchvae.compiled.network import call
 from scratchvae.compiled.posterior import _forward as posterior_forward_rows
-from scratchvae.compiled.step_parts import KL, Settings, at, example_terms, head_gradient, laid_out, likelihoods, scale
+from scratchvae.compiled.step_parts import (
+    KL,
+    Settings,
+    at,
+    example_terms,
+    head_gradient,
+    laid_out,
+    likelihoods,
+    log_ratios,
+    scale,
+)
 
 ROWS = 256  # of the decoder that go forward and back together: what they write stays in the second-level cache
 
@@ -31,7 +41,7 @@ class Space(NamedTuple):
     dz: NDArray
     out: NDArray  # (B K, D): logits, then d loss / d logits
     log_likelihood: NDArray  # (B, K)
-    dratio: NDArray  # (B, K): d loss / d [log p(z) - log q(z|x)]
+    ratios: NDArray  # (B, K): log p(z) - log q(z|x), then d loss / d itself
     encoder_hidden: NDArray  # (1, ...): as in `NetworkDeltas`
     encoder_das: NDArray
     decoder_hidden: NDArray
@@ -106,7 +116,7 @@ def examples(
             ),
         )  # fmt: skip
     head_gradient(
-        settings, beta, space.head[low:high], space.std[low:high], eps, z, dz, space.dratio[low:high],
+        settings, beta, space.head[low:high], space.std[low:high], eps, z, dz, space.ratios[low:high],
         space.dhead[low:high],
     )  # fmt: skip
     call(
@@ -124,10 +134,10 @@ def _objective(settings, space, low, high, beta, terms):
     pixels, log_likelihood = space.x.shape[1], space.log_likelihood.reshape(space.log_likelihood.size)
     own = slice(low * settings.samples, high * settings.samples)
     likelihoods(settings, space.x[low:high], space.out[own], 0, pixels, log_likelihood[own])
-    example_terms(
-        settings, beta, space.head, space.eps, space.z, space.log_likelihood, space.dratio, terms, low, high
-    )  # fmt: skip
     if settings.bound:
+        log_ratios(space.head[low:high], space.eps[own], space.z[own], space.ratios[low:high])
+    example_terms(settings, beta, space.log_likelihood, space.ratios, terms, low, high)
+    if settings.weighted:
         scale(space.out[own], 0, pixels, log_likelihood[own])
 
 

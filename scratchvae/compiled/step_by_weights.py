@@ -41,6 +41,7 @@ from scratchvae.compiled.step_parts import (
     head_gradient,
     laid_out,
     likelihoods,
+    log_ratios,
     scale,
 )
 from scratchvae.compiled.vector_math import activate_row, activation_backward_row
@@ -67,24 +68,25 @@ class Layer(NamedTuple):
 
 
 class Shared(NamedTuple):
-    """What both threads write and read; B examples, K samples, D pixels, Z latents."""
+    """What one thread writes and the other reads; B examples, K samples, Z latents."""
 
-    eps: NDArray  # (B K, Z)
-    dz: NDArray  # (B K, Z)
+    eps: NDArray  # (B K, Z): each draws that of half of the examples
     log_likelihood: NDArray  # (2, B K): of either half of the pixels
+    ratios: NDArray  # (2, B K): log p(z) - log q(z|x) of either half of the latents
+    kl: NDArray  # (2, B): of either half of the latents
 
 
 class Own(NamedTuple):
-    """What each thread has for itself: too little work to share."""
+    """What each thread has for itself: its H latents, and the sums over all latents and pixels."""
 
-    head: NDArray  # (B, 2 Z)
-    dhead: NDArray  # (B, 2 Z)
-    std: NDArray  # (B, Z)
-    z: NDArray  # (B K, Z)
-    log_likelihood: NDArray  # (B, K): of all pixels; with a bound of log-weights it becomes d loss / d itself
-    dratio: NDArray  # (B, K): d loss / d [log p(z) - log q(z|x)]
+    head: NDArray  # (B, 2 H)
+    dhead: NDArray  # (B, 2 H)
+    std: NDArray  # (B, H)
+    eps: NDArray  # (B K, H)
+    dz: NDArray  # (B K, H)
+    log_likelihood: NDArray  # (B, K): where every sample has a weight, it becomes d loss / d itself
+    ratios: NDArray  # (B, K): it becomes d loss / d itself
     terms: NDArray  # (4, B)
-    dz: NDArray  # (B K, Z): of both parts
 
 
 SHARED, OWN = len(Shared._fields), len(Own._fields)
@@ -97,13 +99,7 @@ def plan(examples: int, samples: int, encoder: bytes, decoder: bytes) -> NDArray
     behind the encoder's layers is the space's size."""
     tables = [np.frombuffer(table, np.int64).reshape(-1, 5) for table in (encoder, decoder)]
     all_samples, latent = examples * samples, tables[1][0, 0]
-    whole_lines = -(-all_samples // LINE) * LINE  # so that the two threads never write to the same
-    shared = ((all_samples, latent), (all_samples, latent), (2, whole_lines))
-    own = (
-        *((examples, 2 * latent), (examples, 2 * latent), (examples, latent), (all_samples, latent)),
-        *((examples, samples), (examples, samples), (4, examples), (all_samples, latent)),
-    )
-    shapes: list[tuple[int, int]] = [*shared, *own, *own]
+    shapes: list[tuple[int, int]] = []
     layers: list[tuple[int, ...]] = []
     for rows, table in zip((examples, all_samples), tables, strict=True):
         for number, (inputs, outputs, weight, bias, _) in enumerate(table.tolist()):
@@ -112,6 +108,14 @@ def plan(examples: int, samples: int, encoder: bytes, decoder: bytes) -> NDArray
             activation = table[number - 1, 4] if number else 0
             layers.append((rows, inputs, outputs, weight, bias, activation, len(layers) % 2, cut))
             shapes += [(rows, cut), (rows, inputs - cut), *[(rows, outputs)] * 3]
+    first, cut = layers[len(tables[0])][6:]
+    halves = [cut, latent - cut] if first == 0 else [latent - cut, cut]
+    lines, all_lines = (-(-n // LINE) * LINE for n in (examples, all_samples))  # no line is written by both threads
+    arrays = [(all_samples, latent), (2, all_lines), (2, all_lines), (2, lines)]
+    for half in halves:
+        arrays += [(examples, 2 * half)] * 2 + [(examples, half)] + [(all_samples, half)] * 2
+        arrays += [(examples, samples)] * 2 + [(4, examples)]
+    shapes = arrays + shapes
     *places, (end, _, _) = laid_out(shapes)
     filled = np.zeros((FIRST + len(layers), len(Layer._fields)), np.int64)
     filled[: FIRST - 1, :3], filled[FIRST - 1, :2] = places[: FIRST - 1], (len(tables[0]), end)
@@ -129,7 +133,7 @@ def size_of(plan: NDArray[np.int64]) -> int:
 
 @njit(cache=True, **INNER)
 def _shared(work, plan):
-    return Shared(at(work, plan[0]), at(work, plan[1]), at(work, plan[2]))
+    return Shared(at(work, plan[0]), at(work, plan[1]), at(work, plan[2]), at(work, plan[3]))
 
 
 @njit(cache=True, **INNER)
@@ -166,11 +170,8 @@ def _half_sums(work, layer, part):
 
 
 @njit(cache=True, **INNER)
-def _das(work, plan, number, part):
-    """d loss / d [outputs of a layer before their activation]; of the encoder's last layer each part has its own."""
-    if number == plan[FIRST - 1, 0] - 1:
-        return _own(work, plan, part).dhead
-    layer = _layer(plan, number)
+def _das(work, layer):
+    """d loss / d [outputs of a layer before their activation]."""
     return matrix(work, layer.das, layer.rows, layer.outputs)
 
 
@@ -213,12 +214,17 @@ def _copy_columns(source, low, target):
 
 @njit(**INLINED)
 def _latents(settings, work, plan, part):
-    """z of all samples, from the whole of the encoder's head."""
-    own, shared = _own(work, plan, part), _shared(work, plan)
-    _add_halves(work, _layer(plan, plan[FIRST - 1, 0] - 1), 0, 2 * settings.latent, own.head, 0)
-    shape = len(own.head), settings.samples, settings.latent
-    posterior_forward_rows(own.head, shared.eps.reshape(shape), own.std, own.z.reshape(shape), own.terms[KL])
-    return own.z
+    """A part's latents of all samples, with their KL and their addends to log p(z) - log q(z|x)."""
+    own, shared, below = _own(work, plan, part), _shared(work, plan), plan[FIRST - 1, 0]
+    head, (low, high) = _layer(plan, below - 1), _range(_layer(plan, below), part)
+    _add_halves(work, head, low, high, own.head, 0)
+    _add_halves(work, head, settings.latent + low, settings.latent + high, own.head, high - low)
+    _copy_columns(shared.eps, low, own.eps)
+    z, shape = _inputs(work, _layer(plan, below), part), (len(own.head), settings.samples, high - low)
+    kl, ratios = shared.kl[part, : len(own.head)], shared.ratios[part, : len(z)]
+    posterior_forward_rows(own.head, own.eps.reshape(shape), own.std, z.reshape(shape), kl)
+    if settings.bound:
+        log_ratios(own.head, own.eps, z, ratios.reshape(own.ratios.shape))
 
 
 @njit(**INLINED)
@@ -227,7 +233,7 @@ def _forward_layer(settings, flat, work, plan, number, part):
     layer = _layer(plan, number)
     (low, high), h = _range(layer, part), _inputs(work, layer, part)
     if number == plan[FIRST - 1, 0]:
-        _copy_columns(_latents(settings, work, plan, part), low, h)
+        _latents(settings, work, plan, part)
     elif number > 0:
         _add_halves(work, _layer(plan, number - 1), low, high, h, 0)
         for i in range(layer.rows):
@@ -251,25 +257,25 @@ def _zeros(layer, number, h):
 def _likelihood(settings, work, plan, part):
     """log p(x|z) of a part's pixels, whose logits become their gradients."""
     first, last = _layer(plan, 0), len(plan) - FIRST - 1
-    (low, high), out = _range(first, part), _das(work, plan, last, part)
+    (low, high), out = _range(first, part), _das(work, _layer(plan, last))
     _add_halves(work, _layer(plan, last), low, high, out, low)
     likelihoods(settings, _inputs(work, first, part), out, low, high, _shared(work, plan).log_likelihood[part])
 
 
 @njit(**INLINED)
 def _objective(settings, beta, work, plan, part):
-    """All terms; a bound of log-weights scales the gradients of a part's logits."""
+    """All terms, from both halves of the latents and of the pixels; weights of samples scale the gradients of a part's
+    logits."""
     own, shared, samples = _own(work, plan, part), _shared(work, plan), settings.samples
-    for b in range(len(own.log_likelihood)):
+    for b in range(len(own.ratios)):
+        own.terms[KL, b] = shared.kl[0, b] + shared.kl[1, b]
         for k in range(samples):
             n = b * samples + k
             own.log_likelihood[b, k] = shared.log_likelihood[0, n] + shared.log_likelihood[1, n]
-    example_terms(
-        settings, beta, own.head, shared.eps, own.z, own.log_likelihood, own.dratio, own.terms,
-        0, len(own.log_likelihood),
-    )  # fmt: skip
-    if settings.bound:
-        (low, high), out = _range(_layer(plan, 0), part), _das(work, plan, len(plan) - FIRST - 1, part)
+            own.ratios[b, k] = shared.ratios[0, n] + shared.ratios[1, n]
+    example_terms(settings, beta, own.log_likelihood, own.ratios, own.terms, 0, len(own.ratios))
+    if settings.weighted:
+        (low, high), out = _range(_layer(plan, 0), part), _das(work, _layer(plan, len(plan) - FIRST - 1))
         scale(out, low, high, own.log_likelihood.reshape(own.log_likelihood.size))
 
 
@@ -278,38 +284,33 @@ def _objective(settings, beta, work, plan, part):
 
 @njit(**INLINED)
 def _backward_layer(settings, beta, flat, work, plan, number, part):
-    """d loss / d a part's inputs, before the activation that made them."""
-    layer, below = _layer(plan, number), plan[FIRST - 1, 0]
-    if number == below - 1:
-        _head_backward(settings, beta, work, plan, part)
+    """d loss / d what made a part's inputs: the layer before, before its activation."""
     if number == 0:
         return
-    (low, high), da = _range(layer, part), _das(work, plan, number, part)
-    target = _shared(work, plan).dz if number == below else _das(work, plan, number - 1, part)
-    inner_products(da, _weights(flat, layer, part), target[:, low:high])
-    if number != below:
-        h = _inputs(work, layer, part)
-        for i in range(layer.rows):
-            activation_backward_row(target[i, low:high], h[i], layer.activation)
-
-
-@njit(**INLINED)
-def _head_backward(settings, beta, work, plan, part):
-    """d loss / d the encoder's head, from dz of both parts; each has all of it for itself."""
-    own, shared = _own(work, plan, part), _shared(work, plan)
-    shape = len(own.head), settings.samples, settings.latent
-    _copy_columns(shared.dz, 0, own.dz)
-    head_gradient(
-        settings, beta, own.head, own.std, shared.eps.reshape(shape), own.z.reshape(shape), own.dz.reshape(shape),
-        own.dratio, own.dhead,
-    )  # fmt: skip
+    layer, below = _layer(plan, number), plan[FIRST - 1, 0]
+    (low, high), target = _range(layer, part), _das(work, _layer(plan, number - 1))
+    own, h, weights = _own(work, plan, part), _inputs(work, layer, part), _weights(flat, layer, part)
+    if number == below:
+        inner_products(_das(work, layer), weights, own.dz)
+        shape = len(own.head), settings.samples, high - low
+        head_gradient(
+            settings, beta, own.head, own.std, own.eps.reshape(shape), h.reshape(shape), own.dz.reshape(shape),
+            own.ratios, own.dhead,
+        )  # fmt: skip
+        for i in range(len(target)):
+            for j in range(high - low):
+                target[i, low + j], target[i, settings.latent + low + j] = own.dhead[i, j], own.dhead[i, high - low + j]
+        return
+    inner_products(_das(work, layer), weights, target[:, low:high])
+    for i in range(layer.rows):
+        activation_backward_row(target[i, low:high], h[i], layer.activation)
 
 
 @njit(**INLINED)
 def _sums(settings, target, work, plan, number, part, first, second, constants):
     """A part's rows of dW and, in turn, db; or Adam with them."""
-    layer, da = _layer(plan, number), _das(work, plan, number, part)
-    (low, _), h, kernel = _range(layer, part), _inputs(work, layer, part), settings.kernel
+    layer = _layer(plan, number)
+    (low, _), h, da, kernel = _range(layer, part), _inputs(work, layer, part), _das(work, layer), settings.kernel
     zeros = number == 0 and _mostly_zero(h)
     weight = layer.weight + low * layer.outputs
     weight_sums(kernel, target, weight, h, da, zeros, first, second, constants)

@@ -36,6 +36,7 @@ class Settings(NamedTuple):
     pixels: int
     noise: int
     bound: int  # of the log-weights; 0 for the ELBO with its KL in closed form
+    weighted: int  # whether the bound gives every sample its own weight
     batch: int  # examples that the loss is a mean over: those of this call, or more that others work on
     samples: int
     latent: int
@@ -103,11 +104,10 @@ def given(settings, rows, given, eps):
 
 @njit(cache=True, error_model="numpy", **INNER)
 def likelihoods(settings, x, out, low, high, log_likelihood):
-    """log p(x|z) of pixels low .. high - 1, which are all of x, of every sample. Their logits become d loss / d logits
-    of the ELBO; where there is a bound of log-weights, which has a factor for every sample (`scale`), d log p / d
-    logits."""
+    """log p(x|z) of pixels low .. high - 1, which are all of x, of every sample. Their logits become d loss / d logits,
+    or, where every sample has a weight (`scale`), d log p / d logits."""
     number = out.dtype.type
-    factor = number(1) if settings.bound else number(-1.0 / (settings.batch * settings.samples))
+    factor = number(1) if settings.weighted else number(-1.0 / (settings.batch * settings.samples))
     values = np.empty(high - low, out.dtype)
     for n in range(len(out)):
         log_likelihood[n] = _log_likelihood(x[n // settings.samples], out[n, low:high], factor, values)
@@ -133,46 +133,54 @@ def scale(out, low, high, factors):
 
 
 @njit(cache=True, error_model="numpy", **INNER)
-def example_terms(settings, beta, head, eps, z, log_likelihood, dratio, terms, low, high):
-    """Terms of examples low .. high - 1 from the log-likelihoods (B, K) of their samples. With a bound of log-weights
-    these become d loss / d log p(x|z), and `dratio` d loss / d [log p(z) - log q(z|x)]."""
+def log_ratios(head, eps, z, ratios):
+    """log p(z) - log q(z|x) of all samples (B, K)."""
+    (examples, samples), latent = ratios.shape, z.shape[1]
+    values = np.empty(latent, z.dtype)
+    for b in range(examples):
+        for k in range(samples):
+            n = b * samples + k
+            ratios[b, k] = log_ratio(head[b, latent:], eps[n], z[n], values)
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def example_terms(settings, beta, log_likelihood, ratios, terms, low, high):
+    """Terms of examples low .. high - 1 from the log-likelihoods (B, K) of their samples and their KL. With a bound of
+    log-weights, which takes the ratios log p(z) - log q(z|x) (B, K) too, these become d loss / d themselves, and, where
+    every sample has a weight, so do the log-likelihoods."""
     for b in range(low, high):
         reconstruction = sum_row(log_likelihood[b]) / log_likelihood.dtype.type(settings.samples)
         terms[RECONSTRUCTION, b] = reconstruction
         terms[ELBO, b] = reconstruction - terms[KL, b]
         terms[OBJECTIVE, b] = reconstruction - beta * terms[KL, b]
     if settings.bound:
-        call(settings.bound, (settings.batch, beta, head, eps, z, log_likelihood, dratio, terms, low, high))
+        call(settings.bound, (settings.batch, beta, log_likelihood, ratios, terms, low, high))
 
 
 @njit(cache=True, error_model="numpy", **INNER)
-def importance_bound(batch, beta, head, eps, z, log_likelihood, dratio, terms, low, high):
+def importance_bound(batch, beta, log_likelihood, ratios, terms, low, high):
     """L_K of the examples, and d loss / d log w_k = -w~_k / batch, for both parts of a log-weight."""
-    samples, latent, number = log_likelihood.shape[1], z.shape[1], z.dtype.type
-    log_weights, weights = np.empty((high - low, samples), z.dtype), np.empty((high - low, samples), z.dtype)
-    bounds, values = np.empty(high - low, z.dtype), np.empty(latent, z.dtype)
+    samples, number = log_likelihood.shape[1], log_likelihood.dtype.type
+    log_weights, weights = np.empty((high - low, samples), number), np.empty((high - low, samples), number)
+    bounds = np.empty(high - low, number)
     for b in range(low, high):
         for k in range(samples):
-            n = b * samples + k
-            log_weights[b - low, k] = log_likelihood[b, k] + log_ratio(head[b, latent:], eps[n], z[n], values)
+            log_weights[b - low, k] = log_likelihood[b, k] + ratios[b, k]
     log_sum_exp_rows(log_weights, bounds, weights)
     for b in range(low, high):
         for k in range(samples):
-            log_likelihood[b, k] = dratio[b, k] = -weights[b - low, k] / number(batch)
+            log_likelihood[b, k] = ratios[b, k] = -weights[b - low, k] / number(batch)
         terms[OBJECTIVE, b] = bounds[b - low] - number(math.log(samples))
 
 
 @njit(cache=True, error_model="numpy", **INNER)
-def monte_carlo_bound(batch, beta, head, eps, z, log_likelihood, dratio, terms, low, high):
-    """The mean over samples of log p(x|z) + beta (log p(z) - log q(z|x)) of the examples, and its gradients by both."""
-    samples, latent, number = log_likelihood.shape[1], z.shape[1], z.dtype.type
-    factor, ratios, values = number(-1.0 / (batch * samples)), np.empty(samples, z.dtype), np.empty(latent, z.dtype)
+def monte_carlo_bound(batch, beta, log_likelihood, ratios, terms, low, high):
+    """The mean over samples of log p(x|z) + beta (log p(z) - log q(z|x)) of the examples, and its gradient by the
+    ratios: all samples weigh the same."""
+    samples, number = log_likelihood.shape[1], log_likelihood.dtype.type
     for b in range(low, high):
-        for k in range(samples):
-            n = b * samples + k
-            ratios[k] = log_ratio(head[b, latent:], eps[n], z[n], values)
-            log_likelihood[b, k], dratio[b, k] = factor, beta * factor
-        terms[OBJECTIVE, b] = terms[RECONSTRUCTION, b] + beta * sum_row(ratios) / number(samples)
+        terms[OBJECTIVE, b] = terms[RECONSTRUCTION, b] + beta * sum_row(ratios[b]) / number(samples)
+        ratios[b] = beta * number(-1.0 / (batch * samples))
 
 
 @njit(cache=True, error_model="numpy", **INNER)
