@@ -30,7 +30,7 @@ ROUNDER = f32(1.5 * 2**23)  # adding it leaves a float32's nearest integer in th
 ROUNDER_BITS = i32(0x4B400000)
 EXP_LOWEST, EXP_HIGHEST = f32(-104), f32(89)  # exp rounds to 0 below, overflows above
 DECAY_LOWEST = f32(-87.9)
-ROOT_BITS, ROOT_FACTOR, ROOT_LIMIT = i32(0x5F1FFFF9), f32(0.703952253), f32(2.38924456)  # Kadlec 2010
+ROOT_BITS = i32(0x5F3759DF)  # less half of x's pattern it is that of 1 / sqrt(x), to 3.5 %
 SQRT_HALF_BITS = i32(0x3F3504F3)
 SIGN_BIT, MAGNITUDE_BITS = i32(-(2**31)), i32(2**31 - 1)
 INFINITY, NAN = f32(np.inf), f32(np.nan)
@@ -46,6 +46,8 @@ E0, E1, E2, E3, E4 = (
         0.0013882520086320714,
     )
 )
+# 1 / sqrt(1 - r) = 1 + r R(r) for -0.0691 <= r <= 0.0676
+R0, R1, R2, R3 = (f32(c) for c in (0.4999983310699463, 0.3750002682209015, 0.3139354884624481, 0.27410900592803955))
 # log(1 + f) = f - f^2 / 2 + f^3 G(f) for 1 + f in [sqrt(1/2), sqrt(2)]
 G0, G1, G2, G3, G4, G5, G6, G7 = (
     f32(c)
@@ -168,16 +170,15 @@ def log1p_unit32(t):
 
 @njit(cache=True, error_model="numpy", forceinline=True)
 def root32(x):
-    """sqrt(x) for x >= 0: x / sqrt(x), the inverse root y by an iteration of second order, whose constants go with that
-    of the first guess (to 0.07 %), and by one of third order, y (1 + r / 2 + 3 r^2 / 8) with r = 1 - x y^2.
+    """sqrt(x) = g / sqrt(1 - r) for x >= 0, with a guess y of 1 / sqrt(x), g = x y, and r = 1 - x y^2.
 
     An instruction for it there is, but a loop that divides too waits for the unit that does both.
     """
     y = float32_from_bits(i32(ROOT_BITS - i32(bits_from_float32(x) >> i32(1))))
-    y = (y * ROOT_FACTOR) * multiply_add(-(x * y), y, ROOT_LIMIT)
-    root = x * y
-    r = multiply_add(-root, y, f32(1))
-    root = multiply_add(root * r, multiply_add(f32(0.375), r, f32(0.5)), root)
+    g = x * y
+    r = multiply_add(-g, y, f32(1))
+    p = multiply_add(r, multiply_add(r, multiply_add(r, R3, R2), R1), R0)
+    root = multiply_add(g * r, p, g)
     return root if x < INFINITY else x
 
 
