@@ -1,8 +1,9 @@
-"""The product A B^T of few rows: inner products of rows, vectors running along both.
+"""The product A B^T by inner products of rows, vectors running along both.
 
-`gemm` makes this product of many rows by transposing: its tile broadcasts one factor's elements, and the other's rows
-fill vectors. Of twenty rows these are one full and one quarter. Here all are full, and nothing is transposed; but an
-inner product is not one chain of multiply-adds: each lane has one, and the lanes are added in the end, by halves.
+The tile of `gemm` broadcasts one factor's elements, and the other's rows fill vectors: for this product both A and C
+are transposed, and of twenty rows one vector is full and one a quarter. Here all are full, and nothing is transposed;
+but an inner product is not one chain of multiply-adds: each lane has one, and the lanes are added in the end, by
+halves, which long rows make up for.
 """
 
 from llvmlite import ir
@@ -13,7 +14,7 @@ from numba.extending import intrinsic
 from scratchvae.compiled.simd import SIMD
 from scratchvae.compiled.tile import INDEX, INT32, Row, scalar_bytes
 
-HEIGHT, COLUMNS = 5, 4  # of a tile: rows of A and of B
+HEIGHT, COLUMNS = SIMD.inner_height, 4  # of a tile: rows of A and of B
 
 
 @njit(cache=True, error_model="numpy")

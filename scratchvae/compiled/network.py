@@ -31,6 +31,7 @@ from scratchvae.compiled.gemm import (
     sparse_product,
     transpose,
 )
+from scratchvae.compiled.inner import inner_products
 from scratchvae.compiled.kernel_cache import INLINED, INNER
 from scratchvae.compiled.memory import keep_freed_memory
 from scratchvae.compiled.tile import INDEX, LINE
@@ -38,6 +39,7 @@ from scratchvae.compiled.vector_math import activation_backward_row
 from scratchvae.parameters import ACTIVATION_CODES, Network
 
 BLOCK = 96  # rows that go back through the layers together: their transposed deltas stay in the second-level cache
+LONG = 400  # outputs from which inner products are faster than transposes, or nearly, for any number of rows
 GRADIENT_BLOCK = 32_768  # elements of a gradient that go to Adam while they are in the second-level cache
 PARALLEL = 1_000_000  # multiply-adds below which waking a second thread gains little, and on a busy machine loses much
 RELU = ACTIVATION_CODES["relu"]  # leaves zeros: often for all samples of one example
@@ -118,10 +120,15 @@ def _backward(kernel, flat, table, x, hidden, hidden_das, dout, dx, first, secon
 
 @njit(cache=True, error_model="numpy", **INNER)
 def gradient_by_inputs(kernel, da, w, dh, scratch):
-    """dh = da W^T, by the tile of all products: dh^T = W da^T. Takes scratch for both transposes.
+    """dh = da W^T, by inner products where there are many outputs, else by the tile of all products: dh^T = W da^T.
+    Takes scratch for both transposes.
 
     Their rows are filled up with zeros to whole cache lines, so that no vector lies across two; but not those of few
-    elements, for which there are narrower tiles."""
+    elements, for which there are narrower tiles. The number of rows, which threads share out, does not decide between
+    the two, whose sums are of another order."""
+    if w.shape[1] >= LONG:
+        inner_products(da, w, dh)
+        return
     rows, (inputs, outputs), line = len(da), w.shape, LINE // da.itemsize
     width = rows if rows <= 2 * line else -(-rows // line) * line
     da_columns, dh_columns = matrix(scratch, 0, outputs, width), matrix(scratch, outputs * width, inputs, width)

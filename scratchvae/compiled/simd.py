@@ -24,6 +24,7 @@ class Width(NamedTuple):
     sparse_heights: tuple[int, ...]
     sparse_counts: tuple[int, ...]  # the same of tiles that skip zeros
     narrow_heights: tuple[int, ...]  # of tiles one vector and 16 bytes wide, where fewer bytes take less time
+    inner_height: int  # of tiles of inner products, four columns wide
     fused: bool  # multiply-add with one rounding
 
 
@@ -33,24 +34,24 @@ TARGETS = {
     "avx2": ("haswell", "+avx2,+fma,+bmi,+bmi2"),
     "portable": ("x86-64", "+sse2"),
 }
-# Fewer rows to a tile share a list of zeros with fewer others, but read more of B for each multiply-add: with 512 bits,
-# tiles of 2 rows by 9 vectors wait for the second-level cache.
 WIDTHS = {
     "avx512": Width(
         "avx512", 64, heights=(8, 4, 2, 1), counts=(3, 2, 1), wide=4, wide_heights=(6, 4, 2, 1),
-        sparse_heights=(4, 2, 1), sparse_counts=(6, 5, 4, 3, 2, 1), narrow_heights=(8, 4), fused=True,
+        sparse_heights=(4, 2, 1), sparse_counts=(6, 5, 4, 3, 2, 1), narrow_heights=(8, 4), inner_height=5,
+        fused=True,
     ),
     "avx2": Width(
         "avx2", 32, heights=(4, 2, 1), counts=(3, 2, 1), wide=0, wide_heights=(1,),
-        sparse_heights=(2, 1), sparse_counts=(5, 4, 2, 1), narrow_heights=(), fused=True,
+        sparse_heights=(2, 1), sparse_counts=(5, 4, 2, 1), narrow_heights=(), inner_height=2, fused=True,
     ),
     "neon": Width(
         "neon", 16, heights=(8, 4, 2, 1), counts=(3, 2, 1), wide=0, wide_heights=(1,),
-        sparse_heights=(2, 1), sparse_counts=(9, 8, 7, 6, 4, 2, 1), narrow_heights=(), fused=True,
+        sparse_heights=(2, 1), sparse_counts=(9, 8, 7, 6, 4, 2, 1), narrow_heights=(), inner_height=5,
+        fused=True,
     ),
     "portable": Width(
         "portable", 16, heights=(4, 2, 1), counts=(2, 1), wide=0, wide_heights=(1,),
-        sparse_heights=(2, 1), sparse_counts=(5, 4, 2, 1), narrow_heights=(), fused=False,
+        sparse_heights=(2, 1), sparse_counts=(5, 4, 2, 1), narrow_heights=(), inner_height=2, fused=False,
     ),
 }  # fmt: skip
 
