@@ -5,15 +5,16 @@ import numba
 import pytest
 
 from scratchvae.compiled import simd
-from scratchvae.compiled.simd import TARGETS, WIDTHS
+from scratchvae.compiled.simd import TARGETS, WIDTHS, suited_to
 from scratchvae.compiled.tile import HIGH, WIDE
 
 REGISTERS = {"avx512": 32, "avx2": 16, "neon": 32, "portable": 16}  # vector registers of each instruction set
 
 
+@pytest.mark.parametrize("processor", ["any", "znver4"])
 @pytest.mark.parametrize("name", WIDTHS)
-def test_every_edge_has_a_tile_and_the_largest_one_fits_into_the_registers(name):
-    width = WIDTHS[name]
+def test_every_edge_has_a_tile_and_the_largest_one_fits_into_the_registers(name, processor):
+    width = suited_to(processor, WIDTHS[name])
     assert width.name == name
     for heights, counts in ((width.heights, width.counts), (width.sparse_heights, width.sparse_counts)):
         for sizes in (heights, counts):
@@ -25,6 +26,11 @@ def test_every_edge_has_a_tile_and_the_largest_one_fits_into_the_registers(name)
     assert width.inner_height * 4 + 4 + 1 <= REGISTERS[name]
     assert set(width.narrow_heights) <= set(width.heights)
     assert 2 in width.counts or not width.narrow_heights
+
+
+def test_zen_4_shares_a_list_of_zeros_with_fewer_rows():
+    assert suited_to("znver4", WIDTHS["avx512"]).sparse_heights[0] < WIDTHS["avx512"].sparse_heights[0]
+    assert suited_to("znver4", WIDTHS["avx2"]) is WIDTHS["avx2"]
 
 
 @pytest.mark.parametrize("name", WIDTHS)
