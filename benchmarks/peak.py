@@ -17,7 +17,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from benchmarks.peers.protocol import serve
-from scratchvae.compiled.barrier import SIGNALS, arrive, wait
+from scratchvae.compiled.barrier import signals_for, together
 
 LANES = 16 if binding.get_host_cpu_features().get("avx512f") else 8  # float32 numbers of a vector register
 CHAINS = 12  # independent sums: more than two units of latency four need, and they fit in sixteen registers
@@ -65,8 +65,7 @@ def multiply_add_loop(loops, factor):
 @njit(nogil=True)
 def signal_and_wait(signals, part, times):
     for _ in range(times):
-        arrive(signals, part)
-        wait(signals, part)
+        together(signals, part, part + 1, 2)
 
 
 class MachinePeak:
@@ -78,7 +77,7 @@ class MachinePeak:
         size = COPIED_MEGABYTES * 2**20 // 4
         self.copies = [(np.ones(size, np.float32), np.zeros(size, np.float32)) for _ in range(threads)]
         multiply_add_loop(1, np.float32(0.5))
-        signal_and_wait(np.zeros(SIGNALS, np.int64), 0, 0)
+        signal_and_wait(signals_for(2), 0, 0)
 
     def measure(self) -> dict:
         """Multiply-adds a second and bytes a second, read and written, over all threads; nanoseconds until two threads
@@ -95,7 +94,7 @@ class MachinePeak:
         """The shortest of some tries: in the others one thread begins long after the other."""
 
         def seconds() -> float:
-            signals = np.zeros(SIGNALS, np.int64)
+            signals = signals_for(2)
             return self.seconds(lambda thread: signal_and_wait(signals, thread, EXCHANGES if thread < 2 else 0))
 
         return min(seconds() for _ in range(TRIES)) / EXCHANGES * 1e9

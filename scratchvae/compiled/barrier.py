@@ -1,51 +1,75 @@
-"""Two threads that wait for one another inside a kernel: what one has written before it arrives, the other reads after.
+"""Threads that wait for one another inside a kernel: what one has written before it arrives, the others read after.
 
-A parallel loop promises no two threads at once: it may run both parts on one, one after the other. So a part first asks
-whether the other has come (`meet`), and does the work of both where it has not.
+A parallel loop promises no two threads at once: it may run all parts on one, one after the other. So a part first asks
+whether the others have come (`meet`), and does the work of all where they have not.
 """
 
 import os
 
+import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
+from numpy.typing import NDArray
 
 from scratchvae.compiled.kernel_cache import INNER
 from scratchvae.compiled.tile import INT32, call_llvm, on_x86
 
 LINE = 8  # elements of a cache line: each thread writes to one of its own
-SIGNALS = 3 * LINE  # int64, all zero before the loop: who has come, then how many steps each part has done
-PATIENCE = 20_000  # turns after which the other thread is not waited for: about half a millisecond
+CLOSED = -1  # instead of how many have come: one of them works alone
+PATIENCE = 20_000  # turns after which the other threads are not waited for: about half a millisecond
 SPINS = 2_000  # turns between two offers of the processor to others
 INT64 = ir.IntType(64)
 
 
+def signals_for(parts: int) -> NDArray[np.int64]:
+    """What so many threads speak by: how many have come, then how many steps each part has done."""
+    return np.zeros((1 + parts) * LINE, np.int64)
+
+
 @njit(cache=True, **INNER)
-def meet(signals, part):
-    """Which parts to work on, (first, last + 1): this one where both threads have come, both or none where not."""
-    if _swap(signals, 0, 0, 1) != 0:
-        return (part, part + 1) if _swap(signals, 0, 1, 2) == 1 else (0, 0)
-    for turn in range(PATIENCE):
-        if _read(signals, 0) == 2:
+def meet(signals, part, parts):
+    """Which parts to work on, (first, last + 1): this one where all threads have come, all or none where not."""
+    turn = 0
+    before = _read(signals, 0)
+    while before != CLOSED and _swap(signals, 0, before, before + 1) != before:
+        before = _read(signals, 0)
+    while True:
+        come = _read(signals, 0)
+        if come == parts:
             return part, part + 1
-        _breathe(turn)
-    return (0, 2) if _swap(signals, 0, 1, 3) == 1 else (part, part + 1)
-
-
-@njit(cache=True, **INNER)
-def arrive(signals, part):
-    """Say that a part has done one more step."""
-    place = (1 + part) * LINE
-    _write(signals, place, _read(signals, place) + 1)
-
-
-@njit(cache=True, **INNER)
-def wait(signals, part):
-    """Wait until the other part has done as many steps as this one."""
-    done, other, turn = _read(signals, (1 + part) * LINE), (2 - part) * LINE, 0
-    while _read(signals, other) < done:
+        if come == CLOSED:
+            return 0, 0
+        if turn >= PATIENCE and _swap(signals, 0, come, CLOSED) == come:
+            return 0, parts
         _breathe(turn)
         turn += 1
+
+
+@njit(cache=True, **INNER)
+def together(signals, low, high, parts):
+    """Wait until all parts have come this far. Who works on all, from 0 to parts, or on none, waits for nobody."""
+    arrive(signals, low, high, parts)
+    wait(signals, low, high, parts)
+
+
+@njit(cache=True, **INNER)
+def arrive(signals, low, high, parts):
+    """Say that a part has done one more step."""
+    if 0 < high - low < parts:
+        place = (1 + low) * LINE
+        _write(signals, place, _read(signals, place) + 1)
+
+
+@njit(cache=True, **INNER)
+def wait(signals, low, high, parts):
+    """Wait until the other parts have done as many steps as this one."""
+    if 0 < high - low < parts:
+        done, turn = _read(signals, (1 + low) * LINE), 0
+        for other in range(parts):
+            while _read(signals, (1 + other) * LINE) < done:
+                _breathe(turn)
+                turn += 1
 
 
 @njit(cache=True, **INNER)

@@ -167,15 +167,16 @@ def _gradient(kernel, flat, table, x, hidden, hidden_das, dout, dx, first, secon
             place += rows * outputs
         low, high = inputs * part // parts, inputs * (part + 1) // parts
         zeros, own = layer == 0 and _mostly_zero(x), weight + low * outputs
-        weight_sums(kernel, flat, own, h[:, low:high], da, zeros, first, second, constants)
+        weight_sums(kernel, flat, own, h[:, low:high], da, zeros, True, first, second, constants)
         if layer % parts == part:
-            bias_sums(kernel, flat, bias, da, first, second, constants)
+            bias_sums(flat, bias, da, first, second, constants)
         h = following
 
 
 @njit(**INLINED)
-def weight_sums(kernel, flat, weight, h, da, zeros, first, second, constants):
-    """dW = h^T da for those rows of a weight that start at flat[weight], h (N, that many inputs), da (N, out).
+def weight_sums(kernel, flat, weight, h, da, zeros, shared, first, second, constants):
+    """dW = h^T da for those rows of a weight that start at flat[weight], h (N, that many inputs), da (N, out). Whether
+    other threads read these weights too is `shared`: then their lines are claimed ahead.
 
     Adam has a block of rows at a time. Inside the product's tile it measures slower: a tile touches many short pieces
     of the moments, a block reads them from end to end.
@@ -189,7 +190,9 @@ def weight_sums(kernel, flat, weight, h, da, zeros, first, second, constants):
         own, size = weight + low * outputs, (high - low) * outputs
         gradient, ahead = matrix(flat, own, high - low, outputs), flat[:0]
         if constants.size:
-            gradient, ahead = matrix(scratch, 0, high - low, outputs), flat[own : own + size]
+            gradient = matrix(scratch, 0, high - low, outputs)
+            if shared:
+                ahead = flat[own : own + size]
         if zeros:
             columns = np.empty((high - low, rows), h.dtype)
             transpose(h[:, low:high], columns)
@@ -201,15 +204,21 @@ def weight_sums(kernel, flat, weight, h, da, zeros, first, second, constants):
 
 
 @njit(cache=True, error_model="numpy", **INNER)
-def bias_sums(kernel, flat, bias, da, first, second, constants):
+def bias_sums(flat, bias, da, first, second, constants):
     """db = sum da, da (N, out)."""
     rows, outputs = da.shape
-    ones, scratch = np.empty((1, rows), flat.dtype), np.empty(outputs if constants.size else 0, flat.dtype)
-    ones[:] = 1
-    sums = matrix(scratch, 0, 1, outputs) if constants.size else matrix(flat, bias, 1, outputs)
-    product(kernel, ones, da, flat[:0], sums, 0)
+    sums = np.empty(outputs, flat.dtype) if constants.size else flat[bias : bias + outputs]
+    sums[:] = 0
+    fours = rows - rows % 4  # four rows at a time: the sums themselves are read and written less often
+    for i in range(0, fours, 4):
+        a, b, c, d = da[i], da[i + 1], da[i + 2], da[i + 3]
+        for j in range(outputs):
+            sums[j] = (((sums[j] + a[j]) + b[j]) + c[j]) + d[j]
+    for i in range(fours, rows):
+        for j in range(outputs):
+            sums[j] += da[i, j]
     if constants.size:
-        _adam(flat, scratch, first, second, bias, outputs, constants)
+        _adam(flat, sums, first, second, bias, outputs, constants)
 
 
 @njit(cache=True, **INNER)

@@ -22,13 +22,12 @@ from numba import njit, prange, types
 from numpy.typing import NDArray
 
 from scratchvae.compiled.adam import adam_constants
-from scratchvae.compiled.barrier import SIGNALS
+from scratchvae.compiled.barrier import signals_for
 from scratchvae.compiled.denormals import FLUSH
 from scratchvae.compiled.gather import within
 from scratchvae.compiled.gemm import kernel
 from scratchvae.compiled.kernel_cache import compiled_beside
 from scratchvae.compiled.network import (
-    NO_ROWS,
     _backward,
     _forward,
     _gradient,
@@ -37,10 +36,9 @@ from scratchvae.compiled.network import (
     hidden_units,
     multiply_adds,
     network_signature,
-    slice_of,
 )
 from scratchvae.compiled.random import _key
-from scratchvae.compiled.step_by_examples import examples, places_of, sums
+from scratchvae.compiled.step_by_examples import places_of, several
 from scratchvae.compiled.step_by_weights import halves, halves_backward, halves_forward, plan, size_of
 from scratchvae.compiled.step_parts import (
     Settings,
@@ -92,19 +90,17 @@ def training_steps(
     reconstruction, kl, objective."""
     flat = minibatches.encoder.flat
     each = [adam_constants(number, rate, 0.9, 0.999, epsilon) for number, rate in enumerate(learning_rates, update)]
-    return _run(minibatches, minibatches.rows.shape[1], flat, *moments, np.array(each, flat.dtype))
+    return _run(minibatches, minibatches.rows.shape[1], *moments, np.array(each, flat.dtype))
 
 
 def step_gradient(minibatches: Minibatches, batch: int, gradient: NDArray) -> NDArray:
     """The addend of the rows of one minibatch to the gradient of -mean(objective) over `batch` examples, into the flat
     `gradient`. Returns the terms as `training_steps` does."""
-    return _run(minibatches, batch, gradient, gradient, gradient, np.empty((1, 0), gradient.dtype))
+    return _run(minibatches, batch, gradient, gradient, np.empty((1, 0), gradient.dtype))
 
 
-def _run(
-    minibatches: Minibatches, batch: int, target: NDArray, first: NDArray, second: NDArray, constants: NDArray
-) -> NDArray:
-    """Terms (S, 4, B); the sums over rows go into the target as they are, or, with Adam's constants, through Adam."""
+def _run(minibatches: Minibatches, batch: int, first: NDArray, second: NDArray, constants: NDArray) -> NDArray:
+    """Terms (S, 4, B); the sums over rows go through Adam, or, without its constants, into `first` as they are."""
     encoder, decoder, data, samples = minibatches.encoder, minibatches.decoder, minibatches.data, minibatches.samples
     flat, dtype, latent = encoder.flat, encoder.flat.dtype, decoder.layers[0].weight.shape[0]
     # as the kernels, called by their addresses, were compiled for
@@ -129,63 +125,24 @@ def _run(
     else:
         below, above = hidden_units(encoder.table), hidden_units(decoder.table)
         places = places_of(size, samples, data.shape[1], latent, below, above)
-        elements = places[-1, 0]
+        elements = int(places[-1, 0])
     work, terms = aligned_empty(elements, dtype), np.empty((len(rows), 4, size), dtype)
-    arguments = (
-        settings, pixel_steps, noise_steps, flat, encoder.table, decoder.table, data, rows,
-        noise, work, places, np.ascontiguousarray(minibatches.betas, dtype), terms, first, second, constants,
-    )  # fmt: skip
     threads = numba.get_num_threads() if parallel else 1
-    if by_weights:
-        _steps_by_weights(tasks.sums, min(threads, 2), *arguments, np.zeros(SIGNALS, np.int64))
-    else:
-        _steps(tasks.examples, tasks.sums, threads, target, *arguments)
+    parts = min(threads, 2) if by_weights else threads
+    _steps(
+        tasks.steps, parts, settings, pixel_steps, noise_steps, flat, encoder.table, decoder.table, data, rows, noise,
+        work, places, np.ascontiguousarray(minibatches.betas, dtype), terms, first, second, constants,
+        signals_for(parts),
+    )  # fmt: skip
     return terms
 
 
-@njit(cache=True)
+@njit(cache=True, parallel=True)
 def _steps(
-    examples, sums, parts, target, settings, pixel_steps, noise_steps, flat, encoder, decoder, data, rows, given, work,
-    places, betas, terms, first, second, constants,
-):  # fmt: skip
-    """One step after the other, each in two regions."""
-    for s in range(len(rows)):
-        numbers = (*settings, pixel_steps[s], noise_steps[s])
-        others = (
-            encoder, decoder, data, rows[s], given, work, places, betas[s], terms[s], first, second, constants[s],
-        )  # fmt: skip
-        _region(examples, rows.shape[1], parts, numbers, flat, *others)
-        _region(sums, NO_ROWS, parts, numbers, target, *others)
-
-
-@njit(cache=True, parallel=True)
-def _region(
-    task, size, parts, settings, flat, encoder, decoder, data, rows, given, work, places, beta, terms,
-    first, second, constants,
-):  # fmt: skip
-    """Run the kernel at address `task` a part a thread: on part of so many examples, or, with `NO_ROWS`, on
-    part of the weights. A region is a function of its own: Numba would join two loops over the parts into one."""
-    if parts == 1:
-        high = 1 if size == NO_ROWS else size
-        call_in_mode(FLUSH, task, (
-            settings, flat, encoder, decoder, data, rows, given, work, places, beta, terms, first, second, constants,
-            0, high,
-        ))  # fmt: skip
-        return
-    for part in prange(parts):
-        low, high = (np.intp(part), parts) if size == NO_ROWS else slice_of(size, part, parts)
-        call_in_mode(FLUSH, task, (
-            settings, flat, encoder, decoder, data, rows, given, work, places, beta, terms, first, second, constants,
-            low, high,
-        ))  # fmt: skip
-
-
-@njit(cache=True, parallel=True)
-def _steps_by_weights(
     task, parts, settings, pixel_steps, noise_steps, flat, encoder, decoder, data, rows, given, work, places, betas,
     terms, first, second, constants, signals,
 ):  # fmt: skip
-    """All steps in one region: its two threads wait for one another by themselves."""
+    """All steps in one region, a part a thread: the threads wait for one another by themselves."""
     if parts == 1:
         call_in_mode(FLUSH, task, (
             settings, pixel_steps, noise_steps, flat, encoder, decoder, data, rows, given, work, places, betas, terms,
@@ -200,7 +157,8 @@ def _steps_by_weights(
 
 
 class Tasks(NamedTuple):
-    """Addresses of kernels: what works on both networks; those of pixels, noise and bound asked for; the regions'."""
+    """Addresses of kernels: what works on both networks; those of pixels, noise and bound asked for; that of all
+    steps."""
 
     forward: int
     backward: int
@@ -208,8 +166,7 @@ class Tasks(NamedTuple):
     pixels: int
     noise: int
     bound: int
-    examples: int  # 0 where weights are shared out
-    sums: int
+    steps: int
 
 
 BOUNDS = {"iwae": importance_bound, "monte-carlo": monte_carlo_bound}
@@ -221,32 +178,31 @@ def _tasks(
 ) -> Tasks:
     """What is not asked for is not compiled; half of what is, in a process beside."""
     signatures = _signatures(dtype, data_dtype)
-    settings, data, numbers, noise, number, terms = (signatures.by_examples[n] for n in (0, 4, 5, 6, 9, 10))
+    settings, data, numbers, noise, number, terms = (signatures.by_weights[n] for n in (0, 4, 5, 6, 9, 10))
     bound_arguments = (types.intp, number, *3 * (terms,), types.intp, types.intp)
     if by_weights:
         name, half = f"by-weights-{dtype}-{data_dtype}", f"_forward_by_weights('{dtype}', '{data_dtype}')"
-        tasks = (halves_backward, signatures.by_weights), (halves, signatures.several)
     else:
         name, half = f"network-{dtype}", f"_network('{dtype}')"
-        tasks = (examples, signatures.by_examples), (sums, signatures.by_examples)
     with compiled_beside(name, f"from scratchvae.compiled import step; step.{half}"):
         asked_for = (
             address(binarized if binarize else converted, (settings, data, types.intp, numbers, terms)),
             address(given if noise_given else drawn, (settings, numbers, noise, terms)),
             address(BOUNDS[bound], bound_arguments) if bound in BOUNDS else 0,
         )
-        one, other = (address(*task) for task in tasks)
+        if by_weights:
+            backward = address(halves_backward, signatures.by_weights)
+        steps = address(halves if by_weights else several, signatures.several)
     if by_weights:
-        return Tasks(_forward_by_weights(str(dtype), str(data_dtype)), one, 0, *asked_for, 0, other)
-    return Tasks(*_network(str(dtype)), *asked_for, one, other)
+        return Tasks(_forward_by_weights(str(dtype), str(data_dtype)), backward, 0, *asked_for, steps)
+    return Tasks(*_network(str(dtype)), *asked_for, steps)
 
 
 class Signatures(NamedTuple):
     """What kernels take."""
 
-    by_examples: tuple[types.Type, ...]  # of a step
-    by_weights: tuple[types.Type, ...]
-    several: tuple[types.Type, ...]  # of several steps by weights
+    by_weights: tuple[types.Type, ...]  # the halves of a step
+    several: tuple[types.Type, ...]  # several steps
 
 
 @cache
@@ -258,7 +214,7 @@ def _signatures(dtype: np.dtype, data_dtype: np.dtype) -> Signatures:
     settings = [types.UniTuple(size, len(Settings._fields) - changing) for changing in (0, 2)]
     step = settings[0], *networks, numbers, cube, vector, table, number, matrix, *3 * (vector,)
     steps = settings[1], numbers, numbers, *networks, table, cube, vector, table, vector, cube, vector, vector, matrix
-    return Signatures((*step, size, size), (*step, numbers, size, size), (*steps, numbers, size, size))
+    return Signatures((*step, numbers, size, size), (*steps, numbers, size, size))
 
 
 @cache

@@ -1,7 +1,7 @@
 """A training step whose examples are shared out between threads.
 
-There are two parallel regions. In the first a thread takes its examples all the way: none depends on another, and what
-the thread writes it finds in its own cache. In the second it owns rows of every weight.
+A step has two passes. In the first a thread takes its examples all the way: none depends on another, and what it writes
+it finds in its own cache. In the second it owns rows of every weight. After each pass all wait for one another.
 """
 
 from functools import cache
@@ -11,8 +11,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from scratchvae.compiled.barrier import meet, together
 from scratchvae.compiled.kernel_cache import INLINED, INNER
-from scratchvae.compiled.network import call
+from scratchvae.compiled.network import call, slice_of
 from scratchvae.compiled.posterior import _forward as posterior_forward_rows
 from scratchvae.compiled.step_parts import (
     KL,
@@ -71,17 +72,35 @@ def _space(work, places):
     )  # fmt: skip
 
 
-# --- the first region: examples, all the way --------------------------------------------------------------------------
+@njit(cache=True, error_model="numpy", **INNER)
+def several(
+    settings, pixel_steps, noise_steps, flat, encoder, decoder, data, rows, given, work, places, betas, terms,
+    first, second, constants, signals, part, parts,
+):  # fmt: skip
+    """A part of all steps: rows (S, B), terms (S, 4, B), constants (S, 6), the others (S,). Without Adam's constants
+    the gradient goes to `first`."""
+    low, high = meet(signals, part, parts) if parts > 1 else (0, 1)
+    space, target = _space(work, places), flat if constants.size else first
+    for s in range(len(rows)):
+        of = Settings(*(*settings, pixel_steps[s], noise_steps[s]))
+        for own in range(low, high):
+            _examples(
+                of, space, flat, encoder, decoder, data, rows[s], given, betas[s], terms[s],
+                *slice_of(rows.shape[1], own, parts),
+            )  # fmt: skip
+        together(signals, low, high, parts)
+        for own in range(low, high):
+            _sums(of, space, target, encoder, decoder, first, second, constants[s], own, parts)
+        together(signals, low, high, parts)
+
+
+# --- the first pass: examples, all the way ----------------------------------------------------------------------------
 
 
 @njit(cache=True, error_model="numpy", **INNER)
-def examples(
-    settings, flat, encoder, decoder, data, rows, given, work, places, beta, terms, first, second, constants,
-    low, high,
-):  # fmt: skip
+def _examples(settings, space, flat, encoder, decoder, data, rows, given, beta, terms, low, high):
     """Examples low .. high - 1, forward and back. The objective is a bound of the log-weights, or, where there is none,
     the ELBO with its KL in closed form; beta weighs the KL."""
-    settings, space = Settings(*settings), _space(work, places)
     kernel, none, no_rows, samples = settings.kernel, flat[:0], space.out[:0], settings.samples
     own = slice(low * samples, high * samples)
     call(settings.pixels, (settings, data, 0, rows[low:high], space.x[low:high]))
@@ -141,16 +160,12 @@ def _objective(settings, space, low, high, beta, terms):
         scale(space.out[own], 0, pixels, log_likelihood[own])
 
 
-# --- the second region: rows of every weight --------------------------------------------------------------------------
+# --- the second pass: rows of every weight ----------------------------------------------------------------------------
 
 
 @njit(cache=True, **INNER)
-def sums(
-    settings, flat, encoder, decoder, data, rows, given, work, places, beta, terms, first, second, constants,
-    part, parts,
-):  # fmt: skip
+def _sums(settings, space, flat, encoder, decoder, first, second, constants, part, parts):
     """Part `part` of `parts` of both networks' gradients and, where there are constants, of Adam."""
-    settings, space = Settings(*settings), _space(work, places)
     no_rows, adam = space.out[:0], (first, second, constants, part, part, parts)
     call(
         settings.gradient,

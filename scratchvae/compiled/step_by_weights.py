@@ -26,7 +26,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from scratchvae.compiled.barrier import arrive, meet, wait
+from scratchvae.compiled.barrier import arrive, meet, together, wait
 from scratchvae.compiled.gemm import matrix, product, sparse_product
 from scratchvae.compiled.inner import inner_products
 from scratchvae.compiled.kernel_cache import INLINED, INNER
@@ -313,9 +313,9 @@ def _sums(settings, target, work, plan, number, part, first, second, constants):
     (low, _), h, da, kernel = _range(layer, part), _inputs(work, layer, part), _das(work, layer), settings.kernel
     zeros = number == 0 and _mostly_zero(h)
     weight = layer.weight + low * layer.outputs
-    weight_sums(kernel, target, weight, h, da, zeros, first, second, constants)
+    weight_sums(kernel, target, weight, h, da, zeros, False, first, second, constants)
     if part == layer.first:
-        bias_sums(kernel, target, layer.bias, da, first, second, constants)
+        bias_sums(target, layer.bias, da, first, second, constants)
 
 
 # --- the step ---------------------------------------------------------------------------------------------------------
@@ -331,7 +331,7 @@ def halves(
     A thread that is through with its weights begins the next step: what this writes until they next wait for one
     another, the other no longer reads.
     """
-    low, high = meet(signals, part) if parts == 2 else (0, 2)
+    low, high = meet(signals, part, 2) if parts == 2 else (0, 2)
     for s in range(len(rows)):
         arguments = (
             (*settings, pixel_steps[s], noise_steps[s]), flat, encoder, decoder, data, rows[s], given, work, plan,
@@ -354,13 +354,14 @@ def halves_forward(
     for number in range(len(plan) - FIRST):
         for part in range(low, high):
             _forward_layer(settings, flat, work, plan, number, part)
-        _together(signals, low, high)
+        together(signals, low, high, 2)
     for part in range(low, high):
         _likelihood(settings, work, plan, part)
-    _together(signals, low, high)
+    together(signals, low, high, 2)
     for part in range(low, high):
         _objective(settings, beta, work, plan, part)
-    _together(signals, low, high)
+    if settings.weighted:
+        together(signals, low, high, 2)
     if low == 0 and high > 0:
         _copy_columns(_own(work, plan, 0).terms, 0, terms)
 
@@ -375,25 +376,7 @@ def halves_backward(
     for number in range(len(plan) - FIRST - 1, -1, -1):
         for part in range(low, high):
             _backward_layer(settings, beta, flat, work, plan, number, part)
-        _arrive(signals, low, high)
+        arrive(signals, low, high, 2)
         for part in range(low, high):
             _sums(settings, target, work, plan, number, part, first, second, constants)
-        _wait(signals, low, high)
-
-
-@njit(**INLINED)
-def _arrive(signals, low, high):
-    if high - low == 1:
-        arrive(signals, low)
-
-
-@njit(**INLINED)
-def _wait(signals, low, high):
-    if high - low == 1:
-        wait(signals, low)
-
-
-@njit(**INLINED)
-def _together(signals, low, high):
-    _arrive(signals, low, high)
-    _wait(signals, low, high)
+        wait(signals, low, high, 2)

@@ -1,4 +1,4 @@
-"""Two threads that wait for one another."""
+"""Threads that wait for one another."""
 
 from threading import Thread
 
@@ -6,58 +6,69 @@ import numpy as np
 import pytest
 from numba import njit
 
-from scratchvae.compiled.barrier import SIGNALS, arrive, meet, wait
+from scratchvae.compiled.barrier import meet, signals_for, together
 
 
 @njit(nogil=True)
-def met(signals, part):
-    return meet(signals, part)
+def met(signals, part, parts):
+    return meet(signals, part, parts)
 
 
 @njit(nogil=True)
-def take_turns(signals, part, steps, shared, seen):
-    """Each part writes its number, waits for the other and reads what that has written."""
+def take_turns(signals, part, parts, steps, shared, seen):
+    """Each part writes its number, waits for the others and reads what the next one has written."""
     for step in range(1, steps + 1):
         shared[part, step] = step
-        arrive(signals, part)
-        wait(signals, part)
-        seen[part, step] = shared[1 - part, step]
+        together(signals, part, part + 1, parts)
+        seen[part, step] = shared[(part + 1) % parts, step]
 
 
-def test_who_is_alone_works_on_both_parts_and_who_is_late_on_none():
-    signals = np.zeros(SIGNALS, np.int64)
-    assert met(signals, 1) == (0, 2)
-    assert met(signals, 0) == (0, 0)
-    assert met(signals, 1) == (0, 0)
-
-
-@pytest.mark.parametrize("part", [0, 1])
-def test_who_finds_another_works_on_its_own_part(part):
-    signals = np.zeros(SIGNALS, np.int64)
-    signals[0] = 1
-    assert met(signals, part) == (part, part + 1)
-    assert signals[0] == 2
-
-
-def test_two_who_meet_work_each_on_its_own_part():
-    """The weights of a part stay in the cache of the thread that worked on them last."""
-    parts, signals = {}, np.zeros(SIGNALS, np.int64)
-    met(signals.copy(), 0)  # compiled
-    threads = [Thread(target=lambda part=part: parts.update({part: met(signals, part)})) for part in (1, 0)]
+def run(threads: list[Thread]) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    both = {0: (0, 1), 1: (1, 2)}, {0: (0, 0), 1: (0, 2)}, {0: (0, 2), 1: (0, 0)}
-    assert parts in both  # side by side, or one long after the other
 
 
-@pytest.mark.parametrize("steps", [1, 2000])
-def test_what_the_other_wrote_before_it_arrived_is_there(steps):
-    signals, shared, seen = (np.zeros(n, np.int64) for n in (SIGNALS, (2, steps + 1), (2, steps + 1)))
-    threads = [Thread(target=take_turns, args=(signals, part, steps, shared, seen)) for part in (0, 1)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    np.testing.assert_array_equal(seen, [np.arange(steps + 1)] * 2)
+@pytest.mark.parametrize("parts", [2, 3])
+def test_who_is_alone_works_on_all_parts_and_who_is_late_on_none(parts):
+    signals = signals_for(parts)
+    assert met(signals, 1, parts) == (0, parts)
+    assert met(signals, 0, parts) == (0, 0)
+    assert met(signals, 1, parts) == (0, 0)
+
+
+@pytest.mark.parametrize("part", [0, 1, 2])
+def test_who_finds_the_others_works_on_its_own_part(part):
+    signals = signals_for(3)
+    signals[0] = 2
+    assert met(signals, part, 3) == (part, part + 1)
+    assert signals[0] == 3
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_those_who_meet_work_each_on_its_own_part(count):
+    """What a part works on stays in the cache of the thread that worked on it last."""
+    parts, signals = {}, signals_for(count)
+    met(signals.copy(), 0, count)  # compiled
+    run([Thread(target=lambda part=part: parts.update({part: met(signals, part, count)})) for part in range(count)])
+    each, alone = [(part, part + 1) for part in range(count)], [(0, 0)] * (count - 1) + [(0, count)]
+    assert [parts[part] for part in range(count)] == each or sorted(parts.values()) == alone  # one long after the other
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+@pytest.mark.parametrize("steps", [1, 500])
+def test_what_another_wrote_before_it_arrived_is_there(steps, parts):
+    signals, shared, seen = signals_for(parts), *(np.zeros((parts, steps + 1), np.int64) for _ in range(2))
+    run([Thread(target=take_turns, args=(signals, part, parts, steps, shared, seen)) for part in range(parts)])
+    np.testing.assert_array_equal(seen, [np.arange(steps + 1)] * parts)
+
+
+def test_who_works_on_all_parts_waits_for_nobody():
+    @njit
+    def alone(signals):
+        together(signals, 0, 2, 2)
+
+    signals = signals_for(2)
+    alone(signals)
+    assert not signals.any()

@@ -119,17 +119,18 @@ def test_a_layer_begins_with_the_part_that_the_one_before_ends_with():
     assert [Layer(*layer).first for layer in layers] == [0, 1, 0, 1, 0, 1]
 
 
-def test_a_thread_that_is_alone_does_both_halves(monkeypatch):
+@pytest.mark.parametrize("rows", [SOME, MANY])
+def test_a_thread_that_is_alone_does_all_parts(rows, monkeypatch):
     """A parallel loop may run its parts one after the other; the second has nothing left to do."""
-    want = trained(Trainer, sv.ELBO(), rows=SOME)
+    want = trained(Trainer, sv.ELBO(), rows=rows)
 
     @njit
-    def one_after_the_other(halves, parts, *arguments):
-        call(halves, (*arguments, 1, 2))
-        call(halves, (*arguments, 0, 2))
+    def one_after_the_other(task, parts, *arguments):
+        call(task, (*arguments, 1, 2))
+        call(task, (*arguments, 0, 2))
 
-    monkeypatch.setattr(step, "_steps_by_weights", one_after_the_other)
-    for one, other in zip(trained(Trainer, sv.ELBO(), rows=SOME), want, strict=True):
+    monkeypatch.setattr(step, "_steps", one_after_the_other)
+    for one, other in zip(trained(Trainer, sv.ELBO(), rows=rows), want, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
