@@ -14,6 +14,7 @@ the order of operations is the same.
 
 from collections.abc import Sequence
 from functools import cache
+from time import perf_counter
 from typing import NamedTuple
 
 import numba
@@ -37,6 +38,7 @@ from scratchvae.compiled.network import (
     multiply_adds,
     network_signature,
 )
+from scratchvae.compiled.pace import pace_of
 from scratchvae.compiled.random import _key
 from scratchvae.compiled.step_by_examples import places_of, several
 from scratchvae.compiled.step_by_weights import halves, halves_backward, halves_forward, plan, size_of
@@ -52,6 +54,7 @@ from scratchvae.compiled.step_parts import (
 from scratchvae.parameters import Network, aligned_empty
 
 PARALLEL = 1_500_000  # multiply-adds of a forward and a backward pass below which a second thread is not woken
+SMALL = 10_000_000  # those below which it may be that a second thread does not pay (see `pace`)
 FEW = 32  # samples up to which the weights are shared out instead of the examples
 
 
@@ -127,13 +130,17 @@ def _run(minibatches: Minibatches, batch: int, first: NDArray, second: NDArray, 
         places = places_of(size, samples, data.shape[1], latent, below, above)
         elements = int(places[-1, 0])
     work, terms = aligned_empty(elements, dtype), np.empty((len(rows), 4, size), dtype)
-    threads = numba.get_num_threads() if parallel else 1
-    parts = min(threads, 2) if by_weights else threads
-    _steps(
-        tasks.steps, parts, settings, pixel_steps, noise_steps, flat, encoder.table, decoder.table, data, rows, noise,
-        work, places, np.ascontiguousarray(minibatches.betas, dtype), terms, first, second, constants,
-        signals_for(parts),
-    )  # fmt: skip
+    betas, threads = np.ascontiguousarray(minibatches.betas, dtype), numba.get_num_threads() if parallel else 1
+    together, pace = min(threads, 2) if by_weights else threads, pace_of(minibatches.multiply_adds())
+    may_be_alone = threads > 1 and minibatches.multiply_adds() < SMALL
+    for begin, end, alone in pace.pieces(len(rows)) if may_be_alone else [(0, len(rows), False)]:
+        parts, piece, started = 1 if alone else together, slice(begin, end), perf_counter()
+        _steps(
+            tasks.steps, parts, settings, pixel_steps[piece], noise_steps[piece], flat, encoder.table, decoder.table,
+            data, rows[piece], noise, work, places, betas[piece], terms[piece], first, second, constants[piece],
+            signals_for(parts),
+        )  # fmt: skip
+        pace.took(alone, (perf_counter() - started) / (end - begin))
     return terms
 
 

@@ -1,0 +1,41 @@
+"""How many threads a small step is given: all, or one where the others cost more than they save.
+
+Processors that share no cache pass a line on some three times as slowly, and a virtual machine's may share one at one
+moment and not at the next. So now and then a few steps are made by the other number of threads, and timed. Bits do not
+depend on it.
+"""
+
+from functools import cache
+
+LOOK = 16  # steps made by the other number of threads
+EVERY = 8  # calls after which it is looked again
+GAIN = 0.95  # of the time that it must take to be chosen
+
+
+class Pace:
+    """What a step of one size takes with all threads and with one."""
+
+    def __init__(self) -> None:
+        self.alone = False
+        self.calls = 0
+        self.seconds: dict[bool, float] = {}
+
+    def pieces(self, steps: int) -> list[tuple[int, int, bool]]:
+        """Steps first .. last - 1 of a call, and whether a single thread makes them."""
+        self.calls += 1
+        if steps < 2 * LOOK or self.calls % EVERY != 1:
+            return [(0, steps, self.alone)]
+        return [(0, LOOK, not self.alone), (LOOK, steps, self.alone)]
+
+    def took(self, alone: bool, seconds: float) -> None:
+        """Seconds that a step of a piece took; once both are known the faster is chosen."""
+        self.seconds[alone] = seconds
+        if len(self.seconds) == 2 and self.seconds[not self.alone] < GAIN * self.seconds[self.alone]:
+            self.alone = not self.alone
+            self.seconds.clear()
+
+
+@cache
+def pace_of(multiply_adds: int) -> Pace:
+    """The pace of steps of so many multiply-adds."""
+    return Pace()

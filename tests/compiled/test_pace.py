@@ -1,0 +1,67 @@
+"""How many threads small steps are given."""
+
+import pytest
+
+from scratchvae.compiled import step
+from scratchvae.compiled.pace import EVERY, LOOK, Pace
+from scratchvae.engine import get_threads
+from tests.compiled.test_step import SOME, Trainer, batches, pixels, sv
+
+
+def run(pace: Pace, seconds: dict[bool, float], calls: int, steps: int = 256) -> list[bool]:
+    """Which calls a single thread made most of, where a step takes so long with all threads and with one."""
+    alone = []
+    for _ in range(calls):
+        for _, _, piece_alone in pace.pieces(steps):
+            pace.took(piece_alone, seconds[piece_alone])
+        alone.append(piece_alone)
+    return alone
+
+
+def test_all_threads_work_as_long_as_that_is_faster():
+    assert not any(run(Pace(), {False: 62, True: 90}, 40))
+
+
+def test_one_thread_works_alone_while_others_cost_more_than_they_save():
+    """As where a virtual machine's processors come to lie apart, and together again."""
+    pace, near, far = Pace(), {False: 62, True: 90}, {False: 131, True: 90}
+    run(pace, near, 20)
+    assert run(pace, far, 20)[EVERY:] == [True] * (20 - EVERY)
+    assert run(pace, near, 20)[2 * EVERY :] == [False] * (20 - 2 * EVERY)
+
+
+def test_a_hundredth_is_no_reason_to_change():
+    assert not any(run(Pace(), {False: 100, True: 99}, 40))
+
+
+def test_pieces_are_all_steps_in_order():
+    pace = Pace()
+    for call in range(2 * EVERY):
+        pieces = pace.pieces(100)
+        assert [begin for begin, _, _ in pieces] == [0, *(end for _, end, _ in pieces[:-1])]
+        assert pieces[-1][1] == 100
+        assert len(pieces) == (2 if call % EVERY == 0 else 1)
+    assert Pace().pieces(2 * LOOK - 1) == [(0, 2 * LOOK - 1, False)]
+
+
+@pytest.mark.parametrize("rows", [SOME, 40])
+def test_a_look_changes_no_bit(rows, monkeypatch):
+    """The same steps by all threads, and first by one."""
+    if get_threads() < 2:
+        pytest.skip("one processor")
+    results, made = [], []
+    original = step._steps
+
+    def steps(task, parts, *arguments):
+        made.append(parts)
+        original(task, parts, *arguments)
+
+    monkeypatch.setattr(step, "_steps", steps)
+    for pieces in ([(0, 40, False)], [(0, 16, True), (16, 40, False)]):
+        monkeypatch.setattr(Pace, "pieces", lambda self, steps, pieces=pieces: pieces)
+        trainer = Trainer(sv.VAE(37, 5, hidden=(150, 131), seed=1), pixels(), seed=5)
+        terms = list(trainer.steps(batches(40, rows)))
+        results.append([*(part.elbo for part in terms), trainer.vae.parameters.flat.copy()])
+    assert made == [2, 1, 2]
+    for one, other in zip(*results, strict=True):
+        assert (one == other).all()
