@@ -15,7 +15,7 @@ import scratchvae as sv
 from benchmarks.peers.protocol import serve
 from benchmarks.workloads import BETA1, Workload
 from scratchvae.compiled.gemm import GROUP
-from scratchvae.compiled.network import _mostly_zero
+from scratchvae.compiled.network import mostly_zero
 from scratchvae.engine import get_threads, set_threads
 from scratchvae.training import Trainer
 from scratchvae.vae import VAE
@@ -67,7 +67,7 @@ def skipped_multiply_adds(workload: Workload, x: NDArray) -> int:
     The kernels step over a place where a whole group of rows of the left factor is zero: rows of x forward, columns of
     x in the gradient; and only where x is mostly zero.
     """
-    if not _mostly_zero(x.astype(np.float32)):
+    if not mostly_zero(x.astype(np.float32)):
         return 0
     outputs = workload.layer_sizes()["encoder.0"][1]
     return sum(zero_groups(factor) * GROUP * outputs for factor in (x, x.T))

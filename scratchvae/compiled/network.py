@@ -22,6 +22,8 @@ from numpy.typing import DTypeLike, NDArray
 from scratchvae.compiled.adam import adam_constants, update
 from scratchvae.compiled.denormals import FLUSH, mode, set_mode
 from scratchvae.compiled.gemm import (
+    DENSE,
+    GROUP,
     all_finite,
     finite_sparse_product,
     kernel,
@@ -64,8 +66,8 @@ class NetworkDeltas(NamedTuple):
 
 
 @njit(cache=True, error_model="numpy", **INNER)
-def _forward(kernel, flat, table, x, hidden, hidden_das, out, dx, first, second, constants, low, high, parts):
-    """Rows low .. high - 1, through all layers, into `hidden` and `out`."""
+def _forward(kernel, flat, table, x, hidden, hidden_das, out, finite, first, second, constants, low, high, parts):
+    """Rows low .. high - 1, through all layers, into `hidden` and `out`. For `finite` see `_gradient`."""
     rows, place, h = x.shape[0], 0, x
     for layer in range(table.shape[0]):
         inputs, outputs, weight, bias, activation = _row(table, layer)
@@ -75,8 +77,10 @@ def _forward(kernel, flat, table, x, hidden, hidden_das, out, dx, first, second,
             place += rows * outputs
         w, b = matrix(flat, weight, inputs, outputs), flat[bias : bias + outputs]
         # of the data only these rows are looked at: the others may not have been written yet
-        zeros = _mostly_zero(x[low:high]) if layer == 0 else table[layer - 1, 4] == RELU
-        if zeros:
+        zeros = mostly_zero(x[low:high]) if layer == 0 else table[layer - 1, 4] == RELU
+        if zeros and _all(finite, layer):
+            finite_sparse_product(kernel, h[low:high], w, b, target[low:high], activation, b[:0])
+        elif zeros:
             sparse_product(kernel, h[low:high], w, b, target[low:high], activation)
         else:
             product(kernel, h[low:high], w, b, target[low:high], activation)
@@ -89,7 +93,7 @@ def network_forward(x: NDArray, network: Network) -> tuple[NDArray, NetworkCache
     x = _plain(x, flat.dtype)
     out = np.empty((len(x), len(layers[-1].bias)), flat.dtype)
     hidden = np.empty(len(x) * sum([len(layer.bias) for layer in layers[:-1]]), flat.dtype)
-    _run(_forward, network, len(x), x, hidden, hidden, out, x, flat, flat, hidden)
+    _run(_forward, network, len(x), x, hidden, hidden, out, out[:0], flat, flat, hidden)
     return out, NetworkCache(x, hidden)
 
 
@@ -155,9 +159,10 @@ def network_backward(
 
 
 @njit(cache=True, error_model="numpy", **INNER)
-def _gradient(kernel, flat, table, x, hidden, hidden_das, dout, dx, first, second, constants, part, _, parts):
+def _gradient(kernel, flat, table, x, hidden, hidden_das, dout, finite, first, second, constants, part, _, parts):
     """Part `part` of `parts` of every layer's dW = h^T da, db = sum da: written to `flat` if `constants` is empty, else
-    used in Adam's step on `flat`."""
+    used in Adam's step on `flat`. Then `finite` (layers, parts), unless it is empty, says of which weights it is known
+    that they are: a forward pass that skips zeros would else have to look."""
     rows, place, h = x.shape[0], 0, x
     for layer in range(table.shape[0]):
         inputs, outputs, weight, bias, _ = _row(table, layer)
@@ -166,8 +171,10 @@ def _gradient(kernel, flat, table, x, hidden, hidden_das, dout, dx, first, secon
             da, following = matrix(hidden_das, place, rows, outputs), matrix(hidden, place, rows, outputs)
             place += rows * outputs
         low, high = inputs * part // parts, inputs * (part + 1) // parts
-        zeros, own = layer == 0 and _mostly_zero(x), weight + low * outputs
-        weight_sums(kernel, flat, own, h[:, low:high], da, zeros, True, first, second, constants)
+        zeros, own = skips(h, layer, layer > 0 and table[layer - 1, 4] == RELU), weight + low * outputs
+        known = weight_sums(kernel, flat, own, h[:, low:high], da, zeros, True, first, second, constants)
+        if finite.size:
+            finite[layer, part] = known
         if layer % parts == part:
             bias_sums(flat, bias, da, first, second, constants)
         h = following
@@ -176,7 +183,8 @@ def _gradient(kernel, flat, table, x, hidden, hidden_das, dout, dx, first, secon
 @njit(**INLINED)
 def weight_sums(kernel, flat, weight, h, da, zeros, shared, first, second, constants):
     """dW = h^T da for those rows of a weight that start at flat[weight], h (N, that many inputs), da (N, out). Whether
-    other threads read these weights too is `shared`: then their lines are claimed ahead.
+    other threads read these weights too is `shared`: then their lines are claimed ahead. Where zeros of h are skipped,
+    it returns whether the weights are known to be finite after Adam's step.
 
     Adam has a block of rows at a time. Inside the product's tile it measures slower: a tile touches many short pieces
     of the moments, a block reads them from end to end.
@@ -184,7 +192,7 @@ def weight_sums(kernel, flat, weight, h, da, zeros, shared, first, second, const
     (rows, inputs), outputs = h.shape, da.shape[1]
     block = max(1, GRADIENT_BLOCK // outputs // 8) * 8  # whole tiles
     scratch = work_space(block * outputs if constants.size else 0, flat)
-    zeros = zeros and all_finite(da)
+    finite, zeros = zeros and constants.size > 0, zeros and all_finite(da)
     for low in range(0, inputs, block):
         high = min(low + block, inputs)
         own, size = weight + low * outputs, (high - low) * outputs
@@ -201,6 +209,8 @@ def weight_sums(kernel, flat, weight, h, da, zeros, shared, first, second, const
             product_ahead(kernel, h[:, low:high].T, da, gradient, ahead)
         if constants.size:
             _adam(flat, scratch, first, second, own, size, constants)
+            finite = finite and all_finite(matrix(flat, own, high - low, outputs))
+    return finite
 
 
 @njit(cache=True, error_model="numpy", **INNER)
@@ -231,7 +241,7 @@ def _adam(flat, gradient, first, second, start, size, constants):
 def network_gradient(deltas: NetworkDeltas, gradient: Network) -> None:
     """See `reference.network.network_gradient`."""
     flat = gradient.flat
-    _run(_gradient, gradient, NO_ROWS, *deltas, deltas.x, flat, flat, flat[:0])
+    _run(_gradient, gradient, NO_ROWS, *deltas, deltas.x[:0], flat, flat, flat[:0])
 
 
 def network_adam(
@@ -247,7 +257,7 @@ def network_adam(
 ) -> None:
     """See `reference.network.network_adam`."""
     constants = np.array(adam_constants(step, learning_rate, beta1, beta2, epsilon), network.flat.dtype)
-    _run(_gradient, network, NO_ROWS, *deltas, deltas.x, first, second, constants)
+    _run(_gradient, network, NO_ROWS, *deltas, deltas.x[:0], first, second, constants)
 
 
 # --- what the three share ---------------------------------------------------------------------------------------------
@@ -266,15 +276,39 @@ def work_space(size, like):
     return raw[start : start + size]
 
 
-@njit(cache=True)
-def _mostly_zero(x):
-    """Whether fewer than a third of x's elements differ from zero, by the look of sixteen rows."""
+@njit(cache=True, **INNER)
+def _all(finite, layer):
+    """Whether it is known of all parts of a layer's weights that they are finite."""
+    known = finite.size > 0
+    for part in range(finite.shape[1]):
+        known = known and finite[layer, part] != 0
+    return known
+
+
+@njit(cache=True, error_model="numpy")
+def skips(h, layer, relu):
+    """Whether the gradient of a layer's weights skips zeros of its inputs h (N, in): pixels, where most are zero, and
+    what relu leaves, where a group of columns is likely to be zero in the same row."""
+    if layer == 0:
+        return mostly_zero(h)
+    return relu and (1 - _share_of_others(h)) ** GROUP > 1 - DENSE
+
+
+@njit(cache=True, error_model="numpy")
+def mostly_zero(x):
+    """Whether fewer than a third of x's elements differ from zero."""
+    return 3 * _share_of_others(x) < 1
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def _share_of_others(x):
+    """Of x's elements, how many differ from zero, by the look of sixteen rows."""
     samples, found = min(x.shape[0], 16), 0
     for sample in range(samples):
         row = x[sample * x.shape[0] // samples]
         for j in range(row.size):
             found += row[j] != 0
-    return 3 * found < samples * x.shape[1]
+    return found / (samples * x.shape[1])
 
 
 def _plain(x: NDArray, dtype: np.dtype) -> NDArray:

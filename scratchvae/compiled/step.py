@@ -122,17 +122,18 @@ def _run(minibatches: Minibatches, batch: int, first: NDArray, second: NDArray, 
     streams = int(minibatches.pixel_stream), int(minibatches.noise_stream)
     weighted = int(minibatches.bound == "iwae" and samples > 1)
     settings = kernel(dtype), *tasks[:6], weighted, batch, samples, latent, *streams, *key  # and steps: `Settings`
+    most = numba.get_num_threads() if parallel else 1
+    together = min(most, 2) if by_weights else most
     if by_weights:
         places = plan(size, samples, encoder.table.tobytes(), decoder.table.tobytes())
         elements = size_of(places)
     else:
         below, above = hidden_units(encoder.table), hidden_units(decoder.table)
-        places = places_of(size, samples, data.shape[1], latent, below, above)
+        places = places_of(size, samples, data.shape[1], latent, below, above, len(encoder.table), together)
         elements = int(places[-1, 0])
     work, terms = aligned_empty(elements, dtype), np.empty((len(rows), 4, size), dtype)
-    betas, threads = np.ascontiguousarray(minibatches.betas, dtype), numba.get_num_threads() if parallel else 1
-    together, pace = min(threads, 2) if by_weights else threads, pace_of(minibatches.multiply_adds())
-    may_be_alone = threads > 1 and minibatches.multiply_adds() < SMALL
+    betas, pace = np.ascontiguousarray(minibatches.betas, dtype), pace_of(minibatches.multiply_adds())
+    may_be_alone = together > 1 and minibatches.multiply_adds() < SMALL
     for begin, end, alone in pace.pieces(len(rows)) if may_be_alone else [(0, len(rows), False)]:
         parts, piece, started = 1 if alone else together, slice(begin, end), perf_counter()
         _steps(

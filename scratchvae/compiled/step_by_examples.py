@@ -12,6 +12,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from scratchvae.compiled.barrier import meet, together
+from scratchvae.compiled.gemm import matrix
 from scratchvae.compiled.kernel_cache import INLINED, INNER
 from scratchvae.compiled.network import call, slice_of
 from scratchvae.compiled.posterior import _forward as posterior_forward_rows
@@ -47,28 +48,34 @@ class Space(NamedTuple):
     encoder_das: NDArray
     decoder_hidden: NDArray
     decoder_das: NDArray
+    encoder_finite: NDArray  # (layers, parts): of which weights it is known that they are
+    decoder_finite: NDArray
 
 
 @cache
-def places_of(examples: int, samples: int, pixels: int, latent: int, below: int, above: int) -> NDArray[np.int64]:
+def places_of(
+    examples: int, samples: int, pixels: int, latent: int, below: int, above: int, layers: int, parts: int
+) -> NDArray[np.int64]:
     """Offset, rows and columns of each array of `Space` in the one that holds them all; below, above: hidden units of
-    the encoder and the decoder. The last row is the end."""
+    the encoder and the decoder, which have as many layers. The last row is the end."""
     all_samples = examples * samples
     shapes = (
         *((examples, pixels), (examples, 2 * latent), (examples, 2 * latent), (examples, latent)),
         *((all_samples, latent), (all_samples, latent), (all_samples, latent), (all_samples, pixels)),
         *((examples, samples), (examples, samples), (1, examples * below), (1, examples * below)),
         *((1, all_samples * above), (1, all_samples * above)),
+        *((layers, parts), (layers, parts)),
     )
     return np.array(laid_out(shapes))
 
 
 @njit(cache=True, **INNER)
-def _space(work, places):
+def _space(work, places, parts):
     return Space(
         at(work, places[0]), at(work, places[1]), at(work, places[2]), at(work, places[3]), at(work, places[4]),
         at(work, places[5]), at(work, places[6]), at(work, places[7]), at(work, places[8]), at(work, places[9]),
         at(work, places[10]), at(work, places[11]), at(work, places[12]), at(work, places[13]),
+        matrix(work, places[14, 0], places[14, 1], parts), matrix(work, places[15, 0], places[15, 1], parts),
     )  # fmt: skip
 
 
@@ -80,7 +87,11 @@ def several(
     """A part of all steps: rows (S, B), terms (S, 4, B), constants (S, 6), the others (S,). Without Adam's constants
     the gradient goes to `first`."""
     low, high = meet(signals, part, parts) if parts > 1 else (0, 1)
-    space, target = _space(work, places), flat if constants.size else first
+    space, target = _space(work, places, parts), flat if constants.size else first
+    for finite in (space.encoder_finite, space.decoder_finite):
+        for own in range(low, high):
+            finite[:, own] = 0
+    together(signals, low, high, parts)
     for s in range(len(rows)):
         of = Settings(*(*settings, pixel_steps[s], noise_steps[s]))
         for own in range(low, high):
@@ -108,7 +119,7 @@ def _examples(settings, space, flat, encoder, decoder, data, rows, given, beta, 
     call(
         settings.forward,
         (
-            kernel, flat, encoder, space.x, space.encoder_hidden[0], none, space.head, no_rows,
+            kernel, flat, encoder, space.x, space.encoder_hidden[0], none, space.head, space.encoder_finite,
             none, none, none, low, high, 1,
         ),
     )  # fmt: skip
@@ -122,7 +133,7 @@ def _examples(settings, space, flat, encoder, decoder, data, rows, given, beta, 
         call(
             settings.forward,
             (
-                kernel, flat, decoder, space.z, space.decoder_hidden[0], none, space.out, no_rows,
+                kernel, flat, decoder, space.z, space.decoder_hidden[0], none, space.out, space.decoder_finite,
                 none, none, none, own_first, own_last, 1,
             ),
         )  # fmt: skip
@@ -166,18 +177,18 @@ def _objective(settings, space, low, high, beta, terms):
 @njit(cache=True, **INNER)
 def _sums(settings, space, flat, encoder, decoder, first, second, constants, part, parts):
     """Part `part` of `parts` of both networks' gradients and, where there are constants, of Adam."""
-    no_rows, adam = space.out[:0], (first, second, constants, part, part, parts)
+    adam = first, second, constants, part, part, parts
     call(
         settings.gradient,
         (
-            settings.kernel, flat, decoder, space.z, space.decoder_hidden[0], space.decoder_das[0], space.out, no_rows,
-            *adam,
+            settings.kernel, flat, decoder, space.z, space.decoder_hidden[0], space.decoder_das[0], space.out,
+            space.decoder_finite, *adam,
         ),
     )  # fmt: skip
     call(
         settings.gradient,
         (
             settings.kernel, flat, encoder, space.x, space.encoder_hidden[0], space.encoder_das[0], space.dhead,
-            no_rows, *adam,
+            space.encoder_finite, *adam,
         ),
     )  # fmt: skip

@@ -27,10 +27,10 @@ from numba import njit
 from numpy.typing import NDArray
 
 from scratchvae.compiled.barrier import arrive, meet, together, wait
-from scratchvae.compiled.gemm import matrix, product, sparse_product
+from scratchvae.compiled.gemm import finite_sparse_product, matrix, product, sparse_product
 from scratchvae.compiled.inner import inner_products
 from scratchvae.compiled.kernel_cache import INLINED, INNER
-from scratchvae.compiled.network import RELU, _mostly_zero, bias_sums, call, slice_of, weight_sums
+from scratchvae.compiled.network import RELU, bias_sums, call, mostly_zero, skips, slice_of, weight_sums
 from scratchvae.compiled.posterior import _forward as posterior_forward_rows
 from scratchvae.compiled.step_parts import (
     KL,
@@ -87,6 +87,7 @@ class Own(NamedTuple):
     log_likelihood: NDArray  # (B, K): where every sample has a weight, it becomes d loss / d itself
     ratios: NDArray  # (B, K): it becomes d loss / d itself
     terms: NDArray  # (4, B)
+    finite: NDArray  # (1, layers): whether it is known of its half of a layer's weights that they are
 
 
 SHARED, OWN = len(Shared._fields), len(Own._fields)
@@ -114,7 +115,7 @@ def plan(examples: int, samples: int, encoder: bytes, decoder: bytes) -> NDArray
     arrays = [(all_samples, latent), (2, all_lines), (2, all_lines), (2, lines)]
     for half in halves:
         arrays += [(examples, 2 * half)] * 2 + [(examples, half)] + [(all_samples, half)] * 2
-        arrays += [(examples, samples)] * 2 + [(4, examples)]
+        arrays += [(examples, samples)] * 2 + [(4, examples), (1, len(layers))]
     shapes = arrays + shapes
     *places, (end, _, _) = laid_out(shapes)
     filled = np.zeros((FIRST + len(layers), len(Layer._fields)), np.int64)
@@ -142,6 +143,7 @@ def _own(work, plan, part):
     return Own(
         at(work, plan[n]), at(work, plan[n + 1]), at(work, plan[n + 2]), at(work, plan[n + 3]),
         at(work, plan[n + 4]), at(work, plan[n + 5]), at(work, plan[n + 6]), at(work, plan[n + 7]),
+        at(work, plan[n + 8]),
     )  # fmt: skip
 
 
@@ -240,17 +242,15 @@ def _forward_layer(settings, flat, work, plan, number, part):
             activate_row(h[i], layer.activation)
     none, kernel, weights, sums = flat[:0], settings.kernel, _weights(flat, layer, part), _half_sums(work, layer, part)
     start = flat[layer.bias : layer.bias + layer.outputs] if part == layer.first else none
-    if _zeros(layer, number, h):
+    zeros = layer.activation == RELU if number else mostly_zero(h)
+    if zeros and _own(work, plan, part).finite[0, number] != 0:
+        finite_sparse_product(kernel, h, weights, start, sums, 0, none)
+    elif zeros:
         sparse_product(kernel, h, weights, start, sums, 0)
     elif part == layer.first:  # from its last input to its first: the rows beyond are the same part's too
         product(kernel, h[:, ::-1], weights[::-1], start, sums, 0)
     else:
         product(kernel, h, weights, start, sums, 0)
-
-
-@njit(**INLINED)
-def _zeros(layer, number, h):
-    return layer.activation == RELU if number else _mostly_zero(h)
 
 
 @njit(**INLINED)
@@ -311,9 +311,9 @@ def _sums(settings, target, work, plan, number, part, first, second, constants):
     """A part's rows of dW and, in turn, db; or Adam with them."""
     layer = _layer(plan, number)
     (low, _), h, da, kernel = _range(layer, part), _inputs(work, layer, part), _das(work, layer), settings.kernel
-    zeros = number == 0 and _mostly_zero(h)
-    weight = layer.weight + low * layer.outputs
-    weight_sums(kernel, target, weight, h, da, zeros, False, first, second, constants)
+    zeros, weight = skips(h, number, layer.activation == RELU), layer.weight + low * layer.outputs
+    known = weight_sums(kernel, target, weight, h, da, zeros, False, first, second, constants)
+    _own(work, plan, part).finite[0, number] = known
     if part == layer.first:
         bias_sums(target, layer.bias, da, first, second, constants)
 
@@ -332,6 +332,8 @@ def halves(
     another, the other no longer reads.
     """
     low, high = meet(signals, part, 2) if parts == 2 else (0, 2)
+    for own in range(low, high):
+        _own(work, plan, own).finite[:] = 0
     for s in range(len(rows)):
         arguments = (
             (*settings, pixel_steps[s], noise_steps[s]), flat, encoder, decoder, data, rows[s], given, work, plan,

@@ -8,12 +8,15 @@ from numpy.typing import NDArray
 
 from scratchvae import reference
 from scratchvae.compiled.adam import adam_update
+from scratchvae.compiled.gemm import kernel
 from scratchvae.compiled.network import (
     GRADIENT_BLOCK,
     network_adam,
     network_backward,
     network_forward,
     network_gradient,
+    skips,
+    weight_sums,
     work_space,
 )
 from scratchvae.parameters import ACTIVATION_CODES, ALIGNMENT, Network, Parameters, aligned_empty
@@ -238,3 +241,40 @@ def test_work_space_begins_with_a_cache_line(dtype):
     assert [(array.size, array.dtype, array.ctypes.data % ALIGNMENT) for array in arrays] == [
         (size, np.dtype(dtype), 0) for size in sizes
     ]
+
+
+@njit
+def summed(kernel, flat, h, da, zeros, first, second, constants):
+    return weight_sums(kernel, flat, 0, h, da, zeros, False, first, second, constants)
+
+
+@pytest.mark.parametrize(("largest", "known"), [(1.0, True), (3e38, False)])
+def test_sums_that_skip_zeros_say_whether_their_weights_are_finite_after_adam(largest, known):
+    """With these constants the update of a weight is its gradient: 3e38 and 3e38 are more than a number."""
+    rng, flat = np.random.default_rng(0), np.zeros(12 * 7, np.float32)
+    h, da = (rng.random((9, 12)) < 0.2).astype(np.float32), rng.normal(size=(9, 7)).astype(np.float32)
+    h[:, 5], da[:, 3], flat[5 * 7 + 3] = [1, *[0] * 8], [1, *[0] * 8], -largest
+    constants = np.array([0, 1, 0, 0, largest, 1], np.float32)
+    moments = np.zeros((2, flat.size), np.float32)
+    address = kernel(np.dtype("float32"))
+    assert summed(address, flat.copy(), h, da, True, *moments, constants) is known
+    assert summed(address, flat.copy(), h, da, False, *moments, constants) is False, "nobody has looked"
+    assert summed(address, flat.copy(), h, da, True, *moments, constants[:0]) is False, "there was no step"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.9])
+def test_zeros_that_relu_leaves_change_no_bit_of_a_gradient(share):
+    """Whether they are skipped depends on their share."""
+    parameters, network = model((40, 64, 48), "relu")
+    network.layers[0].bias[...] = {0.0: 9, 0.5: 0, 0.9: -1.3}[share]
+    x, dout = batch(90, (40, 48))
+    _, deltas = network_backward(dout, network_forward(x, network)[1], network)
+    gradients = []
+    for activation in ("relu", "identity"):
+        gradient = parameters.zeros_like()
+        network_gradient(deltas, gradient.network("net", activation))
+        gradients.append(gradient.flat)
+    assert not skips(deltas.hidden.reshape(90, 64), 1, False)
+    if share != 0.5:  # the more rows share a list, the more zeros there must be
+        assert skips(deltas.hidden.reshape(90, 64), 1, True) == (share == 0.9)
+    np.testing.assert_array_equal(*gradients)
