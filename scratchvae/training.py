@@ -135,6 +135,8 @@ class Trainer:
 
     def batches(self, epoch: int, batch_size: int) -> Iterator[NDArray]:
         """The rows of every update of an epoch."""
+        if self._in_one_call() and len(mine := self._mine(np.arange(min(batch_size, len(self.x))))):
+            self.vae.ops.compile_steps(self._minibatches(mine[None], 1))
         order = self.vae.ops.permutation(self.seed, Stream.SHUFFLE, epoch, len(self.x))
         return (order[start : start + batch_size] for start in range(0, len(order), batch_size))
 

@@ -93,6 +93,7 @@ with kernel_cache():
 
     # no twins: `Trainer.steps` in one call, with their updates and without
     from scratchvae.compiled.step import Minibatches as Minibatches
+    from scratchvae.compiled.step import compile_steps as compile_steps
     from scratchvae.compiled.step import step_gradient as step_gradient
     from scratchvae.compiled.step import training_steps as training_steps
 

@@ -23,13 +23,12 @@ def inner_products(a, b, c):
 
     Takes     a (M, K), b (N, K), c (M, N), all of contiguous rows
 
-    b is read from its end to its beginning (see `step_by_weights`).
+    b is read from its end to its beginning (see `step_by_weights`); the last tile goes over some rows once more.
     """
-    columns = min(COLUMNS, SIMD.bytes // a.itemsize)
-    j, tiles = b.shape[0], -(-a.shape[0] // HEIGHT)
+    j, columns = b.shape[0], min(COLUMNS, SIMD.bytes // a.itemsize)
+    width, tiles = (columns, -(-a.shape[0] // HEIGHT)) if j >= columns else (1, a.shape[0])
     while j > 0:
-        width = columns if j % columns == 0 else 1
-        j -= width
+        j = max(j - width, 0)
         for part in range(tiles):
             low, high = a.shape[0] * part // tiles, a.shape[0] * (part + 1) // tiles
             _tile(a, b, c, low, j, high - low, width)
@@ -51,13 +50,13 @@ def _tile(context, a, b, c, i, j, rows, columns):
             passed += [builder.gep(view.data, [builder.add(builder.mul(row, stride), column)]), stride]
         after = builder.append_basic_block()
         switch = builder.switch(builder.add(builder.mul(columns, INDEX(HEIGHT + 1)), rows), after)
-        for n in (1, min(COLUMNS, SIMD.bytes // scalar_bytes(scalar))):
-            for m in range(1, HEIGHT + 1):
-                block = builder.append_basic_block()
-                switch.add_case(INDEX(n * (HEIGHT + 1) + m), block)
-                builder.position_at_end(block)
-                builder.call(_tile_function(builder.module, scalar, m, n), passed)
-                builder.branch(after)
+        widest = min(COLUMNS, SIMD.bytes // scalar_bytes(scalar))
+        for m, n in ((1, 1), *((m, widest) for m in range(1, HEIGHT + 1))):
+            block = builder.append_basic_block()
+            switch.add_case(INDEX(n * (HEIGHT + 1) + m), block)
+            builder.position_at_end(block)
+            builder.call(_tile_function(builder.module, scalar, m, n), passed)
+            builder.branch(after)
         builder.position_at_end(after)
         return context.get_dummy_value()
 

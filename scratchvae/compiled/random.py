@@ -276,6 +276,12 @@ def _fill_parallel(kind, examples, count, step, stream, key0, key1, out, slices)
         _fill_span(kind, first, last, examples, count, step, stream, key0, key1, out)
 
 
+def compile_parallel_draws() -> None:
+    """Compile what draws of many numbers take, as an epoch's permutation."""
+    size, words = types.intp, types.Array(types.uint32, 1, "C")
+    _fill_parallel.compile((size, types.Array(size, 1, "C"), *5 * (size,), words, size))
+
+
 def _key(seed: int, step: int, examples: NDArray) -> tuple[int, int]:
     """The key (k0, k1), once the address is known to fit its words."""
     if not (0 <= seed < 2**64 and 0 <= step <= LOW_WORD):

@@ -39,7 +39,7 @@ from scratchvae.compiled.network import (
     network_signature,
 )
 from scratchvae.compiled.pace import pace_of
-from scratchvae.compiled.random import _key
+from scratchvae.compiled.random import _key, compile_parallel_draws
 from scratchvae.compiled.step_by_examples import places_of, several
 from scratchvae.compiled.step_by_weights import halves, halves_backward, halves_forward, plan, size_of
 from scratchvae.compiled.step_parts import (
@@ -81,6 +81,25 @@ class Minibatches(NamedTuple):
         each = multiply_adds(self.encoder.table) + self.samples * multiply_adds(self.decoder.table)
         return 3 * self.rows.shape[1] * int(each)
 
+    def shares_weights(self) -> bool:
+        """Whether two threads share out the weights, and not all threads the examples."""
+        return self.multiply_adds() >= PARALLEL and self.rows.shape[1] * self.samples <= FEW
+
+    def threads(self) -> int:
+        """How many may work on a step."""
+        most = numba.get_num_threads() if self.multiply_adds() >= PARALLEL else 1
+        return min(most, 2) if self.shares_weights() else most
+
+    def tasks(self) -> "Tasks":
+        """The kernels, compiled at the first call or read from the cache."""
+        given = self.noise is not None
+        return _tasks(self.encoder.flat.dtype, self.data.dtype, self.binarize, given, self.bound, self.shares_weights())
+
+
+def compile_steps(minibatches: Minibatches) -> None:
+    """Compile what such minibatches need, before anything else is compiled: half of it is, in a process beside."""
+    minibatches.tasks()
+
 
 def training_steps(
     minibatches: Minibatches,
@@ -110,32 +129,21 @@ def _run(minibatches: Minibatches, batch: int, first: NDArray, second: NDArray, 
     rows = np.ascontiguousarray(minibatches.rows, np.intp)
     if not within(rows.reshape(-1), len(data)):
         raise IndexError(f"rows must be rows of the data, 0 to {len(data) - 1}")
-    drawn, size = minibatches.noise is None, rows.shape[1]
+    drawn, size, threads = minibatches.noise is None, rows.shape[1], minibatches.threads()
     noise = np.empty((0, 0, 0), dtype) if drawn else np.ascontiguousarray(minibatches.noise, dtype)
-    parallel = minibatches.multiply_adds() >= PARALLEL
-    by_weights = parallel and size * samples <= FEW
     pixel_steps, noise_steps = (
         np.ascontiguousarray(steps, np.intp) for steps in (minibatches.pixel_steps, minibatches.noise_steps)
     )
-    tasks = _tasks(dtype, data.dtype, minibatches.binarize, not drawn, minibatches.bound, by_weights)
-    key = _key(minibatches.seed, int(noise_steps.max()), rows.reshape(-1))
+    tasks, key = minibatches.tasks(), _key(minibatches.seed, int(noise_steps.max()), rows.reshape(-1))
     streams = int(minibatches.pixel_stream), int(minibatches.noise_stream)
     weighted = int(minibatches.bound == "iwae" and samples > 1)
     settings = kernel(dtype), *tasks[:6], weighted, batch, samples, latent, *streams, *key  # and steps: `Settings`
-    most = numba.get_num_threads() if parallel else 1
-    together = min(most, 2) if by_weights else most
-    if by_weights:
-        places = plan(size, samples, encoder.table.tobytes(), decoder.table.tobytes())
-        elements = size_of(places)
-    else:
-        below, above = hidden_units(encoder.table), hidden_units(decoder.table)
-        places = places_of(size, samples, data.shape[1], latent, below, above, len(encoder.table), together)
-        elements = int(places[-1, 0])
-    work, terms = aligned_empty(elements, dtype), np.empty((len(rows), 4, size), dtype)
-    betas, pace = np.ascontiguousarray(minibatches.betas, dtype), pace_of(minibatches.multiply_adds())
-    may_be_alone = together > 1 and minibatches.multiply_adds() < SMALL
-    for begin, end, alone in pace.pieces(len(rows)) if may_be_alone else [(0, len(rows), False)]:
-        parts, piece, started = 1 if alone else together, slice(begin, end), perf_counter()
+    work, places = _work_space(minibatches, threads)
+    betas, terms = np.ascontiguousarray(minibatches.betas, dtype), np.empty((len(rows), 4, size), dtype)
+    pace, whole = pace_of(minibatches.multiply_adds()), [(0, len(rows), False)]
+    small = threads > 1 and minibatches.multiply_adds() < SMALL
+    for begin, end, alone in pace.pieces(len(rows)) if small else whole:
+        parts, piece, started = 1 if alone else threads, slice(begin, end), perf_counter()
         _steps(
             tasks.steps, parts, settings, pixel_steps[piece], noise_steps[piece], flat, encoder.table, decoder.table,
             data, rows[piece], noise, work, places, betas[piece], terms[piece], first, second, constants[piece],
@@ -143,6 +151,21 @@ def _run(minibatches: Minibatches, batch: int, first: NDArray, second: NDArray, 
         )  # fmt: skip
         pace.took(alone, (perf_counter() - started) / (end - begin))
     return terms
+
+
+def _work_space(minibatches: Minibatches, threads: int) -> tuple[NDArray, NDArray[np.int64]]:
+    """Room for everything that steps write but their results, and where in it what stands."""
+    tables = minibatches.encoder.table, minibatches.decoder.table
+    size, samples = minibatches.rows.shape[1], minibatches.samples
+    if minibatches.shares_weights():
+        places = plan(size, samples, *(table.tobytes() for table in tables))
+        elements = size_of(places)
+    else:
+        below, above = map(hidden_units, tables)
+        pixels, latent = minibatches.data.shape[1], int(tables[1][0, 0])
+        places = places_of(size, samples, pixels, latent, below, above, len(tables[0]), threads)
+        elements = int(places[-1, 0])
+    return aligned_empty(elements, minibatches.encoder.flat.dtype), places
 
 
 @njit(cache=True, parallel=True)
@@ -201,6 +224,8 @@ def _tasks(
         if by_weights:
             backward = address(halves_backward, signatures.by_weights)
         steps = address(halves if by_weights else several, signatures.several)
+        _steps.compile((types.intp, types.intp, *signatures.several[:-2]))
+        compile_parallel_draws()
     if by_weights:
         return Tasks(_forward_by_weights(str(dtype), str(data_dtype)), backward, 0, *asked_for, steps)
     return Tasks(*_network(str(dtype)), *asked_for, steps)

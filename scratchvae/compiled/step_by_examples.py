@@ -95,10 +95,8 @@ def several(
     for s in range(len(rows)):
         of = Settings(*(*settings, pixel_steps[s], noise_steps[s]))
         for own in range(low, high):
-            _examples(
-                of, space, flat, encoder, decoder, data, rows[s], given, betas[s], terms[s],
-                *slice_of(rows.shape[1], own, parts),
-            )  # fmt: skip
+            begin, end = slice_of(rows.shape[1], own, parts)
+            _examples(of, space, flat, encoder, decoder, data, rows[s], given, betas[s], terms[s], begin, end)
         together(signals, low, high, parts)
         for own in range(low, high):
             _sums(of, space, target, encoder, decoder, first, second, constants[s], own, parts)
@@ -108,7 +106,7 @@ def several(
 # --- the first pass: examples, all the way ----------------------------------------------------------------------------
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INLINED)
 def _examples(settings, space, flat, encoder, decoder, data, rows, given, beta, terms, low, high):
     """Examples low .. high - 1, forward and back. The objective is a bound of the log-weights, or, where there is none,
     the ELBO with its KL in closed form; beta weighs the KL."""
@@ -174,7 +172,7 @@ def _objective(settings, space, low, high, beta, terms):
 # --- the second pass: rows of every weight ----------------------------------------------------------------------------
 
 
-@njit(cache=True, **INNER)
+@njit(**INLINED)
 def _sums(settings, space, flat, encoder, decoder, first, second, constants, part, parts):
     """Part `part` of `parts` of both networks' gradients and, where there are constants, of Adam."""
     adam = first, second, constants, part, part, parts

@@ -51,6 +51,7 @@ def test_a_look_changes_no_bit(rows, monkeypatch):
         pytest.skip("one processor")
     results, made = [], []
     original = step._steps
+    list(Trainer(sv.VAE(37, 5, hidden=(150, 131)), pixels()).steps(batches(1, rows)))  # compiled
 
     def steps(task, parts, *arguments):
         made.append(parts)
@@ -62,6 +63,7 @@ def test_a_look_changes_no_bit(rows, monkeypatch):
         trainer = Trainer(sv.VAE(37, 5, hidden=(150, 131), seed=1), pixels(), seed=5)
         terms = list(trainer.steps(batches(40, rows)))
         results.append([*(part.elbo for part in terms), trainer.vae.parameters.flat.copy()])
-    assert made == [2, 1, 2]
+    most = 2 if rows == SOME else get_threads()
+    assert made == [most, 1, most]
     for one, other in zip(*results, strict=True):
         assert (one == other).all()
