@@ -1,11 +1,15 @@
 """Twin of `reference.gather`: rows are converted as they are read, so that a data set can stay uint8."""
 
 import numpy as np
-from numba import njit, prange
+from numba import njit, prange, types
+from numba.extending import intrinsic
 from numpy.typing import DTypeLike, NDArray
 
 from scratchvae.compiled.kernel_cache import INNER
 from scratchvae.compiled.slices import slices_for
+from scratchvae.compiled.tile import BYTE, LINE, prefetch
+
+ROWS_AHEAD = 4  # that are asked for before their turn
 
 
 @njit(cache=True)
@@ -23,10 +27,33 @@ def _convert(source, scale, target):
         target[d] = target.dtype.type(source[d]) / scale
 
 
+@njit(cache=True, **INNER)
+def ask(data, row, left, columns):
+    """Ask for a part of a row: rows here and there in a large array come from memory, each after a while."""
+    for column in range(left, left + columns, LINE // data.itemsize):
+        _ask(data, row, column)
+
+
+@intrinsic
+def _ask(context, data, row, column):
+    """Ask for the cache line of an element."""
+
+    def emit(context, builder, signature, arguments):
+        view = context.make_array(data)(context, builder, arguments[0])
+        row_bytes, item_bytes = builder.extract_value(view.strides, 0), view.itemsize
+        distance = builder.add(builder.mul(arguments[1], row_bytes), builder.mul(arguments[2], item_bytes))
+        prefetch(builder, builder.gep(builder.bitcast(view.data, BYTE.as_pointer()), [distance]), LINE)
+        return context.get_dummy_value()
+
+    return types.void(data, types.intp, types.intp), emit
+
+
 @njit(cache=True, error_model="numpy")
 def _gather(data, left, rows, scale, batch, first, last):
     """Of the columns from `left` as many as the batch has."""
     for b in range(first, last):
+        if b + ROWS_AHEAD < last:
+            ask(data, rows[b + ROWS_AHEAD], left, batch.shape[1])
         _convert(data[rows[b], left : left + batch.shape[1]], scale, batch[b])
 
 

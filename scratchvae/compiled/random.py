@@ -12,7 +12,7 @@ from numba.extending import intrinsic
 from numba.np.arrayobj import make_array, populate_array
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from scratchvae.compiled.gather import within
+from scratchvae.compiled.gather import ask, within
 from scratchvae.compiled.kernel_cache import INNER
 from scratchvae.compiled.slices import slices_for
 from scratchvae.compiled.vector_math import bits_from_float32, float32_from_bits
@@ -410,6 +410,8 @@ def _binarize_span(first, last, pixels, left, rows, examples, step, stream, key0
     even, odd, draws = _as_words(pairs[0]), _as_words(pairs[1]), _as_bytes(words)
     for start in range(first, last, CHUNK):
         number = min(CHUNK, last - start)
+        for row in range(start // row_blocks, (start + number - 1) // row_blocks + 1):
+            ask(pixels, rows[row], left, width)
         padded = _address(start, number, row_blocks, examples, blocks, owners)
         for i in range(padded):
             blocks[i] += u64(left // 16)

@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 
 from scratchvae.compiled.simd import SIMD
 
-INDEX, INT32 = ir.IntType(64), ir.IntType(32)
+INDEX, INT32, BYTE = ir.IntType(64), ir.IntType(32), ir.IntType(8)
 
 PLAIN, SKIP, NARROW, WHOLE = range(4)  # kinds of tiles
 NARROW_BYTES = 16
@@ -60,9 +60,9 @@ def _opaque(builder, pointer):
     return builder.asm(ir.FunctionType(pointer.type, [pointer.type]), "", "=r,0", [pointer], False)
 
 
-def _prefetch(builder, place, size):
+def prefetch(builder, place, size):
     """Ask for `size` bytes."""
-    start = builder.bitcast(place, ir.IntType(8).as_pointer())
+    start = builder.bitcast(place, BYTE.as_pointer())
     for distance in range(0, size, LINE):
         line = builder.gep(start, [INDEX(distance)])
         arguments = [line, *map(INT32, (0, 3, 1))]  # to read it, soon and again; data, not code
@@ -160,7 +160,7 @@ def _tile_function(module, scalar, rows, count, kind):
         if skip:
             k, later = (builder.zext(builder.load(builder.gep(indices, [place])), INDEX) for place in (k, later))
         b_row = builder.gep(b, [builder.mul(k, b_step)])
-        _prefetch(builder, builder.gep(b, [builder.mul(later, b_step)]), count * SIMD.bytes)
+        prefetch(builder, builder.gep(b, [builder.mul(later, b_step)]), count * SIMD.bytes)
         vectors = [row.load(b_row, j) for j in range(count)]
         for i in range(rows):
             elements = row.broadcast(builder.gep(a_rows[i], [a_column]))
