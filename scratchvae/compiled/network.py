@@ -41,9 +41,7 @@ from scratchvae.parameters import ACTIVATION_CODES, Network
 
 BLOCK = 96  # rows that go back through the layers together: their transposed deltas stay in the second-level cache
 LONG = 400  # outputs from which inner products are faster than transposes, or nearly, for any number of rows
-LIKELY = (
-    0.2  # chance that a group of columns is zero in a row from which skipping them pays for their transpose and list
-)
+LIKELY = 0.12  # chance that a group of columns is zero in a row, from which their transpose and their list pay
 GRADIENT_BLOCK = 32_768  # elements of a gradient that go to Adam while they are in the second-level cache
 PARALLEL = 1_000_000  # multiply-adds below which waking a second thread gains little, and on a busy machine loses much
 RELU = ACTIVATION_CODES["relu"]  # leaves zeros: often for all samples of one example

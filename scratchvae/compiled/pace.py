@@ -7,7 +7,7 @@ depend on it.
 
 from functools import cache
 
-LOOK = 16  # steps made by the other number of threads
+LOOK = 16  # steps made by the other number of threads; or half of a call's
 EVERY = 8  # calls after which it is looked again
 GAIN = 0.95  # of the time that it must take to be chosen
 
@@ -23,9 +23,9 @@ class Pace:
     def pieces(self, steps: int) -> list[tuple[int, int, bool]]:
         """Steps first .. last - 1 of a call, and whether a single thread makes them."""
         self.calls += 1
-        if steps < 2 * LOOK or self.calls % EVERY != 1:
-            return [(0, steps, self.alone)]
-        return [(0, LOOK, not self.alone), (LOOK, steps, self.alone)]
+        look = min(LOOK, -(-steps // 2)) if self.calls % EVERY == 1 else 0
+        pieces = [(0, look, not self.alone), (look, steps, self.alone)]
+        return [piece for piece in pieces if piece[0] < piece[1]]
 
     def took(self, alone: bool, seconds: float) -> None:
         """Seconds that a step of a piece took; once both are known the faster is chosen."""

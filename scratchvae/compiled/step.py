@@ -225,7 +225,8 @@ def _tasks(
             backward = address(halves_backward, signatures.by_weights)
         steps = address(halves if by_weights else several, signatures.several)
         _steps.compile((types.intp, types.intp, *signatures.several[:-2]))
-        compile_parallel_draws()
+        if numba.get_num_threads() > 1:
+            compile_parallel_draws()
     if by_weights:
         return Tasks(_forward_by_weights(str(dtype), str(data_dtype)), backward, 0, *asked_for, steps)
     return Tasks(*_network(str(dtype)), *asked_for, steps)

@@ -3,7 +3,7 @@
 import pytest
 
 from scratchvae.compiled import step
-from scratchvae.compiled.pace import EVERY, LOOK, Pace
+from scratchvae.compiled.pace import EVERY, Pace
 from scratchvae.engine import get_threads
 from tests.compiled.test_step import SOME, Trainer, batches, pixels, sv
 
@@ -41,7 +41,8 @@ def test_pieces_are_all_steps_in_order():
         assert [begin for begin, _, _ in pieces] == [0, *(end for _, end, _ in pieces[:-1])]
         assert pieces[-1][1] == 100
         assert len(pieces) == (2 if call % EVERY == 0 else 1)
-    assert Pace().pieces(2 * LOOK - 1) == [(0, 2 * LOOK - 1, False)]
+    assert Pace().pieces(5) == [(0, 3, True), (3, 5, False)]
+    assert Pace().pieces(1) == [(0, 1, True)]
 
 
 @pytest.mark.parametrize("rows", [SOME, 40])
