@@ -234,6 +234,19 @@ def test_work_that_takes_long_is_not_put_together(monkeypatch):
     assert calls == [(2, 90), (2, 90), (1, 90), (1, 90_000), (1, 90_000)]
 
 
+@pytest.mark.parametrize("rows", [SOME, MANY])
+def test_a_nan_in_the_weights_of_a_dark_pixel_is_seen(rows):
+    """Zeros are skipped, but nothing is hidden by it, in the first step of a call and in those after it."""
+    x = pixels()
+    x[:, 7] = 0
+    vae = sv.VAE(37, 5, hidden=(150, 131), seed=1)
+    trainer = Trainer(vae, x, seed=5)
+    assert all(np.isfinite(terms.elbo).all() for terms in trainer.steps(batches(2, rows)))
+    vae.parameters["encoder.0.weight"][7, 3] = np.nan
+    for terms in trainer.steps(batches(2, rows)):
+        assert np.isnan(terms.elbo).all()
+
+
 def test_a_rate_that_is_no_number_is_refused_before_the_updates_of_its_call():
     trainer = Trainer(sv.VAE(37, 5, hidden=(12,)), pixels(), lambda update: 1e-3 if update < 3 else float("nan"))
     with pytest.raises(ValueError, match=r"learning_rate\(3\) is nan"):
