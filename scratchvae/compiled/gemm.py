@@ -46,7 +46,7 @@ WHOLE_SIZES = SIZES[WHOLE]
 ASKS = asking_is_enough()
 GROUP = SPARSE_HEIGHTS[0]  # rows that share a list of the places where one of them is not zero
 ROW_BLOCK = 64  # rows whose nonzero places are listed together
-DENSE = 0.88  # share of listed places from which skipping the others does not pay
+DENSE = SIMD.dense
 
 
 # --- the C function ---------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from numpy.typing import DTypeLike, NDArray
 from scratchvae.compiled.adam import adam_constants, update
 from scratchvae.compiled.denormals import FLUSH, mode, set_mode
 from scratchvae.compiled.gemm import (
+    DENSE,
     GROUP,
     all_finite,
     finite_sparse_product,
@@ -41,7 +42,6 @@ from scratchvae.parameters import ACTIVATION_CODES, Network
 
 BLOCK = 96  # rows that go back through the layers together: their transposed deltas stay in the second-level cache
 LONG = 400  # outputs from which inner products are faster than transposes, or nearly, for any number of rows
-LIKELY = 0.12  # chance that a group of columns is zero in a row, from which their transpose and their list pay
 GRADIENT_BLOCK = 32_768  # elements of a gradient that go to Adam while they are in the second-level cache
 PARALLEL = 1_000_000  # multiply-adds below which waking a second thread gains little, and on a busy machine loses much
 RELU = ACTIVATION_CODES["relu"]  # leaves zeros: often for all samples of one example
@@ -291,7 +291,7 @@ def skips(h, layer, relu):
     what relu leaves, where a group of columns is likely to be zero in the same row."""
     if layer == 0:
         return mostly_zero(h)
-    return relu and (1 - _share_of_others(h)) ** GROUP > LIKELY
+    return relu and (1 - _share_of_others(h)) ** GROUP > 1 - DENSE
 
 
 @njit(cache=True, error_model="numpy")

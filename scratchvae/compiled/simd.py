@@ -23,6 +23,7 @@ class Width(NamedTuple):
     wide_heights: tuple[int, ...]
     sparse_heights: tuple[int, ...]
     sparse_counts: tuple[int, ...]  # the same of tiles that skip zeros
+    dense: float  # share of places that are not all zero from which skipping the others does not pay
     narrow_heights: tuple[int, ...]  # of tiles one vector and 16 bytes wide, where fewer bytes take less time
     inner_height: int  # of tiles of inner products, four columns wide
     fused: bool  # multiply-add with one rounding
@@ -37,21 +38,23 @@ TARGETS = {
 WIDTHS = {
     "avx512": Width(
         "avx512", 64, heights=(8, 4, 2, 1), counts=(3, 2, 1), wide=4, wide_heights=(6, 4, 2, 1),
-        sparse_heights=(4, 2, 1), sparse_counts=(6, 5, 4, 3, 2, 1), narrow_heights=(8, 4), inner_height=5,
-        fused=True,
+        sparse_heights=(4, 2, 1), sparse_counts=(6, 5, 4, 3, 2, 1), dense=0.8, narrow_heights=(8, 4),
+        inner_height=5, fused=True,
     ),
     "avx2": Width(
         "avx2", 32, heights=(4, 2, 1), counts=(3, 2, 1), wide=0, wide_heights=(1,),
-        sparse_heights=(2, 1), sparse_counts=(5, 4, 2, 1), narrow_heights=(), inner_height=2, fused=True,
+        sparse_heights=(2, 1), sparse_counts=(5, 4, 2, 1), dense=0.8, narrow_heights=(), inner_height=2,
+        fused=True,
     ),
     "neon": Width(
         "neon", 16, heights=(8, 4, 2, 1), counts=(3, 2, 1), wide=0, wide_heights=(1,),
-        sparse_heights=(2, 1), sparse_counts=(9, 8, 7, 6, 4, 2, 1), narrow_heights=(), inner_height=5,
-        fused=True,
+        sparse_heights=(2, 1), sparse_counts=(9, 8, 7, 6, 4, 2, 1), dense=0.8, narrow_heights=(),
+        inner_height=5, fused=True,
     ),
     "portable": Width(
         "portable", 16, heights=(4, 2, 1), counts=(2, 1), wide=0, wide_heights=(1,),
-        sparse_heights=(2, 1), sparse_counts=(5, 4, 2, 1), narrow_heights=(), inner_height=2, fused=False,
+        sparse_heights=(2, 1), sparse_counts=(5, 4, 2, 1), dense=0.8, narrow_heights=(), inner_height=2,
+        fused=False,
     ),
 }  # fmt: skip
 
@@ -89,7 +92,7 @@ def suited_to(processor: str, width: Width) -> Width:
     two multiply-adds of 512 bits a cycle tiles of 2 rows by 9 vectors wait for the second-level cache; Zen 4 makes one.
     """
     if width.name == "avx512" and processor == "znver4":
-        return width._replace(sparse_heights=(2, 1), sparse_counts=(9, 8, 7, 6, 4, 2, 1))
+        return width._replace(sparse_heights=(2, 1), sparse_counts=(9, 8, 7, 6, 4, 2, 1), dense=0.88)
     return width
 
 
