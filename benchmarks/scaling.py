@@ -1,11 +1,11 @@
 """`python -m benchmarks.scaling [--json FILE]`: training by one and by two processes, and on paper by 64.
 
 The workload is `pytorch-example` with batches of 512, one thread a process. One process is scratchvae as it is without
-MPI. Measured are whole steps of one and of two processes; what a process does but for the exchange, with a whole batch,
-a half, a quarter and an eighth; and the exchange of gradients and parameters by itself, in shared memory and by
-messages. From these, for R machines that share a batch, a process each:
+MPI. Measured are whole steps of one and of two processes; what one of R processes does but for the exchange; and the
+exchange of gradients and parameters by itself, in shared memory and by messages. From these, for R machines that share
+a batch, a process each:
 
-    step(R) = fixed + rows 512 / R + reduction(R)       fixed, rows: the line through the measured parts
+    step(R) = compute(R) + reduction(R)       compute: as measured
     reduction(R) = 2 (R - 1) / R transfer + 2 log2(R) latency       transfer, latency: of two processes here
 
 (Rabenseifner's reduction: a reduce-scatter and an all-gather. Thakur, Rabenseifner, Gropp 2005.) The transfer is of
@@ -26,12 +26,11 @@ import numpy as np
 
 from benchmarks.machine import describe_machine, warn_if_busy
 from benchmarks.measure import Spread, ratios, round_to
-from benchmarks.peers.scratchvae_scaling import BY_MESSAGES, EXCHANGES, LATENCY
+from benchmarks.peers.scratchvae_scaling import BY_MESSAGES, EXCHANGES, LATENCY, ON_PAPER
 from benchmarks.processes import REPOSITORY, thread_environment
 from benchmarks.report import bar, say, show_bars, show_table, write_json
 
 BATCH = 512
-ON_PAPER = (1, 2, 4, 8, 16, 32, 64)
 TWO_PROCESSES_BAR = 1.6
 
 
@@ -73,8 +72,6 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, list[float]], int]:
 
 def on_paper(spreads: dict[str, Spread], parameters: int, options: argparse.Namespace) -> list[dict]:
     """Steps per second and efficiency of R processes: of one batch shared, and of a batch for each."""
-    parts = {int(name.split()[1]): spread.median for name, spread in spreads.items() if name.startswith("unreduced")}
-    rows, fixed = np.polyfit(list(parts), list(parts.values()), 1)
     one = spreads["step of 1"].median
     latency = options.microseconds * 1e-6 if options.microseconds else spreads[LATENCY].median / 2
     transfer = spreads[BY_MESSAGES].median - 2 * latency
@@ -83,8 +80,7 @@ def on_paper(spreads: dict[str, Spread], parameters: int, options: argparse.Name
     lines = []
     for size in ON_PAPER:
         reduction = 2 * (size - 1) / size * transfer + 2 * math.log2(size) * latency
-        compute = one if size == 1 else fixed + rows * BATCH / size
-        whole = one if size == 1 else fixed + rows * BATCH
+        compute, whole = (one if size == 1 else spreads[f"unreduced {BATCH // r}"].median for r in (size, 1))
         lines.append(
             {
                 "processes": size,

@@ -25,6 +25,7 @@ from scratchvae.vae import VAE
 WARM_STEPS = 20
 IN_SHARED_MEMORY, BY_MESSAGES, LATENCY = "exchange in shared memory", "exchange by messages", "sum of a number"
 EXCHANGES = IN_SHARED_MEMORY, BY_MESSAGES, LATENCY
+ON_PAPER = (1, 2, 4, 8, 16, 32, 64)  # processes that share a batch
 
 
 class Alone:
@@ -107,7 +108,7 @@ def main() -> None:
     answer["step"] = seconds_a_step(trainer, options.batch, options.steps, options.rounds)
     if processes is None:
         answer["unreduced"] = {
-            options.batch // share: unreduced(workload, pixels, share, options) for share in (1, 2, 4, 8)
+            options.batch // share: unreduced(workload, pixels, share, options) for share in ON_PAPER
         }
     else:
         answer |= reductions(processes, trainer.vae.parameters.flat.size, options)
