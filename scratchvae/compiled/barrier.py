@@ -30,8 +30,7 @@ def signals_for(parts: int) -> NDArray[np.int64]:
 @njit(cache=True, **INNER)
 def meet(signals, part, parts):
     """Which parts to work on, (first, last + 1): this one where all threads have come, all or none where not."""
-    turn = 0
-    before = _read(signals, 0)
+    before, turn = _read(signals, 0), 0
     while before != CLOSED and _swap(signals, 0, before, before + 1) != before:
         before = _read(signals, 0)
     while True:

@@ -36,6 +36,6 @@ class Pace:
 
 
 @cache
-def pace_of(multiply_adds: int) -> Pace:
-    """The pace of steps of so many multiply-adds."""
+def pace_of(multiply_adds: int, threads: int) -> Pace:
+    """The pace of steps of so many multiply-adds, all threads being so many."""
     return Pace()

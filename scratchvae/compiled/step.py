@@ -92,8 +92,8 @@ class Minibatches(NamedTuple):
 
     def tasks(self) -> "Tasks":
         """The kernels, compiled at the first call or read from the cache."""
-        given = self.noise is not None
-        return _tasks(self.encoder.flat.dtype, self.data.dtype, self.binarize, given, self.bound, self.shares_weights())
+        dtypes, noise_given = (self.encoder.flat.dtype, self.data.dtype), self.noise is not None
+        return _tasks(*dtypes, self.binarize, noise_given, self.bound, self.shares_weights())
 
 
 def compile_steps(minibatches: Minibatches) -> None:
@@ -140,8 +140,8 @@ def _run(minibatches: Minibatches, batch: int, first: NDArray, second: NDArray, 
     settings = kernel(dtype), *tasks[:6], weighted, batch, samples, latent, *streams, *key  # and steps: `Settings`
     work, places = _work_space(minibatches, threads)
     betas, terms = np.ascontiguousarray(minibatches.betas, dtype), np.empty((len(rows), 4, size), dtype)
-    pace, whole = pace_of(minibatches.multiply_adds()), [(0, len(rows), False)]
-    small = threads > 1 and minibatches.multiply_adds() < SMALL
+    work_of_a_step, whole = minibatches.multiply_adds(), [(0, len(rows), False)]
+    pace, small = pace_of(work_of_a_step, threads), threads > 1 and work_of_a_step < SMALL
     for begin, end, alone in pace.pieces(len(rows)) if small else whole:
         parts, piece, started = 1 if alone else threads, slice(begin, end), perf_counter()
         _steps(

@@ -57,7 +57,7 @@ def test_those_who_meet_work_each_on_its_own_part(count):
 
 
 @pytest.mark.parametrize("parts", [2, 3])
-@pytest.mark.parametrize("steps", [1, 500])
+@pytest.mark.parametrize("steps", [1, 2000])
 def test_what_another_wrote_before_it_arrived_is_there(steps, parts):
     signals, shared, seen = signals_for(parts), *(np.zeros((parts, steps + 1), np.int64) for _ in range(2))
     run([Thread(target=take_turns, args=(signals, part, parts, steps, shared, seen)) for part in range(parts)])

@@ -3,7 +3,7 @@
 import pytest
 
 from scratchvae.compiled import step
-from scratchvae.compiled.pace import EVERY, Pace
+from scratchvae.compiled.pace import EVERY, Pace, pace_of
 from scratchvae.engine import get_threads
 from tests.compiled.test_step import SOME, Trainer, batches, pixels, sv
 
@@ -28,6 +28,11 @@ def test_one_thread_works_alone_while_others_cost_more_than_they_save():
     run(pace, near, 20)
     assert run(pace, far, 20)[EVERY:] == [True] * (20 - EVERY)
     assert run(pace, near, 20)[2 * EVERY :] == [False] * (20 - 2 * EVERY)
+
+
+def test_what_all_threads_take_is_known_for_their_number_alone():
+    assert pace_of(1_000, 2) is pace_of(1_000, 2)
+    assert len({pace_of(1_000, 2), pace_of(1_000, 3), pace_of(2_000, 2)}) == 3
 
 
 def test_a_hundredth_is_no_reason_to_change():
