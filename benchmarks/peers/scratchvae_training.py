@@ -79,6 +79,17 @@ def zero_groups(factor: NDArray) -> int:
     return int((factor[:whole].reshape(-1, GROUP, factor.shape[1]) == 0).all(axis=1).sum())
 
 
+def multiply_adds_of_weightless_samples(workload: Workload, vae: VAE, x: NDArray, eps: NDArray) -> int:
+    """Multiply-adds of the decoder, by inputs and by weights, that are not executed: IWAE goes back through samples
+    that weigh something."""
+    if workload.objective != "IWAE":
+        return 0
+    x, eps = x.astype(vae.dtype), eps.astype(vae.dtype)
+    _, weights = vae.ops.importance_bound_forward(vae.log_weights(x, vae.encoder_head(x), eps))
+    decoder = sum(i * o for name, (i, o) in workload.layer_sizes().items() if name.startswith("decoder"))
+    return 2 * int((weights == 0).sum()) * decoder
+
+
 class ScratchvaeTraining:
     def __init__(self, threads: int) -> None:
         set_threads(threads)
@@ -95,12 +106,15 @@ class ScratchvaeTraining:
         return {"version": sv.__version__, "generator": "Philox4x32-10, Box-Muller", "threads": get_threads()}
 
     def count_multiply_adds(self, minibatches: int = 5) -> dict:
-        """How many multiply-adds a step executes: products with pixels leave out zeros, a group of rows at a time."""
-        rng = np.random.default_rng(0)
-        size = self.workload.batch_size
-        batches = [rng.choice(len(self.trainer.x), size, replace=False) for _ in range(minibatches)]
-        left_out = [skipped_multiply_adds(self.workload, self.trainer.x[rows]) for rows in batches]
-        return {"multiply_adds_executed": self.workload.multiply_adds() - round(np.mean(left_out))}
+        """How many multiply-adds a step executes: products with pixels leave out zeros, a group of rows at a time, and
+        samples without weight do not go back."""
+        rng, workload, left_out = np.random.default_rng(0), self.workload, 0
+        for _ in range(minibatches):
+            pixels = self.trainer.x[rng.choice(len(self.trainer.x), workload.batch_size, replace=False)]
+            left_out += skipped_multiply_adds(workload, pixels)
+            eps = rng.standard_normal(workload.noise_shape)
+            left_out += multiply_adds_of_weightless_samples(workload, self.trainer.vae, pixels / np.float32(255), eps)
+        return {"multiply_adds_executed": workload.multiply_adds() - round(left_out / minibatches)}
 
     def prove(self, updates: int, out: str) -> dict:
         """Trains on the given minibatch and noise: the losses, and the gradients as Adam's first moment holds them."""

@@ -100,7 +100,7 @@ def _decode(kernel, forward, flat, table, x, z, head, std, log_weights, low, hig
             if head.size:
                 log_weights[b, k] = _draw(head[b], std[b], z[start + i], drawn[i], terms)
         part = drawn if head.size else z[start : start + rows]
-        call(forward, (kernel, flat, table, part, hidden, none, out, out[:0], none, none, none, 0, rows, 1))
+        call(forward, (kernel, flat, table, part, hidden, none, out, out[:0], none, none, none, table[:0], 0, rows, 1))
         for i in range(rows):
             b, k = (start + i) // samples, (start + i) % samples
             log_weights[b, k] += _log_likelihood(x[b], out[i], lanes[0], lanes[1])

@@ -94,7 +94,7 @@ def _largest(sizes, left):
 
 
 def _product(
-    item, rows, columns, steps, a, a_row, a_step, b, b_step, start, c, c_row, activation,
+    item, rows, columns, steps, a, a_row, a_step, b, b_step, start, start_row, c, c_row, activation,
     skip, places, place_row, counts, ahead, ahead_lines,
 ):  # fmt: skip
     """The C function of `kernel`: panels of columns, down each panel tiles. Strides in elements, `item` in bytes."""
@@ -121,7 +121,8 @@ def _product(
             tile(
                 kind, height, width, counts[group] if skip else steps,
                 _plus(places, group * place_row),
-                _plus(a, i * a_row), a_row, a_step, _plus(b, j), b_step, _plus(start, j), _plus(c, place), c_row,
+                _plus(a, i * a_row), a_row, a_step, _plus(b, j), b_step,
+                _plus(start, i * start_row + j), start_row, _plus(c, place), c_row,
             )  # fmt: skip
             i += height
             # the same share of the lines as of the product is behind us
@@ -136,7 +137,7 @@ def _product(
 def _signature(number):
     p, size, integers = types.CPointer(number), types.intp, types.CPointer(types.int32)
     return types.void(
-        size, size, size, size, p, size, size, p, size, p, p, size, size, size, integers, size, integers, p, size,
+        size, size, size, size, p, size, size, p, size, p, size, p, size, size, size, integers, size, integers, p, size,
     )  # fmt: skip
 
 
@@ -154,9 +155,10 @@ _compiled: list[Any] = []
 
 
 @intrinsic
-def _run(context, kernel, a, b, start, c, activation, places, counts, ahead):
-    """Call the C function at address `kernel`. With `places` and `counts` a holds elements at those places alone."""
-    names = "kernel", "a", "b", "start", "c", "activation", "places", "counts", "ahead"
+def _run(context, kernel, a, b, start, c, more, activation, places, counts, ahead):
+    """Call the C function at address `kernel`. With `places` and `counts` a holds elements at those places alone; with
+    `more` c holds sums that go on."""
+    names = "kernel", "a", "b", "start", "c", "more", "activation", "places", "counts", "ahead"
     arrays = {"a": a, "b": b, "start": start, "c": c, "places": places, "counts": counts, "ahead": ahead}
 
     def emit(context, builder, signature, arguments):
@@ -177,9 +179,11 @@ def _run(context, kernel, a, b, start, c, activation, places, counts, ahead):
         steps = builder.extract_value(views["b"].shape, 0)
         a_row, a_step = strides("a")
         (b_step, _), (c_row, _), (place_row, _) = strides("b"), strides("c"), strides("places")
+        begin = builder.select(given["more"], views["c"].data, pointer("start"))
+        begin_row = builder.select(given["more"], c_row, INDEX(0))
         passed = [
             INDEX(c.dtype.bitwidth // 8), rows, columns, steps, pointer("a"), a_row, a_step,
-            pointer("b"), b_step, pointer("start"), pointer("c"), c_row, given["activation"],
+            pointer("b"), b_step, begin, begin_row, pointer("c"), c_row, given["activation"],
             builder.zext(filled("counts"), INDEX), pointer("places"), place_row, pointer("counts"),
             pointer("ahead"), builder.sdiv(builder.mul(views["ahead"].nitems, views["ahead"].itemsize), INDEX(LINE)),
         ]  # fmt: skip
@@ -188,7 +192,7 @@ def _run(context, kernel, a, b, start, c, activation, places, counts, ahead):
         return context.get_dummy_value()
 
     size = types.intp
-    return types.void(size, a, b, start, c, size, places, counts, ahead), emit
+    return types.void(size, a, b, start, c, types.boolean, size, places, counts, ahead), emit
 
 
 @njit(cache=True)
@@ -198,18 +202,19 @@ def product(kernel, a, b, start, c, activation):
     Takes     kernel: `kernel(dtype)`; a (M, K) of any strides; b (K, N); start (N,), or empty for zeros; c (M, N);
               activation: the code of f in `ACTIVATION_CODES`
     """
-    _run(kernel, a, b, start, c, activation, np.empty((0, 0), np.int32), np.empty(0, np.int32), start[:0])
+    _run(kernel, a, b, start, c, False, activation, np.empty((0, 0), np.int32), np.empty(0, np.int32), start[:0])
 
 
 @njit(cache=True)
-def product_ahead(kernel, a, b, c, ahead):
+def product_ahead(kernel, a, b, c, more, ahead):
     """c_ij = sum_k a_ik b_kj.
 
-    Takes     ahead: what the caller, and no other thread, will write next, or empty. Where another core has read it,
+    Takes     more: whether c holds sums that go on;
+              ahead: what the caller, and no other thread, will write next, or empty. Where another core has read it,
               the first write to a line waits until that core has given it up; claimed while there are products to
               compute, the lines are there in time
     """
-    _run(kernel, a, b, ahead[:0], c, 0, np.empty((0, 0), np.int32), np.empty(0, np.int32), ahead)
+    _run(kernel, a, b, ahead[:0], c, more, 0, np.empty((0, 0), np.int32), np.empty(0, np.int32), ahead)
 
 
 @njit(cache=True, error_model="numpy")
@@ -217,15 +222,15 @@ def sparse_product(kernel, a, b, start, c, activation):
     """The same as `product` for a that is mostly zero, of contiguous rows: where a group of rows is zero it multiplies
     nothing. It does multiply if that could hide a NaN or an infinity of b, or if there are too few zeros after all."""
     if all_finite(b):
-        finite_sparse_product(kernel, a, b, start, c, activation, start[:0])
+        finite_sparse_product(kernel, a, b, start, c, False, activation, start[:0])
     else:
         product(kernel, a, b, start, c, activation)
 
 
 @njit(cache=True, error_model="numpy")
-def finite_sparse_product(kernel, a, b, start, c, activation, ahead):
+def finite_sparse_product(kernel, a, b, start, c, more, activation, ahead):
     """The same for a b that is known to hold neither NaN nor infinity: looking takes a while, so that who multiplies by
-    it several times looks once. For ahead see `product_ahead`."""
+    it several times looks once. For more and ahead see `product_ahead`."""
     rows, steps = a.shape
     room = steps + max(BYTES // a.itemsize, AHEAD)
     places, counts = np.empty((ROW_BLOCK // GROUP, room), np.int32), np.empty(ROW_BLOCK // GROUP, np.int32)
@@ -234,9 +239,9 @@ def finite_sparse_product(kernel, a, b, start, c, activation, ahead):
         high = min(low + ROW_BLOCK, rows)
         listed, of = list_nonzeros(a[low:high], places, kept, counts), -(-(high - low) // GROUP) * steps
         if listed < DENSE * of:
-            _run(kernel, kept, b, start, c[low:high], activation, places, counts, ahead)
+            _run(kernel, kept, b, start, c[low:high], more, activation, places, counts, ahead)
         else:
-            _run(kernel, a[low:high], b, start, c[low:high], activation, places, counts[:0], ahead)
+            _run(kernel, a[low:high], b, start, c[low:high], more, activation, places, counts[:0], ahead)
         ahead = ahead[:0]
 
 

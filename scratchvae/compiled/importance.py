@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from scratchvae.compiled.log_sum_exp import log_sum_exp_backward, log_sum_exp_forward
@@ -11,7 +12,17 @@ from scratchvae.compiled.log_sum_exp import log_sum_exp_backward, log_sum_exp_fo
 def importance_bound_forward(log_weights: NDArray) -> tuple[NDArray, NDArray]:
     """See `reference.importance.importance_bound_forward`."""
     total, weights = log_sum_exp_forward(log_weights)
+    drop_negligible(weights)
     return total - math.log(log_weights.shape[1]), weights
+
+
+@njit(cache=True, error_model="numpy")
+def drop_negligible(weights):
+    """Weights (B, K) that are `negligible` become zero: see `reference.importance.negligible`."""
+    least = weights.dtype.type((2.0**-23 if weights.itemsize == 4 else 2.0**-52) / (4 * weights.shape[1]))
+    for b in range(weights.shape[0]):
+        for k in range(weights.shape[1]):
+            weights[b, k] = 0 if weights[b, k] < least else weights[b, k]
 
 
 def importance_bound_backward(dbound: NDArray, weights: NDArray) -> NDArray:

@@ -66,7 +66,9 @@ class NetworkDeltas(NamedTuple):
 
 
 @njit(cache=True, error_model="numpy", **INNER)
-def _forward(kernel, flat, table, x, hidden, hidden_das, out, finite, first, second, constants, low, high, parts):
+def _forward(
+    kernel, flat, table, x, hidden, hidden_das, out, finite, first, second, constants, spans, low, high, parts,
+):  # fmt: skip
     """Rows low .. high - 1, through all layers, into `hidden` and `out`. For `finite` see `_gradient`."""
     rows, place, h = x.shape[0], 0, x
     for layer in range(table.shape[0]):
@@ -79,7 +81,7 @@ def _forward(kernel, flat, table, x, hidden, hidden_das, out, finite, first, sec
         # of the data only these rows are looked at: the others may not have been written yet
         zeros = mostly_zero(x[low:high]) if layer == 0 else table[layer - 1, 4] == RELU
         if zeros and _all(finite, layer):
-            finite_sparse_product(kernel, h[low:high], w, b, target[low:high], activation, b[:0])
+            finite_sparse_product(kernel, h[low:high], w, b, target[low:high], False, activation, b[:0])
         elif zeros:
             sparse_product(kernel, h[low:high], w, b, target[low:high], activation)
         else:
@@ -101,7 +103,9 @@ def network_forward(x: NDArray, network: Network) -> tuple[NDArray, NetworkCache
 
 
 @njit(cache=True, error_model="numpy", **INNER)
-def _backward(kernel, flat, table, x, hidden, hidden_das, dout, dx, first, second, constants, low, high, parts):
+def _backward(
+    kernel, flat, table, x, hidden, hidden_das, dout, dx, first, second, constants, spans, low, high, parts,
+):  # fmt: skip
     """Rows low .. high - 1, back through all layers, into `hidden_das` and, unless it is empty, `dx`."""
     rows, layers, widest = x.shape[0], table.shape[0], 0
     for layer in range(layers):
@@ -159,10 +163,14 @@ def network_backward(
 
 
 @njit(cache=True, error_model="numpy", **INNER)
-def _gradient(kernel, flat, table, x, hidden, hidden_das, dout, finite, first, second, constants, part, _, parts):
+def _gradient(
+    kernel, flat, table, x, hidden, hidden_das, dout, finite, first, second, constants, spans, part, _, parts,
+):  # fmt: skip
     """Part `part` of `parts` of every layer's dW = h^T da, db = sum da: written to `flat` if `constants` is empty, else
-    used in Adam's step on `flat`. Then `finite` (layers, parts), unless it is empty, says of which weights it is known
-    that they are: a forward pass that skips zeros would else have to look."""
+    used in Adam's step on `flat`. The sums are over rows first .. last - 1 of every span (S, 2).
+
+    Then `finite` (layers, parts), unless it is empty, says of which weights it is known that they are: a forward pass
+    that skips zeros would else have to look."""
     rows, place, h = x.shape[0], 0, x
     for layer in range(table.shape[0]):
         inputs, outputs, weight, bias, _ = _row(table, layer)
@@ -172,16 +180,16 @@ def _gradient(kernel, flat, table, x, hidden, hidden_das, dout, finite, first, s
             place += rows * outputs
         low, high = inputs * part // parts, inputs * (part + 1) // parts
         zeros, own = skips(h, layer, layer > 0 and table[layer - 1, 4] == RELU), weight + low * outputs
-        known = weight_sums(kernel, flat, own, h[:, low:high], da, zeros, True, first, second, constants)
+        known = weight_sums(kernel, flat, own, h[:, low:high], da, spans, zeros, True, first, second, constants)
         if finite.size:
             finite[layer, part] = known
         if layer % parts == part:
-            bias_sums(flat, bias, da, first, second, constants)
+            bias_sums(flat, bias, da, spans, first, second, constants)
         h = following
 
 
 @njit(**INLINED)
-def weight_sums(kernel, flat, weight, h, da, zeros, shared, first, second, constants):
+def weight_sums(kernel, flat, weight, h, da, spans, zeros, shared, first, second, constants):
     """dW = h^T da for those rows of a weight that start at flat[weight], h (N, that many inputs), da (N, out). Whether
     other threads read these weights too is `shared`: then their lines are claimed ahead. Where zeros of h are skipped,
     it returns whether the weights are known to be finite after Adam's step.
@@ -189,10 +197,12 @@ def weight_sums(kernel, flat, weight, h, da, zeros, shared, first, second, const
     Adam has a block of rows at a time. Inside the product's tile it measures slower: a tile touches many short pieces
     of the moments, a block reads them from end to end.
     """
-    (rows, inputs), outputs = h.shape, da.shape[1]
+    inputs, outputs = h.shape[1], da.shape[1]
     block = max(1, GRADIENT_BLOCK // outputs // 8) * 8  # whole tiles
     scratch = work_space(block * outputs if constants.size else 0, flat)
-    finite, zeros = zeros and constants.size > 0, zeros and all_finite(da)
+    finite = zeros and constants.size > 0
+    for n in range(len(spans)):
+        zeros = zeros and all_finite(da[spans[n][0] : spans[n][1]])
     for low in range(0, inputs, block):
         high = min(low + block, inputs)
         own, size = weight + low * outputs, (high - low) * outputs
@@ -201,12 +211,15 @@ def weight_sums(kernel, flat, weight, h, da, zeros, shared, first, second, const
             gradient = matrix(scratch, 0, high - low, outputs)
             if shared:
                 ahead = flat[own : own + size]
-        if zeros:
-            columns = np.empty((high - low, rows), h.dtype)
-            transpose(h[:, low:high], columns)
-            finite_sparse_product(kernel, columns, da, flat[:0], gradient, 0, ahead)
-        else:
-            product_ahead(kernel, h[:, low:high].T, da, gradient, ahead)
+        for n in range(len(spans)):
+            rows = slice(spans[n][0], spans[n][1])
+            if zeros:
+                columns = np.empty((high - low, rows.stop - rows.start), h.dtype)
+                transpose(h[rows, low:high], columns)
+                finite_sparse_product(kernel, columns, da[rows], flat[:0], gradient, n > 0, 0, ahead)
+            else:
+                product_ahead(kernel, h[rows, low:high].T, da[rows], gradient, n > 0, ahead)
+            ahead = ahead[:0]
         if constants.size:
             _adam(flat, scratch, first, second, own, size, constants)
             finite = finite and all_finite(matrix(flat, own, high - low, outputs))
@@ -214,21 +227,28 @@ def weight_sums(kernel, flat, weight, h, da, zeros, shared, first, second, const
 
 
 @njit(cache=True, error_model="numpy", **INNER)
-def bias_sums(flat, bias, da, first, second, constants):
+def bias_sums(flat, bias, da, spans, first, second, constants):
     """db = sum da, da (N, out)."""
-    rows, outputs = da.shape
+    outputs = da.shape[1]
     sums = np.empty(outputs, flat.dtype) if constants.size else flat[bias : bias + outputs]
     sums[:] = 0
-    fours = rows - rows % 4  # four rows at a time: the sums themselves are read and written less often
-    for i in range(0, fours, 4):
-        a, b, c, d = da[i], da[i + 1], da[i + 2], da[i + 3]
-        for j in range(outputs):
-            sums[j] = (((sums[j] + a[j]) + b[j]) + c[j]) + d[j]
-    for i in range(fours, rows):
-        for j in range(outputs):
-            sums[j] += da[i, j]
+    for n in range(len(spans)):
+        _add_rows(da[spans[n][0] : spans[n][1]], sums)
     if constants.size:
         _adam(flat, sums, first, second, bias, outputs, constants)
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def _add_rows(da, sums):
+    """Four rows at a time: the sums themselves are read and written less often."""
+    fours = len(da) - len(da) % 4
+    for i in range(0, fours, 4):
+        a, b, c, d = da[i], da[i + 1], da[i + 2], da[i + 3]
+        for j in range(sums.size):
+            sums[j] = (((sums[j] + a[j]) + b[j]) + c[j]) + d[j]
+    for i in range(fours, len(da)):
+        for j in range(sums.size):
+            sums[j] += da[i, j]
 
 
 @njit(cache=True, **INNER)
@@ -321,29 +341,28 @@ def _plain(x: NDArray, dtype: np.dtype) -> NDArray:
 def _run(task: Any, network: Network, rows: int, *arrays: NDArray) -> None:
     """Run a kernel over its parts: over so many rows, or, with `NO_ROWS`, over as many parts as there are threads."""
     dtype = network.flat.dtype
-    flush = 0 if task is _forward else FLUSH
-    _in_parallel(
-        address(task, network_signature(dtype)), kernel(dtype), network.flat, network.table, *arrays, rows, flush
-    )
+    flush, spans = 0 if task is _forward else FLUSH, np.array([[0, len(arrays[0])]])
+    task = address(task, network_signature(dtype))
+    _in_parallel(task, kernel(dtype), network.flat, network.table, *arrays, spans, rows, flush)
 
 
 @njit(cache=True, parallel=True)
-def _in_parallel(task, kernel, flat, table, x, hidden, hidden_das, out, dx, first, second, constants, rows, flush):
+def _in_parallel(
+    task, kernel, flat, table, x, hidden, hidden_das, out, dx, first, second, constants, spans, rows, flush
+):
     """Run the kernel at address `task`: a part a thread, or a single one where the work is small."""
     if x.shape[0] * multiply_adds(table) < PARALLEL:
         high = 1 if rows == NO_ROWS else rows
-        call_in_mode(
-            flush, task, (kernel, flat, table, x, hidden, hidden_das, out, dx, first, second, constants, 0, high, 1)
-        )
+        call_in_mode(flush, task, (
+            kernel, flat, table, x, hidden, hidden_das, out, dx, first, second, constants, spans, 0, high, 1,
+        ))  # fmt: skip
         return
     parts = threads()
     for part in prange(parts):
         low, high = (np.intp(part), np.intp(part + 1)) if rows == NO_ROWS else slice_of(rows, part, parts)
-        call_in_mode(
-            flush,
-            task,
-            (kernel, flat, table, x, hidden, hidden_das, out, dx, first, second, constants, low, high, parts),
-        )
+        call_in_mode(flush, task, (
+            kernel, flat, table, x, hidden, hidden_das, out, dx, first, second, constants, spans, low, high, parts,
+        ))  # fmt: skip
 
 
 @njit(**INLINED)
@@ -396,7 +415,7 @@ def network_signature(dtype: DTypeLike) -> tuple[types.Type, ...]:
     """What the three kernels take."""
     number, size = numba.from_dtype(np.dtype(dtype)), types.intp
     flat, rows, table = types.Array(number, 1, "C"), types.Array(number, 2, "C"), types.Array(types.int64, 2, "C")
-    return size, flat, table, rows, flat, flat, rows, rows, flat, flat, flat, size, size, size
+    return size, flat, table, rows, flat, flat, rows, rows, flat, flat, flat, table, size, size, size
 
 
 @cache

@@ -90,6 +90,10 @@ class Minibatches(NamedTuple):
         most = numba.get_num_threads() if self.multiply_adds() >= PARALLEL else 1
         return min(most, 2) if self.shares_weights() else most
 
+    def weighted(self) -> bool:
+        """Whether the bound gives every sample its own weight."""
+        return self.bound == "iwae" and self.samples > 1
+
     def tasks(self) -> "Tasks":
         """The kernels, compiled at the first call or read from the cache."""
         dtypes, noise_given = (self.encoder.flat.dtype, self.data.dtype), self.noise is not None
@@ -136,7 +140,7 @@ def _run(minibatches: Minibatches, batch: int, first: NDArray, second: NDArray, 
     )
     tasks, key = minibatches.tasks(), _key(minibatches.seed, int(noise_steps.max()), rows.reshape(-1))
     streams = int(minibatches.pixel_stream), int(minibatches.noise_stream)
-    weighted = int(minibatches.bound == "iwae" and samples > 1)
+    weighted = int(minibatches.weighted())
     settings = kernel(dtype), *tasks[:6], weighted, batch, samples, latent, *streams, *key  # and steps: `Settings`
     work, places = _work_space(minibatches, threads)
     betas, terms = np.ascontiguousarray(minibatches.betas, dtype), np.empty((len(rows), 4, size), dtype)
@@ -163,7 +167,7 @@ def _work_space(minibatches: Minibatches, threads: int) -> tuple[NDArray, NDArra
     else:
         below, above = map(hidden_units, tables)
         pixels, latent = minibatches.data.shape[1], int(tables[1][0, 0])
-        places = places_of(size, samples, pixels, latent, below, above, len(tables[0]), threads)
+        places = places_of(size, samples, pixels, latent, below, above, len(tables[0]), threads, minibatches.weighted())
         elements = int(places[-1, 0])
     return aligned_empty(elements, minibatches.encoder.flat.dtype), places
 

@@ -2,6 +2,9 @@
 
 A step has two passes. In the first a thread takes its examples all the way: none depends on another, and what it writes
 it finds in its own cache. In the second it owns rows of every weight. After each pass all wait for one another.
+
+Of an importance-weighted bound's samples many weigh nothing (`reference.importance.negligible`). The rows of the others
+move together behind the decoder's forward pass; they alone go back and are summed, which are two thirds of the work.
 """
 
 from functools import cache
@@ -16,6 +19,7 @@ from scratchvae.compiled.gemm import matrix
 from scratchvae.compiled.kernel_cache import INLINED, INNER
 from scratchvae.compiled.network import call, slice_of
 from scratchvae.compiled.posterior import _forward as posterior_forward_rows
+from scratchvae.compiled.random import _copy
 from scratchvae.compiled.step_parts import (
     KL,
     Settings,
@@ -25,7 +29,7 @@ from scratchvae.compiled.step_parts import (
     laid_out,
     likelihoods,
     log_ratios,
-    scale,
+    scale_row,
 )
 
 ROWS = 256  # of the decoder that go forward and back together: what they write stays in the second-level cache
@@ -43,7 +47,9 @@ class Space(NamedTuple):
     dz: NDArray
     out: NDArray  # (B K, D): logits, then d loss / d logits
     log_likelihood: NDArray  # (B, K)
-    ratios: NDArray  # (B, K): log p(z) - log q(z|x), then d loss / d itself
+    ratios: NDArray  # (B, K): log p(z) - log q(z|x), then d loss / d log-weights
+    kept_z: NDArray  # (B K, Z): of the samples that go back; where that is all, z itself
+    kept: NDArray  # (1, parts): the last + 1 of a part's rows that go back
     encoder_hidden: NDArray  # (1, ...): as in `NetworkDeltas`
     encoder_das: NDArray
     decoder_hidden: NDArray
@@ -54,19 +60,24 @@ class Space(NamedTuple):
 
 @cache
 def places_of(
-    examples: int, samples: int, pixels: int, latent: int, below: int, above: int, layers: int, parts: int
-) -> NDArray[np.int64]:
+    examples: int, samples: int, pixels: int, latent: int, below: int, above: int, layers: int, parts: int,
+    weighted: bool,
+) -> NDArray[np.int64]:  # fmt: skip
     """Offset, rows and columns of each array of `Space` in the one that holds them all; below, above: hidden units of
     the encoder and the decoder, which have as many layers. The last row is the end."""
     all_samples = examples * samples
     shapes = (
         *((examples, pixels), (examples, 2 * latent), (examples, 2 * latent), (examples, latent)),
         *((all_samples, latent), (all_samples, latent), (all_samples, latent), (all_samples, pixels)),
-        *((examples, samples), (examples, samples), (1, examples * below), (1, examples * below)),
+        *((examples, samples), (examples, samples), (all_samples if weighted else 0, latent), (1, parts)),
+        *((1, examples * below), (1, examples * below)),
         *((1, all_samples * above), (1, all_samples * above)),
         *((layers, parts), (layers, parts)),
     )
-    return np.array(laid_out(shapes))
+    places = np.array(laid_out(shapes))
+    if not weighted:
+        places[Space._fields.index("kept_z")] = places[Space._fields.index("z")]
+    return places
 
 
 @njit(cache=True, **INNER)
@@ -74,8 +85,9 @@ def _space(work, places, parts):
     return Space(
         at(work, places[0]), at(work, places[1]), at(work, places[2]), at(work, places[3]), at(work, places[4]),
         at(work, places[5]), at(work, places[6]), at(work, places[7]), at(work, places[8]), at(work, places[9]),
-        at(work, places[10]), at(work, places[11]), at(work, places[12]), at(work, places[13]),
-        matrix(work, places[14, 0], places[14, 1], parts), matrix(work, places[15, 0], places[15, 1], parts),
+        at(work, places[10]), matrix(work, places[11, 0], 1, parts),
+        at(work, places[12]), at(work, places[13]), at(work, places[14]), at(work, places[15]),
+        matrix(work, places[16, 0], places[16, 1], parts), matrix(work, places[17, 0], places[17, 1], parts),
     )  # fmt: skip
 
 
@@ -91,15 +103,17 @@ def several(
     for finite in (space.encoder_finite, space.decoder_finite):
         for own in range(low, high):
             finite[:, own] = 0
+    spans = np.empty((parts, 2), np.int64)
     together(signals, low, high, parts)
     for s in range(len(rows)):
         of = Settings(*(*settings, pixel_steps[s], noise_steps[s]))
         for own in range(low, high):
             begin, end = slice_of(rows.shape[1], own, parts)
-            _examples(of, space, flat, encoder, decoder, data, rows[s], given, betas[s], terms[s], begin, end)
+            last = _examples(of, space, flat, encoder, decoder, data, rows[s], given, betas[s], terms[s], begin, end)
+            space.kept[0, own] = last
         together(signals, low, high, parts)
         for own in range(low, high):
-            _sums(of, space, target, encoder, decoder, first, second, constants[s], own, parts)
+            _sums(of, space, target, encoder, decoder, first, second, constants[s], spans, own, parts)
         together(signals, low, high, parts)
 
 
@@ -109,8 +123,11 @@ def several(
 @njit(**INLINED)
 def _examples(settings, space, flat, encoder, decoder, data, rows, given, beta, terms, low, high):
     """Examples low .. high - 1, forward and back. The objective is a bound of the log-weights, or, where there is none,
-    the ELBO with its KL in closed form; beta weighs the KL."""
+    the ELBO with its KL in closed form; beta weighs the KL. Returns the last + 1 of the decoder's rows that went back.
+    """
     kernel, none, no_rows, samples = settings.kernel, flat[:0], space.out[:0], settings.samples
+    weights, log_weights = space.ratios.reshape(space.ratios.size), space.log_likelihood.reshape(space.ratios.size)
+    no_spans, kept = encoder[:0], low * samples
     own = slice(low * samples, high * samples)
     call(settings.pixels, (settings, data, 0, rows[low:high], space.x[low:high]))
     call(settings.noise, (settings, rows[low:high], given, space.eps[own]))
@@ -118,7 +135,7 @@ def _examples(settings, space, flat, encoder, decoder, data, rows, given, beta, 
         settings.forward,
         (
             kernel, flat, encoder, space.x, space.encoder_hidden[0], none, space.head, space.encoder_finite,
-            none, none, none, low, high, 1,
+            none, none, none, no_spans, low, high, 1,
         ),
     )  # fmt: skip
     shape = high - low, samples, settings.latent
@@ -132,17 +149,27 @@ def _examples(settings, space, flat, encoder, decoder, data, rows, given, beta, 
             settings.forward,
             (
                 kernel, flat, decoder, space.z, space.decoder_hidden[0], none, space.out, space.decoder_finite,
-                none, none, none, own_first, own_last, 1,
+                none, none, none, no_spans, own_first, own_last, 1,
             ),
         )  # fmt: skip
         _objective(settings, space, start, stop, beta, terms)
+        free = kept
+        if settings.weighted:
+            kept = _keep(
+                weights, log_weights, decoder, space.z, space.decoder_hidden[0], space.out, space.kept_z,
+                own_first, own_last, free,
+            )  # fmt: skip
+        else:
+            kept = own_last
         call(
             settings.backward,
             (
-                kernel, flat, decoder, space.z, space.decoder_hidden[0], space.decoder_das[0], space.out, space.dz,
-                none, none, none, own_first, own_last, 1,
+                kernel, flat, decoder, space.kept_z, space.decoder_hidden[0], space.decoder_das[0], space.out, space.dz,
+                none, none, none, no_spans, free, kept, 1,
             ),
         )  # fmt: skip
+    if settings.weighted:
+        _spread(weights, log_weights, space.dz, own.start, own.stop, kept)
     head_gradient(
         settings, beta, space.head[low:high], space.std[low:high], eps, z, dz, space.ratios[low:high],
         space.dhead[low:high],
@@ -151,9 +178,10 @@ def _examples(settings, space, flat, encoder, decoder, data, rows, given, beta, 
         settings.backward,
         (
             kernel, flat, encoder, space.x, space.encoder_hidden[0], space.encoder_das[0], space.dhead, no_rows,
-            none, none, none, low, high, 1,
+            none, none, none, no_spans, low, high, 1,
         ),
     )  # fmt: skip
+    return kept
 
 
 @njit(**INLINED)
@@ -165,28 +193,79 @@ def _objective(settings, space, low, high, beta, terms):
     if settings.bound:
         log_ratios(space.head[low:high], space.eps[own], space.z[own], space.ratios[low:high])
     example_terms(settings, beta, space.log_likelihood, space.ratios, terms, low, high)
-    if settings.weighted:
-        scale(space.out[own], 0, pixels, log_likelihood[own])
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def _keep(weights, log_weights, decoder, z, hidden, out, kept_z, first, last, free):
+    """Of rows first .. last - 1 those that weigh something move to row `free` and on, d log p / d logits by their
+    weights. Returns the row behind them."""
+    for n in range(first, last):
+        if _weighs(weights[n], log_weights[n]):
+            scale_row(out[n], weights[n], out[free])
+            _copy(z[n], kept_z[free])
+            if free < n:
+                _move_hidden(decoder, hidden, len(out), n, free)
+            free += 1
+    return free
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def _move_hidden(decoder, hidden, rows, source, target):
+    """A row of what all layers but the last have put out."""
+    place = 0
+    for layer in range(len(decoder) - 1):
+        units = decoder[layer, 1]
+        _copy(hidden[place + source * units : place + (source + 1) * units], hidden[place + target * units :][:units])
+        place += rows * units
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def _spread(weights, log_weights, dz, first, last, kept):
+    """The rows of dz, which end before row `kept`, move back to their samples among rows first .. last - 1. A sample
+    that weighs nothing has none."""
+    for n in range(last - 1, first - 1, -1):
+        if _weighs(weights[n], log_weights[n]):
+            kept -= 1
+            _copy(dz[kept], dz[n])
+        else:
+            dz[n, :] = 0
+
+
+@njit(**INLINED)
+def _weighs(weight, log_weight):
+    """Whether a sample has a gradient. Where a density is infinite or NaN, a weight of zero may not make it zero."""
+    return weight != 0 or log_weight - log_weight != 0
 
 
 # --- the second pass: rows of every weight ----------------------------------------------------------------------------
 
 
 @njit(**INLINED)
-def _sums(settings, space, flat, encoder, decoder, first, second, constants, part, parts):
+def _sums(settings, space, flat, encoder, decoder, first, second, constants, spans, part, parts):
     """Part `part` of `parts` of both networks' gradients and, where there are constants, of Adam."""
-    adam = first, second, constants, part, part, parts
     call(
         settings.gradient,
         (
-            settings.kernel, flat, decoder, space.z, space.decoder_hidden[0], space.decoder_das[0], space.out,
-            space.decoder_finite, *adam,
+            settings.kernel, flat, decoder, space.kept_z, space.decoder_hidden[0], space.decoder_das[0], space.out,
+            space.decoder_finite, first, second, constants, _kept_rows(settings, space, spans), part, part, parts,
         ),
     )  # fmt: skip
+    spans[0] = 0, len(space.x)
     call(
         settings.gradient,
         (
             settings.kernel, flat, encoder, space.x, space.encoder_hidden[0], space.encoder_das[0], space.dhead,
-            space.encoder_finite, *adam,
+            space.encoder_finite, first, second, constants, spans[:1], part, part, parts,
         ),
     )  # fmt: skip
+
+
+@njit(**INLINED)
+def _kept_rows(settings, space, spans):
+    """The decoder's rows that have gone back: of each part, or in one span where that is all."""
+    parts = len(spans) if settings.weighted else 1
+    for part in range(parts):
+        spans[part] = slice_of(len(space.x), part, parts)[0] * settings.samples, np.intp(space.kept[0, part])
+    if not settings.weighted:
+        spans[0, 1] = len(space.out)
+    return spans[:parts]

@@ -84,8 +84,8 @@ class Own(NamedTuple):
     std: NDArray  # (B, H)
     eps: NDArray  # (B K, H)
     dz: NDArray  # (B K, H)
-    log_likelihood: NDArray  # (B, K): where every sample has a weight, it becomes d loss / d itself
-    ratios: NDArray  # (B, K): it becomes d loss / d itself
+    log_likelihood: NDArray  # (B, K)
+    ratios: NDArray  # (B, K): log p(z) - log q(z|x), then d loss / d log-weights
     terms: NDArray  # (4, B)
     finite: NDArray  # (1, layers): whether it is known of its half of a layer's weights that they are
 
@@ -244,7 +244,7 @@ def _forward_layer(settings, flat, work, plan, number, part):
     start = flat[layer.bias : layer.bias + layer.outputs] if part == layer.first else none
     zeros = layer.activation == RELU if number else mostly_zero(h)
     if zeros and _own(work, plan, part).finite[0, number] != 0:
-        finite_sparse_product(kernel, h, weights, start, sums, 0, none)
+        finite_sparse_product(kernel, h, weights, start, sums, False, 0, none)
     elif zeros:
         sparse_product(kernel, h, weights, start, sums, 0)
     elif part == layer.first:  # from its last input to its first: the rows beyond are the same part's too
@@ -276,7 +276,7 @@ def _objective(settings, beta, work, plan, part):
     example_terms(settings, beta, own.log_likelihood, own.ratios, own.terms, 0, len(own.ratios))
     if settings.weighted:
         (low, high), out = _range(_layer(plan, 0), part), _das(work, _layer(plan, len(plan) - FIRST - 1))
-        scale(out, low, high, own.log_likelihood.reshape(own.log_likelihood.size))
+        scale(out, low, high, own.ratios.reshape(own.ratios.size))
 
 
 # --- backward ---------------------------------------------------------------------------------------------------------
@@ -312,10 +312,11 @@ def _sums(settings, target, work, plan, number, part, first, second, constants):
     layer = _layer(plan, number)
     (low, _), h, da, kernel = _range(layer, part), _inputs(work, layer, part), _das(work, layer), settings.kernel
     zeros, weight = skips(h, number, layer.activation == RELU), layer.weight + low * layer.outputs
-    known = weight_sums(kernel, target, weight, h, da, zeros, False, first, second, constants)
+    spans = ((0, layer.rows),)
+    known = weight_sums(kernel, target, weight, h, da, spans, zeros, False, first, second, constants)
     _own(work, plan, part).finite[0, number] = known
     if part == layer.first:
-        bias_sums(target, layer.bias, da, first, second, constants)
+        bias_sums(target, layer.bias, da, spans, first, second, constants)
 
 
 # --- the step ---------------------------------------------------------------------------------------------------------

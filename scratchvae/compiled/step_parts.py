@@ -14,6 +14,7 @@ from numba import njit
 
 from scratchvae.compiled.gather import _gather
 from scratchvae.compiled.gemm import matrix
+from scratchvae.compiled.importance import drop_negligible
 from scratchvae.compiled.kernel_cache import INNER
 from scratchvae.compiled.log_sum_exp import _rows as log_sum_exp_rows
 from scratchvae.compiled.network import call
@@ -127,9 +128,13 @@ def _log_likelihood(pixels, logits, factor, values):
 def scale(out, low, high, factors):
     """Columns low .. high - 1 of every row, by its factor."""
     for n in range(len(out)):
-        row = out[n, low:high]
-        for d in range(row.size):
-            row[d] = factors[n] * row[d]
+        scale_row(out[n, low:high], factors[n], out[n, low:high])
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def scale_row(source, factor, target):
+    for d in range(source.size):
+        target[d] = factor * source[d]
 
 
 @njit(cache=True, error_model="numpy", **INNER)
@@ -146,8 +151,7 @@ def log_ratios(head, eps, z, ratios):
 @njit(cache=True, error_model="numpy", **INNER)
 def example_terms(settings, beta, log_likelihood, ratios, terms, low, high):
     """Terms of examples low .. high - 1 from the log-likelihoods (B, K) of their samples and their KL. With a bound of
-    log-weights, which takes the ratios log p(z) - log q(z|x) (B, K) too, these become d loss / d themselves, and, where
-    every sample has a weight, so do the log-likelihoods."""
+    log-weights, which takes the ratios log p(z) - log q(z|x) (B, K) too, these become d loss / d log-weights."""
     for b in range(low, high):
         reconstruction = sum_row(log_likelihood[b]) / log_likelihood.dtype.type(settings.samples)
         terms[RECONSTRUCTION, b] = reconstruction
@@ -159,17 +163,17 @@ def example_terms(settings, beta, log_likelihood, ratios, terms, low, high):
 
 @njit(cache=True, error_model="numpy", **INNER)
 def importance_bound(batch, beta, log_likelihood, ratios, terms, low, high):
-    """L_K of the examples, and d loss / d log w_k = -w~_k / batch, for both parts of a log-weight."""
+    """L_K of the examples; the log-likelihoods become log-weights, the ratios d loss / d log w_k = -w~_k / batch."""
     samples, number = log_likelihood.shape[1], log_likelihood.dtype.type
-    log_weights, weights = np.empty((high - low, samples), number), np.empty((high - low, samples), number)
-    bounds = np.empty(high - low, number)
+    bounds, weights = np.empty(high - low, number), ratios[low:high]
     for b in range(low, high):
         for k in range(samples):
-            log_weights[b - low, k] = log_likelihood[b, k] + ratios[b, k]
-    log_sum_exp_rows(log_weights, bounds, weights)
+            log_likelihood[b, k] += ratios[b, k]
+    log_sum_exp_rows(log_likelihood[low:high], bounds, weights)
+    drop_negligible(weights)
     for b in range(low, high):
         for k in range(samples):
-            log_likelihood[b, k] = ratios[b, k] = -weights[b - low, k] / number(batch)
+            ratios[b, k] = -ratios[b, k] / number(batch)
         terms[OBJECTIVE, b] = bounds[b - low] - number(math.log(samples))
 
 

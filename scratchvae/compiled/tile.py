@@ -139,20 +139,20 @@ def _tile_function(module, scalar, rows, count, kind):
     if name in module.globals:
         return module.globals[name]
     s, i64 = scalar.as_pointer(), INDEX
-    arguments = [i64, i64, INT32.as_pointer(), s, i64, i64, s, i64, s, s, i64]
+    arguments = [i64, i64, INT32.as_pointer(), s, i64, i64, s, i64, s, i64, s, i64]
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
     function.linkage = "internal"
     function.attributes.add("noinline")
     builder = ir.IRBuilder(function.append_basic_block())
-    columns, steps, indices, a, a_row, a_step, b, b_step, start, c, c_row = function.args
+    columns, steps, indices, a, a_row, a_step, b, b_step, start, start_row, c, c_row = function.args
     row = Row(builder, scalar, count, columns, last_bytes, kind == WHOLE)
     tile = [[cgutils.alloca_once_value(builder, row.zero(j)) for j in range(count)] for _ in range(rows)]
 
     with builder.if_then(builder.icmp_unsigned("!=", builder.ptrtoint(start, INDEX), INDEX(0))):
-        for j in range(count):
-            value = row.load(start, j)
-            for i in range(rows):
-                builder.store(value, tile[i][j])
+        for i in range(rows):
+            base = builder.gep(start, [builder.mul(start_row, INDEX(i))])
+            for j in range(count):
+                builder.store(row.load(base, j), tile[i][j])
 
     a_rows = [_opaque(builder, builder.gep(a, [builder.mul(a_row, INDEX(i))])) for i in range(rows)]
     with cgutils.for_range(builder, steps) as loop:
@@ -179,11 +179,12 @@ def _tile_function(module, scalar, rows, count, kind):
 
 
 @intrinsic
-def tile(context, kind, rows, columns, steps, indices, a, a_row, a_step, b, b_step, start, c, c_row):
-    """Tile of C, rows x columns:  C_ij = start_j + sum_k A_ik B_kj.
+def tile(context, kind, rows, columns, steps, indices, a, a_row, a_step, b, b_step, start, start_row, c, c_row):
+    """Tile of C, rows x columns:  C_ij = start_ij + sum_k A_ik B_kj.
 
     Takes     pointers, and strides in elements; rows, columns: a height and a number of vectors that `SIMD` lists;
-              start: null stands for zeros; kind: PLAIN if k runs over 0 .. steps - 1, SKIP if over `indices[:steps]`,
+              start: null stands for zeros, a stride of 0 for the same row everywhere, C itself for a sum that goes on;
+              kind: PLAIN if k runs over 0 .. steps - 1, SKIP if over `indices[:steps]`,
               behind which AHEAD more rows of B are named,
               NARROW as PLAIN with NARROW_BYTES for the last vector, WHOLE as PLAIN for a last vector that is full: on
               Intel's processors a mask takes the place of a multiply-add
@@ -208,7 +209,7 @@ def tile(context, kind, rows, columns, steps, indices, a, a_row, a_step, b, b_st
         return context.get_dummy_value()
 
     size = types.intp
-    return types.void(size, size, size, size, indices, a, size, size, b, size, start, c, size), emit
+    return types.void(size, size, size, size, indices, a, size, size, b, size, start, size, c, size), emit
 
 
 @intrinsic

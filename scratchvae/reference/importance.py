@@ -13,11 +13,23 @@ def importance_bound_forward(log_weights: NDArray) -> tuple[NDArray, NDArray]:
 
     Forward   L_K = log 1/K sum_k w_k
     Takes     log_weights (B, K)
-    Returns   L_K (B,), cache: self-normalised weights w_k / sum w (B, K): the best sample has the largest
+    Returns   L_K (B,), cache: self-normalised weights w_k / sum w (B, K): the best sample has the largest; those that
+              are `negligible` are zero
     Source    Burda, Grosse, Salakhutdinov 2015, equations 8 and 14
     """
     total, weights = log_sum_exp_forward(log_weights)
+    weights[negligible(weights)] = 0
     return total - math.log(log_weights.shape[1]), weights
+
+
+def negligible(weights: NDArray) -> NDArray:
+    """Which self-normalised weights are so small that their sum, 1, would be rounded to the same number without them.
+
+    Gives     w_k < eps / (4 K): all K together are less than half of eps / 2, the distance from 1 to the number below
+    Takes     weights (B, K)
+    Returns   (B, K), boolean: a gradient has nothing of these samples that it does not lose by rounding
+    """
+    return weights.real < np.finfo(weights.dtype).eps / (4 * weights.shape[1])
 
 
 def importance_bound_backward(dbound: NDArray, weights: NDArray) -> NDArray:

@@ -97,6 +97,21 @@ def test_the_activation_is_applied_to_the_product(activation):
     assert np.allclose(multiply(a, b, start, activation=activation), want, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_sums_that_go_on_have_the_bits_of_one_sum(shape, dtype):
+    a, b, start = matrices(shape, dtype)
+    a[:, 1::3] = 0  # so that a sparse product steps over them
+    address, want, cut = kernel(np.dtype(dtype)), multiply(a, b, start[:0]), len(b) // 3
+    dense, sparse = np.full((2, *want.shape), np.nan, dtype)
+    for more, part in enumerate([slice(cut), slice(cut, None)]):
+        own = np.ascontiguousarray(a[:, part]), b[part]
+        product_ahead(address, *own, dense, bool(more), start[:0])
+        finite_sparse_product(address, *own, start[:0], sparse, bool(more), 0, start[:0])
+    np.testing.assert_array_equal(dense, want)
+    np.testing.assert_array_equal(sparse, want)
+
+
 def test_a_row_has_the_same_bits_whatever_rows_are_beside_it():
     a, b, start = matrices((21, 30, 45), "float32")
     whole = multiply(a, b, start)
@@ -109,9 +124,9 @@ def assert_claims_keep_bits(address: int, dtype: str) -> None:
     a[:, ::2] = 0  # so that a sparse product steps over them
     bits, want = np.random.default_rng(1).bytes(9_900 * b.itemsize), multiply(a, b, start[:0])
     held, c = np.frombuffer(bytearray(bits), dtype), np.empty((len(a), b.shape[1]), dtype)
-    product_ahead(address, a, b, c, held[7:])
+    product_ahead(address, a, b, c, False, held[7:])
     np.testing.assert_array_equal(c, want)
-    finite_sparse_product(address, a, b, start[:0], c, 0, held[7:])
+    finite_sparse_product(address, a, b, start[:0], c, False, 0, held[7:])
     np.testing.assert_array_equal(c, want)
     assert held.tobytes() == bits
 

@@ -11,6 +11,7 @@ from scratchvae.compiled.adam import adam_update
 from scratchvae.compiled.gemm import kernel
 from scratchvae.compiled.network import (
     GRADIENT_BLOCK,
+    bias_sums,
     network_adam,
     network_backward,
     network_forward,
@@ -244,22 +245,40 @@ def test_work_space_begins_with_a_cache_line(dtype):
 
 
 @njit
-def summed(kernel, flat, h, da, zeros, first, second, constants):
-    return weight_sums(kernel, flat, 0, h, da, zeros, False, first, second, constants)
+def summed(kernel, flat, h, da, spans, zeros, first, second, constants):
+    bias_sums(flat, h.shape[1] * da.shape[1], da, spans, first, second, constants)
+    return weight_sums(kernel, flat, 0, h, da, spans, zeros, False, first, second, constants)
+
+
+@pytest.mark.parametrize("zeros", [True, False])
+@pytest.mark.parametrize("spans", [[[0, 0], [0, 5]], [[0, 2], [4, 4], [5, 9]], [[1, 8], [11, 12]]])
+def test_sums_over_spans_of_rows_are_those_over_their_rows(spans, zeros):
+    """What stands in other rows is not looked at."""
+    rng, address = np.random.default_rng(0), kernel(np.dtype("float32"))
+    h, da = (rng.normal(size=(12, columns)).astype(np.float32) for columns in (9, 20))
+    h *= rng.random(h.shape) < 0.3
+    own = np.concatenate([np.arange(*span) for span in spans])
+    others = np.setdiff1d(np.arange(12), own)
+    want, got = np.zeros((2, 10 * 20), np.float32)
+    none = want[:0]
+    summed(address, want, h[own], da[own], np.array([[0, len(own)]]), zeros, none, none, none)
+    h[others], da[others] = np.nan, np.inf
+    summed(address, got, h, da, np.array(spans), zeros, none, none, none)
+    np.testing.assert_array_equal(got, want)
 
 
 @pytest.mark.parametrize(("largest", "known"), [(1.0, True), (3e38, False)])
 def test_sums_that_skip_zeros_say_whether_their_weights_are_finite_after_adam(largest, known):
     """With these constants the update of a weight is its gradient: 3e38 and 3e38 are more than a number."""
-    rng, flat = np.random.default_rng(0), np.zeros(12 * 7, np.float32)
+    rng, flat, all_rows = np.random.default_rng(0), np.zeros(13 * 7, np.float32), np.array([[0, 9]])
     h, da = (rng.random((9, 12)) < 0.2).astype(np.float32), rng.normal(size=(9, 7)).astype(np.float32)
     h[:, 5], da[:, 3], flat[5 * 7 + 3] = [1, *[0] * 8], [1, *[0] * 8], -largest
     constants = np.array([0, 1, 0, 0, largest, 1], np.float32)
     moments = np.zeros((2, flat.size), np.float32)
     address = kernel(np.dtype("float32"))
-    assert summed(address, flat.copy(), h, da, True, *moments, constants) is known
-    assert summed(address, flat.copy(), h, da, False, *moments, constants) is False, "nobody has looked"
-    assert summed(address, flat.copy(), h, da, True, *moments, constants[:0]) is False, "there was no step"
+    assert summed(address, flat.copy(), h, da, all_rows, True, *moments, constants) is known
+    assert summed(address, flat.copy(), h, da, all_rows, False, *moments, constants) is False, "nobody has looked"
+    assert summed(address, flat.copy(), h, da, all_rows, True, *moments, constants[:0]) is False, "there was no step"
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.9])

@@ -5,9 +5,11 @@ import pytest
 from numba import njit
 
 import scratchvae as sv
-from scratchvae import training
+from scratchvae import compiled, training
 from scratchvae.compiled import step
+from scratchvae.compiled.importance import importance_bound_forward
 from scratchvae.compiled.network import call
+from scratchvae.compiled.step_by_examples import _keep, _spread
 from scratchvae.compiled.step_by_weights import FIRST, Layer, plan
 from scratchvae.engine import get_threads, set_threads
 from scratchvae.training import Trainer
@@ -162,6 +164,54 @@ def test_one_and_two_threads_give_the_same_bits(name, rows):
     set_threads(before)
     for one, other in zip(*results, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_samples_that_weigh_nothing_need_not_go_back(threads, monkeypatch):
+    """Noise far from what the decoder expects: of most examples a few samples have all the weight."""
+    if threads > get_threads():
+        pytest.skip("one processor")
+    noise, weights = 9 * np.random.default_rng(0).standard_normal((90, 20, 5)), []
+
+    def bound(log_weights):
+        value, cache = importance_bound_forward(log_weights)
+        weights.append(cache)
+        return value, cache
+
+    monkeypatch.setattr(compiled, "importance_bound_forward", bound)
+    before, one = get_threads(), []
+    for kind in (Trainer, Composed):
+        set_threads(threads)
+        one.append(trained(kind, sv.IWAE(num_samples=20), "none", "float64", noise))
+        set_threads(before)
+    assert_equal_to_rounding(*one)
+    of_each = (np.concatenate(weights) > 0).sum(axis=1)
+    assert of_each.mean() < 10
+    assert of_each.min() < 5 < of_each.max()
+
+
+@njit
+def kept_and_spread(weights, log_weights, decoder, z, hidden, out, kept_z, dz):
+    kept = _keep(weights, log_weights, decoder, z, hidden, out, kept_z, 0, len(out), 0)
+    dz[:kept] = kept_z[:kept]
+    _spread(weights, log_weights, dz, 0, len(out), kept)
+    return kept
+
+
+def test_what_weighs_nothing_is_left_out_and_its_gradient_is_zero():
+    """But not where a density is infinite: 0 times infinity is no number."""
+    rng, decoder = np.random.default_rng(0), np.array([[2, 3, 0, 0, 0], [3, 4, 0, 0, 0], [4, 5, 0, 0, 0]])
+    weights, log_weights = np.array([0.0, -0.5, 0, 0, -0.25]), np.array([-90.0, -2, -np.inf, -80, -3])
+    z, out, kept_z, rows = rng.normal(size=(5, 2)), rng.normal(size=(5, 5)), np.zeros((5, 2)), [1, 2, 4]
+    layers = [rng.normal(size=(5, units)) for units in (3, 4)]
+    hidden, want = np.concatenate([layer.ravel() for layer in layers]), out.copy()
+    dz = np.full_like(z, np.nan)
+    assert kept_and_spread(weights, log_weights, decoder, z, hidden, out, kept_z, dz) == 3
+    np.testing.assert_array_equal(kept_z[:3], z[rows])
+    np.testing.assert_array_equal(out[:3], weights[rows, None] * want[rows])
+    np.testing.assert_array_equal(hidden[:15].reshape(5, 3)[:3], layers[0][rows])
+    np.testing.assert_array_equal(hidden[15:].reshape(5, 4)[:3], layers[1][rows])
+    np.testing.assert_array_equal(dz, z * np.isin(np.arange(5), rows)[:, None])
 
 
 @pytest.mark.parametrize("kind", [Trainer, Composed])

@@ -1,6 +1,7 @@
 """The importance-weighted bound and the effective sample size, at their extremes."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 
 from scratchvae import reference
@@ -16,6 +17,25 @@ def test_one_sample_gives_its_own_log_weight(ops):
     bound, weights = ops.importance_bound_forward(np.array([[-3.5], [2.0]]))
     np.testing.assert_allclose(bound, [-3.5, 2.0], rtol=1e-15)
     np.testing.assert_array_equal(weights, [[1.0], [1.0]])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_weights_that_rounding_would_lose_are_zero(ops, dtype):
+    """Four of them: the least that counts is eps / 16."""
+    least = np.finfo(dtype).eps / 16
+    log_weights = np.log([[1, 1.1 * least, 0.9 * least, 0.1 * least], [1, 1, 1, least]]).astype(dtype)
+    bound, weights = ops.importance_bound_forward(log_weights)
+    np.testing.assert_array_equal(weights > 0, [[True, True, False, False], [True, True, True, False]])
+    np.testing.assert_allclose(bound, np.log(np.exp(log_weights).mean(axis=1)), rtol=1e-6, err_msg="of all samples")
+
+
+@given(rng=generators, n=sizes)
+def test_without_the_weights_that_are_zero_the_others_have_the_same_sum(rng, n):
+    log_weights = 40 * rng.normal(size=(n.b, n.k))
+    _, weights = reference.importance_bound_forward(log_weights)
+    _, every_one = reference.log_sum_exp_forward(log_weights)
+    assert (1 + np.where(weights == 0, every_one, 0).sum(axis=1) == 1).all()
+    assert (1 - np.where(weights == 0, every_one, 0).sum(axis=1) == 1).all()
 
 
 @given(rng=generators, n=sizes)
