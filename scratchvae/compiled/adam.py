@@ -8,25 +8,29 @@ from numpy.typing import NDArray
 
 from scratchvae.compiled.denormals import FLUSH, mode, set_mode
 from scratchvae.compiled.slices import slices_for
-from scratchvae.compiled.vector_math import multiply_add, root
+from scratchvae.compiled.vector_math import join_bits, multiply_add, root
 
 
 @njit(cache=True, error_model="numpy")
 def update(p, g, m, v, constants):
-    """One step in place on slices; constants as `adam_constants` gives them.
+    """One step in place on slices; constants as `adam_constants` gives them. Returns whether all of p is finite now: a
+    number less itself is zero, without a bit, but NaN where it is not finite.
 
     What has been stored is not read again: where a vector lies across two cache lines, or two arrays at the same place
     of their pages, a load behind a store waits for it.
     """
-    beta1, one_minus_beta1, beta2, one_minus_beta2, size, epsilon = (
-        constants[0], constants[1], constants[2], constants[3], constants[4], constants[5],
-    )  # fmt: skip
+    one_minus_beta1, beta2, one_minus_beta2 = constants[1], constants[2], constants[3]
+    size, epsilon = constants[4], constants[5]
+    seen = join_bits(0, p.dtype.type(0))
     for i in range(p.size):
         slope = g[i]
-        first = multiply_add(one_minus_beta1, slope, beta1 * m[i])
+        first = multiply_add(one_minus_beta1, slope - m[i], m[i])
         second = multiply_add(one_minus_beta2 * slope, slope, beta2 * v[i])
         m[i], v[i] = first, second
-        p[i] = multiply_add(-size, first / (root(second) + epsilon), p[i])
+        new = multiply_add(-size, first / (root(second) + epsilon), p[i])
+        p[i] = new
+        seen = join_bits(seen, new - new)
+    return seen == 0
 
 
 @njit(cache=True, parallel=True)

@@ -190,9 +190,9 @@ def _gradient(
 
 @njit(**INLINED)
 def weight_sums(kernel, flat, weight, h, da, spans, zeros, shared, first, second, constants):
-    """dW = h^T da for those rows of a weight that start at flat[weight], h (N, that many inputs), da (N, out). Whether
-    other threads read these weights too is `shared`: then their lines are claimed ahead. Where zeros of h are skipped,
-    it returns whether the weights are known to be finite after Adam's step.
+    """dW = h^T da for those rows of a weight that start at flat[weight], h (N, that many inputs), da (N, out), over the
+    rows of the spans. Whether other threads read these weights too is `shared`: then their lines are claimed ahead.
+    Returns whether the weights are known to be finite: after Adam's step.
 
     Adam has a block of rows at a time. Inside the product's tile it measures slower: a tile touches many short pieces
     of the moments, a block reads them from end to end.
@@ -200,7 +200,7 @@ def weight_sums(kernel, flat, weight, h, da, spans, zeros, shared, first, second
     inputs, outputs = h.shape[1], da.shape[1]
     block = max(1, GRADIENT_BLOCK // outputs // 8) * 8  # whole tiles
     scratch = work_space(block * outputs if constants.size else 0, flat)
-    finite = zeros and constants.size > 0
+    finite = constants.size > 0
     for n in range(len(spans)):
         zeros = zeros and all_finite(da[spans[n][0] : spans[n][1]])
     for low in range(0, inputs, block):
@@ -221,8 +221,7 @@ def weight_sums(kernel, flat, weight, h, da, spans, zeros, shared, first, second
                 product_ahead(kernel, h[rows, low:high].T, da[rows], gradient, n > 0, ahead)
             ahead = ahead[:0]
         if constants.size:
-            _adam(flat, scratch, first, second, own, size, constants)
-            finite = finite and all_finite(matrix(flat, own, high - low, outputs))
+            finite &= _adam(flat, scratch, first, second, own, size, constants)
     return finite
 
 
@@ -253,9 +252,9 @@ def _add_rows(da, sums):
 
 @njit(cache=True, **INNER)
 def _adam(flat, gradient, first, second, start, size, constants):
-    """Adam's step on flat[start : start + size]."""
+    """Adam's step on flat[start : start + size]. Returns whether all of it is finite."""
     place = slice(start, start + size)
-    update(flat[place], gradient[:size], first[place], second[place], constants)
+    return update(flat[place], gradient[:size], first[place], second[place], constants)
 
 
 def network_gradient(deltas: NetworkDeltas, gradient: Network) -> None:

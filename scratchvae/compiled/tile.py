@@ -148,11 +148,19 @@ def _tile_function(module, scalar, rows, count, kind):
     row = Row(builder, scalar, count, columns, last_bytes, kind == WHOLE)
     tile = [[cgutils.alloca_once_value(builder, row.zero(j)) for j in range(count)] for _ in range(rows)]
 
-    with builder.if_then(builder.icmp_unsigned("!=", builder.ptrtoint(start, INDEX), INDEX(0))):
-        for i in range(rows):
-            base = builder.gep(start, [builder.mul(start_row, INDEX(i))])
+    given = builder.icmp_unsigned("!=", builder.ptrtoint(start, INDEX), INDEX(0))
+    same = builder.icmp_unsigned("==", start_row, INDEX(0))
+    with builder.if_then(given), builder.if_else(same) as (one_row, all_rows):
+        with one_row:
             for j in range(count):
-                builder.store(row.load(base, j), tile[i][j])
+                value = row.load(start, j)
+                for i in range(rows):
+                    builder.store(value, tile[i][j])
+        with all_rows:
+            for i in range(rows):
+                base = builder.gep(start, [builder.mul(start_row, INDEX(i))])
+                for j in range(count):
+                    builder.store(row.load(base, j), tile[i][j])
 
     a_rows = [_opaque(builder, builder.gep(a, [builder.mul(a_row, INDEX(i))])) for i in range(rows)]
     with cgutils.for_range(builder, steps) as loop:

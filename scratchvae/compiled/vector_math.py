@@ -91,6 +91,15 @@ def bits_from_float32(typing_context, value):
     return types.int32(types.float32), lambda context, builder, sig, args: builder.bitcast(args[0], ir.IntType(32))
 
 
+@intrinsic
+def join_bits(typing_context, pattern, value):
+    """The bits that are set in a pattern or in that of a float32 or float64, an integer of as many bits."""
+    integer = types.int32 if value == types.float32 else types.int64
+    return integer(integer, value), lambda context, builder, sig, args: builder.or_(
+        args[0], builder.bitcast(args[1], args[0].type)
+    )
+
+
 def _multiply_add(context, builder, signature, args):
     if SIMD.fused:
         return builder.fma(*args)
@@ -170,7 +179,8 @@ def log1p_unit32(t):
 
 @njit(cache=True, error_model="numpy", forceinline=True)
 def root32(x):
-    """sqrt(x) = g / sqrt(1 - r) for x >= 0, with a guess y of 1 / sqrt(x), g = x y, and r = 1 - x y^2.
+    """sqrt(x) = g / sqrt(1 - r) for x >= 0, with a guess y of 1 / sqrt(x), g = x y, and r = 1 - x y^2. An infinite x
+    stays infinite.
 
     An instruction for it there is, but a loop that divides too waits for the unit that does both.
     """
@@ -178,8 +188,7 @@ def root32(x):
     g = x * y
     r = multiply_add(-g, y, f32(1))
     p = multiply_add(r, multiply_add(r, multiply_add(r, R3, R2), R1), R0)
-    root = multiply_add(g * r, p, g)
-    return root if x < INFINITY else x
+    return multiply_add(g * r, p, g)
 
 
 @njit(cache=True, error_model="numpy", forceinline=True, **INNER)

@@ -268,7 +268,7 @@ def test_sums_over_spans_of_rows_are_those_over_their_rows(spans, zeros):
 
 
 @pytest.mark.parametrize(("largest", "known"), [(1.0, True), (3e38, False)])
-def test_sums_that_skip_zeros_say_whether_their_weights_are_finite_after_adam(largest, known):
+def test_sums_say_whether_their_weights_are_finite_after_adam(largest, known):
     """With these constants the update of a weight is its gradient: 3e38 and 3e38 are more than a number."""
     rng, flat, all_rows = np.random.default_rng(0), np.zeros(13 * 7, np.float32), np.array([[0, 9]])
     h, da = (rng.random((9, 12)) < 0.2).astype(np.float32), rng.normal(size=(9, 7)).astype(np.float32)
@@ -277,7 +277,7 @@ def test_sums_that_skip_zeros_say_whether_their_weights_are_finite_after_adam(la
     moments = np.zeros((2, flat.size), np.float32)
     address = kernel(np.dtype("float32"))
     assert summed(address, flat.copy(), h, da, all_rows, True, *moments, constants) is known
-    assert summed(address, flat.copy(), h, da, all_rows, False, *moments, constants) is False, "nobody has looked"
+    assert summed(address, flat.copy(), h, da, all_rows, False, *moments, constants) is known
     assert summed(address, flat.copy(), h, da, all_rows, True, *moments, constants[:0]) is False, "there was no step"
 
 
