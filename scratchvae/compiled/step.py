@@ -40,7 +40,7 @@ from scratchvae.compiled.network import (
 )
 from scratchvae.compiled.pace import pace_of
 from scratchvae.compiled.random import _key, compile_parallel_draws
-from scratchvae.compiled.step_by_examples import places_of, several
+from scratchvae.compiled.step_by_examples import keep, places_of, several, spread
 from scratchvae.compiled.step_by_weights import halves, halves_backward, halves_forward, plan, size_of
 from scratchvae.compiled.step_parts import (
     Settings,
@@ -97,7 +97,7 @@ class Minibatches(NamedTuple):
     def tasks(self) -> "Tasks":
         """The kernels, compiled at the first call or read from the cache."""
         dtypes, noise_given = (self.encoder.flat.dtype, self.data.dtype), self.noise is not None
-        return _tasks(*dtypes, self.binarize, noise_given, self.bound, self.shares_weights())
+        return _tasks(*dtypes, self.binarize, noise_given, self.bound, self.weighted(), self.shares_weights())
 
 
 def compile_steps(minibatches: Minibatches) -> None:
@@ -141,7 +141,7 @@ def _run(minibatches: Minibatches, batch: int, first: NDArray, second: NDArray, 
     tasks, key = minibatches.tasks(), _key(minibatches.seed, int(noise_steps.max()), rows.reshape(-1))
     streams = int(minibatches.pixel_stream), int(minibatches.noise_stream)
     weighted = int(minibatches.weighted())
-    settings = kernel(dtype), *tasks[:6], weighted, batch, samples, latent, *streams, *key  # and steps: `Settings`
+    settings = kernel(dtype), *tasks[:-1], weighted, batch, samples, latent, *streams, *key  # and steps: `Settings`
     work, places = _work_space(minibatches, threads)
     betas, terms = np.ascontiguousarray(minibatches.betas, dtype), np.empty((len(rows), 4, size), dtype)
     work_of_a_step, whole = minibatches.multiply_adds(), [(0, len(rows), False)]
@@ -201,6 +201,8 @@ class Tasks(NamedTuple):
     pixels: int
     noise: int
     bound: int
+    keep: int  # 0, with `spread`, where all samples go back
+    spread: int
     steps: int
 
 
@@ -209,8 +211,9 @@ BOUNDS = {"iwae": importance_bound, "monte-carlo": monte_carlo_bound}
 
 @cache
 def _tasks(
-    dtype: np.dtype, data_dtype: np.dtype, binarize: bool, noise_given: bool, bound: str, by_weights: bool
-) -> Tasks:
+    dtype: np.dtype, data_dtype: np.dtype, binarize: bool, noise_given: bool, bound: str, weighted: bool,
+    by_weights: bool,
+) -> Tasks:  # fmt: skip
     """What is not asked for is not compiled; half of what is, in a process beside."""
     signatures = _signatures(dtype, data_dtype)
     settings, data, numbers, noise, number, terms = (signatures.by_weights[n] for n in (0, 4, 5, 6, 9, 10))
@@ -224,6 +227,7 @@ def _tasks(
             address(binarized if binarize else converted, (settings, data, types.intp, numbers, terms)),
             address(given if noise_given else drawn, (settings, numbers, noise, terms)),
             address(BOUNDS[bound], bound_arguments) if bound in BOUNDS else 0,
+            *(_keep_and_spread(dtype) if weighted and not by_weights else (0, 0)),
         )
         if by_weights:
             backward = address(halves_backward, signatures.by_weights)
@@ -253,6 +257,17 @@ def _signatures(dtype: np.dtype, data_dtype: np.dtype) -> Signatures:
     step = settings[0], *networks, numbers, cube, vector, table, number, matrix, *3 * (vector,)
     steps = settings[1], numbers, numbers, *networks, table, cube, vector, table, vector, cube, vector, vector, matrix
     return Signatures((*step, numbers, size, size), (*steps, numbers, size, size))
+
+
+@cache
+def _keep_and_spread(dtype: np.dtype) -> tuple[int, int]:
+    number, size = numba.from_dtype(dtype), types.intp
+    vector, matrix, table = (types.Array(kind, n, "C") for kind, n in ((number, 1), (number, 2), (size, 2)))
+    weights = vector, vector
+    return (
+        address(keep, (*weights, table, matrix, vector, *2 * (matrix,), size, size, vector)),
+        address(spread, (*weights, matrix, size, size, vector)),
+    )
 
 
 @cache

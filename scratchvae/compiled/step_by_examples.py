@@ -49,7 +49,7 @@ class Space(NamedTuple):
     log_likelihood: NDArray  # (B, K)
     ratios: NDArray  # (B, K): log p(z) - log q(z|x), then d loss / d log-weights
     kept_z: NDArray  # (B K, Z): of the samples that go back; where that is all, z itself
-    kept: NDArray  # (1, parts): the last + 1 of a part's rows that go back
+    kept: NDArray  # (1, parts): the last + 1 of a part's rows that have gone back
     encoder_hidden: NDArray  # (1, ...): as in `NetworkDeltas`
     encoder_das: NDArray
     decoder_hidden: NDArray
@@ -109,8 +109,8 @@ def several(
         of = Settings(*(*settings, pixel_steps[s], noise_steps[s]))
         for own in range(low, high):
             begin, end = slice_of(rows.shape[1], own, parts)
-            last = _examples(of, space, flat, encoder, decoder, data, rows[s], given, betas[s], terms[s], begin, end)
-            space.kept[0, own] = last
+            kept = space.kept[0, own : own + 1]
+            _examples(of, space, flat, encoder, decoder, data, rows[s], given, betas[s], terms[s], begin, end, kept)
         together(signals, low, high, parts)
         for own in range(low, high):
             _sums(of, space, target, encoder, decoder, first, second, constants[s], spans, own, parts)
@@ -121,13 +121,13 @@ def several(
 
 
 @njit(**INLINED)
-def _examples(settings, space, flat, encoder, decoder, data, rows, given, beta, terms, low, high):
+def _examples(settings, space, flat, encoder, decoder, data, rows, given, beta, terms, low, high, kept):
     """Examples low .. high - 1, forward and back. The objective is a bound of the log-weights, or, where there is none,
-    the ELBO with its KL in closed form; beta weighs the KL. Returns the last + 1 of the decoder's rows that went back.
-    """
+    the ELBO with its KL in closed form; beta weighs the KL. In kept[0] is then the last + 1 of the decoder's rows that
+    have gone back."""
     kernel, none, no_rows, samples = settings.kernel, flat[:0], space.out[:0], settings.samples
     weights, log_weights = space.ratios.reshape(space.ratios.size), space.log_likelihood.reshape(space.ratios.size)
-    no_spans, kept = encoder[:0], low * samples
+    no_spans, kept[0] = encoder[:0], low * samples
     own = slice(low * samples, high * samples)
     call(settings.pixels, (settings, data, 0, rows[low:high], space.x[low:high]))
     call(settings.noise, (settings, rows[low:high], given, space.eps[own]))
@@ -153,23 +153,26 @@ def _examples(settings, space, flat, encoder, decoder, data, rows, given, beta, 
             ),
         )  # fmt: skip
         _objective(settings, space, start, stop, beta, terms)
-        free = kept
-        if settings.weighted:
-            kept = _keep(
-                weights, log_weights, decoder, space.z, space.decoder_hidden[0], space.out, space.kept_z,
-                own_first, own_last, free,
+        free = np.intp(kept[0])
+        if settings.keep:
+            call(
+                settings.keep,
+                (
+                    weights, log_weights, decoder, space.z, space.decoder_hidden[0], space.out, space.kept_z,
+                    own_first, own_last, kept,
+                ),
             )  # fmt: skip
         else:
-            kept = own_last
+            kept[0] = own_last
         call(
             settings.backward,
             (
                 kernel, flat, decoder, space.kept_z, space.decoder_hidden[0], space.decoder_das[0], space.out, space.dz,
-                none, none, none, no_spans, free, kept, 1,
+                none, none, none, no_spans, free, np.intp(kept[0]), 1,
             ),
         )  # fmt: skip
-    if settings.weighted:
-        _spread(weights, log_weights, space.dz, own.start, own.stop, kept)
+    if settings.keep:
+        call(settings.spread, (weights, log_weights, space.dz, own.start, own.stop, kept))
     head_gradient(
         settings, beta, space.head[low:high], space.std[low:high], eps, z, dz, space.ratios[low:high],
         space.dhead[low:high],
@@ -181,7 +184,6 @@ def _examples(settings, space, flat, encoder, decoder, data, rows, given, beta, 
             none, none, none, no_spans, low, high, 1,
         ),
     )  # fmt: skip
-    return kept
 
 
 @njit(**INLINED)
@@ -196,9 +198,10 @@ def _objective(settings, space, low, high, beta, terms):
 
 
 @njit(cache=True, error_model="numpy", **INNER)
-def _keep(weights, log_weights, decoder, z, hidden, out, kept_z, first, last, free):
-    """Of rows first .. last - 1 those that weigh something move to row `free` and on, d log p / d logits by their
-    weights. Returns the row behind them."""
+def keep(weights, log_weights, decoder, z, hidden, out, kept_z, first, last, kept):
+    """Of rows first .. last - 1 those that weigh something move to row kept[0] and on, d log p / d logits by their
+    weights. In kept[0] is then the row behind them."""
+    free = np.intp(kept[0])
     for n in range(first, last):
         if _weighs(weights[n], log_weights[n]):
             scale_row(out[n], weights[n], out[free])
@@ -206,7 +209,7 @@ def _keep(weights, log_weights, decoder, z, hidden, out, kept_z, first, last, fr
             if free < n:
                 _move_hidden(decoder, hidden, len(out), n, free)
             free += 1
-    return free
+    kept[0] = free
 
 
 @njit(cache=True, error_model="numpy", **INNER)
@@ -220,13 +223,14 @@ def _move_hidden(decoder, hidden, rows, source, target):
 
 
 @njit(cache=True, error_model="numpy", **INNER)
-def _spread(weights, log_weights, dz, first, last, kept):
-    """The rows of dz, which end before row `kept`, move back to their samples among rows first .. last - 1. A sample
+def spread(weights, log_weights, dz, first, last, kept):
+    """The rows of dz, which end before row kept[0], move back to their samples among rows first .. last - 1. A sample
     that weighs nothing has none."""
+    source = np.intp(kept[0])
     for n in range(last - 1, first - 1, -1):
         if _weighs(weights[n], log_weights[n]):
-            kept -= 1
-            _copy(dz[kept], dz[n])
+            source -= 1
+            _copy(dz[source], dz[n])
         else:
             dz[n, :] = 0
 
@@ -250,7 +254,7 @@ def _sums(settings, space, flat, encoder, decoder, first, second, constants, spa
             space.decoder_finite, first, second, constants, _kept_rows(settings, space, spans), part, part, parts,
         ),
     )  # fmt: skip
-    spans[0] = 0, len(space.x)
+    spans[0, 0], spans[0, 1] = 0, len(space.x)
     call(
         settings.gradient,
         (
@@ -263,9 +267,10 @@ def _sums(settings, space, flat, encoder, decoder, first, second, constants, spa
 @njit(**INLINED)
 def _kept_rows(settings, space, spans):
     """The decoder's rows that have gone back: of each part, or in one span where that is all."""
-    parts = len(spans) if settings.weighted else 1
+    parts = len(spans) if settings.keep else 1
     for part in range(parts):
-        spans[part] = slice_of(len(space.x), part, parts)[0] * settings.samples, np.intp(space.kept[0, part])
-    if not settings.weighted:
+        spans[part, 0] = slice_of(len(space.x), part, parts)[0] * settings.samples
+        spans[part, 1] = np.intp(space.kept[0, part])
+    if not settings.keep:
         spans[0, 1] = len(space.out)
     return spans[:parts]

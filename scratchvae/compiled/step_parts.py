@@ -37,6 +37,8 @@ class Settings(NamedTuple):
     pixels: int
     noise: int
     bound: int  # of the log-weights; 0 for the ELBO with its KL in closed form
+    keep: int  # 0 where all samples go back
+    spread: int
     weighted: int  # whether the bound gives every sample its own weight
     batch: int  # examples that the loss is a mean over: those of this call, or more that others work on
     samples: int

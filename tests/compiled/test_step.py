@@ -9,7 +9,7 @@ from scratchvae import compiled, training
 from scratchvae.compiled import step
 from scratchvae.compiled.importance import importance_bound_forward
 from scratchvae.compiled.network import call
-from scratchvae.compiled.step_by_examples import _keep, _spread
+from scratchvae.compiled.step_by_examples import keep, spread
 from scratchvae.compiled.step_by_weights import FIRST, Layer, plan
 from scratchvae.engine import get_threads, set_threads
 from scratchvae.training import Trainer
@@ -192,10 +192,11 @@ def test_samples_that_weigh_nothing_need_not_go_back(threads, monkeypatch):
 
 @njit
 def kept_and_spread(weights, log_weights, decoder, z, hidden, out, kept_z, dz):
-    kept = _keep(weights, log_weights, decoder, z, hidden, out, kept_z, 0, len(out), 0)
-    dz[:kept] = kept_z[:kept]
-    _spread(weights, log_weights, dz, 0, len(out), kept)
-    return kept
+    kept = np.zeros(1)
+    keep(weights, log_weights, decoder, z, hidden, out, kept_z, 0, len(out), kept)
+    dz[: int(kept[0])] = kept_z[: int(kept[0])]
+    spread(weights, log_weights, dz, 0, len(out), kept)
+    return kept[0]
 
 
 def test_what_weighs_nothing_is_left_out_and_its_gradient_is_zero():
