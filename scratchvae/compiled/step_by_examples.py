@@ -49,7 +49,7 @@ class Space(NamedTuple):
     log_likelihood: NDArray  # (B, K)
     ratios: NDArray  # (B, K): log p(z) - log q(z|x), then d loss / d log-weights
     kept_z: NDArray  # (B K, Z): of the samples that go back; where that is all, z itself
-    kept: NDArray  # (1, parts): the last + 1 of a part's rows that have gone back
+    kept: NDArray  # (1, parts): the last + 1 of a part's rows that have gone back; float32 counts to 16 million
     encoder_hidden: NDArray  # (1, ...): as in `NetworkDeltas`
     encoder_das: NDArray
     decoder_hidden: NDArray

@@ -37,7 +37,8 @@ class IWAE:
 
 
 def importance_weighted_bound(ops: ModuleType, log_weights: NDArray) -> tuple[NDArray, NDArray]:
-    """L_K (B,) of log w (B, K), and the gradient of loss = -mean(L_K), -w~_k / B (B, K)."""
+    """L_K (B,) of log w (B, K), and the gradient of loss = -mean(L_K), -w~_k / B (B, K), where negligible w~_k
+    are zero."""
     value, weights = ops.importance_bound_forward(log_weights)
     dvalue = np.full(len(value), -1.0 / len(value), log_weights.dtype)
     return value, ops.importance_bound_backward(dvalue, weights)
