@@ -19,8 +19,8 @@ def update(p, g, m, v, constants):
     What has been stored is not read again: where a vector lies across two cache lines, or two arrays at the same place
     of their pages, a load behind a store waits for it.
     """
-    one_minus_beta1, beta2, one_minus_beta2 = constants[1], constants[2], constants[3]
-    size, epsilon = constants[4], constants[5]
+    one_minus_beta1, beta2, one_minus_beta2 = constants[0], constants[1], constants[2]
+    size, epsilon = constants[3], constants[4]
     seen = join_bits(0, p.dtype.type(0))
     for i in range(p.size):
         slope = g[i]
@@ -51,11 +51,11 @@ def _update_flushed(p, g, m, v, constants):
 
 def adam_constants(
     step: int, learning_rate: float, beta1: float, beta2: float, epsilon: float
-) -> tuple[float, float, float, float, float, float]:
-    """b1, 1 - b1, b2, 1 - b2, and the step size and epsilon with the corrections for the update's number."""
+) -> tuple[float, float, float, float, float]:
+    """1 - b1, b2, 1 - b2, and the step size and epsilon with the corrections for the update's number."""
     correction = math.sqrt(1 - beta2**step)
     size = learning_rate * correction / (1 - beta1**step)
-    return beta1, 1 - beta1, beta2, 1 - beta2, size, epsilon * correction
+    return 1 - beta1, beta2, 1 - beta2, size, epsilon * correction
 
 
 def adam_update(

@@ -19,7 +19,7 @@ def importance_bound_forward(log_weights: NDArray) -> tuple[NDArray, NDArray]:
 @njit(cache=True, error_model="numpy")
 def drop_negligible(weights):
     """Weights (B, K) that are `negligible` become zero: see `reference.importance.negligible`."""
-    least = weights.dtype.type((2.0**-23 if weights.itemsize == 4 else 2.0**-52) / (4 * weights.shape[1]))
+    least = weights.dtype.type(np.finfo(weights.dtype).eps / (4 * weights.shape[1]))
     for b in range(weights.shape[0]):
         for k in range(weights.shape[1]):
             weights[b, k] = 0 if weights[b, k] < least else weights[b, k]

@@ -227,7 +227,7 @@ def weight_sums(kernel, flat, weight, h, da, spans, zeros, shared, first, second
 
 @njit(cache=True, error_model="numpy", **INNER)
 def bias_sums(flat, bias, da, spans, first, second, constants):
-    """db = sum da, da (N, out)."""
+    """db = sum da, da (N, out), over the rows of the spans."""
     outputs = da.shape[1]
     sums = np.empty(outputs, flat.dtype) if constants.size else flat[bias : bias + outputs]
     sums[:] = 0

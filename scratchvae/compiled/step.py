@@ -263,10 +263,10 @@ def _signatures(dtype: np.dtype, data_dtype: np.dtype) -> Signatures:
 def _keep_and_spread(dtype: np.dtype) -> tuple[int, int]:
     number, size = numba.from_dtype(dtype), types.intp
     vector, matrix, table = (types.Array(kind, n, "C") for kind, n in ((number, 1), (number, 2), (size, 2)))
-    weights = vector, vector
+    weights, kept = (vector, vector), types.Array(types.int64, 1, "C")
     return (
-        address(keep, (*weights, table, matrix, vector, *2 * (matrix,), size, size, vector)),
-        address(spread, (*weights, matrix, size, size, vector)),
+        address(keep, (*weights, table, matrix, vector, *2 * (matrix,), size, size, kept)),
+        address(spread, (*weights, matrix, size, size, kept)),
     )
 
 

@@ -49,7 +49,7 @@ class Space(NamedTuple):
     log_likelihood: NDArray  # (B, K)
     ratios: NDArray  # (B, K): log p(z) - log q(z|x), then d loss / d log-weights
     kept_z: NDArray  # (B K, Z): of the samples that go back; where that is all, z itself
-    kept: NDArray  # (1, parts): the last + 1 of a part's rows that have gone back; float32 counts to 16 million
+    kept: NDArray  # (parts,) of integers: the last + 1 of a part's rows that have gone back
     encoder_hidden: NDArray  # (1, ...): as in `NetworkDeltas`
     encoder_das: NDArray
     decoder_hidden: NDArray
@@ -69,7 +69,7 @@ def places_of(
     shapes = (
         *((examples, pixels), (examples, 2 * latent), (examples, 2 * latent), (examples, latent)),
         *((all_samples, latent), (all_samples, latent), (all_samples, latent), (all_samples, pixels)),
-        *((examples, samples), (examples, samples), (all_samples if weighted else 0, latent), (1, parts)),
+        *((examples, samples), (examples, samples), (all_samples if weighted else 0, latent), (2, parts)),
         *((1, examples * below), (1, examples * below)),
         *((1, all_samples * above), (1, all_samples * above)),
         *((layers, parts), (layers, parts)),
@@ -85,7 +85,7 @@ def _space(work, places, parts):
     return Space(
         at(work, places[0]), at(work, places[1]), at(work, places[2]), at(work, places[3]), at(work, places[4]),
         at(work, places[5]), at(work, places[6]), at(work, places[7]), at(work, places[8]), at(work, places[9]),
-        at(work, places[10]), matrix(work, places[11, 0], 1, parts),
+        at(work, places[10]), work[places[11, 0] : places[11, 0] + 2 * parts].view(np.int64)[:parts],
         at(work, places[12]), at(work, places[13]), at(work, places[14]), at(work, places[15]),
         matrix(work, places[16, 0], places[16, 1], parts), matrix(work, places[17, 0], places[17, 1], parts),
     )  # fmt: skip
@@ -96,7 +96,7 @@ def several(
     settings, pixel_steps, noise_steps, flat, encoder, decoder, data, rows, given, work, places, betas, terms,
     first, second, constants, signals, part, parts,
 ):  # fmt: skip
-    """A part of all steps: rows (S, B), terms (S, 4, B), constants (S, 6), the others (S,). Without Adam's constants
+    """A part of all steps: rows (S, B), terms (S, 4, B), constants (S, 5), the others (S,). Without Adam's constants
     the gradient goes to `first`."""
     low, high = meet(signals, part, parts) if parts > 1 else (0, 1)
     space, target = _space(work, places, parts), flat if constants.size else first
@@ -109,7 +109,7 @@ def several(
         of = Settings(*(*settings, pixel_steps[s], noise_steps[s]))
         for own in range(low, high):
             begin, end = slice_of(rows.shape[1], own, parts)
-            kept = space.kept[0, own : own + 1]
+            kept = space.kept[own : own + 1]
             _examples(of, space, flat, encoder, decoder, data, rows[s], given, betas[s], terms[s], begin, end, kept)
         together(signals, low, high, parts)
         for own in range(low, high):
@@ -153,7 +153,7 @@ def _examples(settings, space, flat, encoder, decoder, data, rows, given, beta, 
             ),
         )  # fmt: skip
         _objective(settings, space, start, stop, beta, terms)
-        free = np.intp(kept[0])
+        free = kept[0]
         if settings.keep:
             call(
                 settings.keep,
@@ -168,7 +168,7 @@ def _examples(settings, space, flat, encoder, decoder, data, rows, given, beta, 
             settings.backward,
             (
                 kernel, flat, decoder, space.kept_z, space.decoder_hidden[0], space.decoder_das[0], space.out, space.dz,
-                none, none, none, no_spans, free, np.intp(kept[0]), 1,
+                none, none, none, no_spans, free, kept[0], 1,
             ),
         )  # fmt: skip
     if settings.keep:
@@ -201,7 +201,7 @@ def _objective(settings, space, low, high, beta, terms):
 def keep(weights, log_weights, decoder, z, hidden, out, kept_z, first, last, kept):
     """Of rows first .. last - 1 those that weigh something move to row kept[0] and on, d log p / d logits by their
     weights. In kept[0] is then the row behind them."""
-    free = np.intp(kept[0])
+    free = kept[0]
     for n in range(first, last):
         if _weighs(weights[n], log_weights[n]):
             scale_row(out[n], weights[n], out[free])
@@ -217,16 +217,16 @@ def _move_hidden(decoder, hidden, rows, source, target):
     """A row of what all layers but the last have put out."""
     place = 0
     for layer in range(len(decoder) - 1):
-        units = decoder[layer, 1]
-        _copy(hidden[place + source * units : place + (source + 1) * units], hidden[place + target * units :][:units])
-        place += rows * units
+        of_layer = matrix(hidden, place, rows, decoder[layer, 1])
+        _copy(of_layer[source], of_layer[target])
+        place += of_layer.size
 
 
 @njit(cache=True, error_model="numpy", **INNER)
 def spread(weights, log_weights, dz, first, last, kept):
     """The rows of dz, which end before row kept[0], move back to their samples among rows first .. last - 1. A sample
     that weighs nothing has none."""
-    source = np.intp(kept[0])
+    source = kept[0]
     for n in range(last - 1, first - 1, -1):
         if _weighs(weights[n], log_weights[n]):
             source -= 1
@@ -266,11 +266,12 @@ def _sums(settings, space, flat, encoder, decoder, first, second, constants, spa
 
 @njit(**INLINED)
 def _kept_rows(settings, space, spans):
-    """The decoder's rows that have gone back: of each part, or in one span where that is all."""
-    parts = len(spans) if settings.keep else 1
+    """The decoder's rows that have gone back, those of all parts; a span goes on where the next part follows it."""
+    parts, count = len(spans), 0
     for part in range(parts):
-        spans[part, 0] = slice_of(len(space.x), part, parts)[0] * settings.samples
-        spans[part, 1] = np.intp(space.kept[0, part])
-    if not settings.keep:
-        spans[0, 1] = len(space.out)
-    return spans[:parts]
+        first = slice_of(len(space.x), part, parts)[0] * settings.samples
+        if part == 0 or first > spans[count - 1, 1]:
+            spans[count, 0] = first
+            count += 1
+        spans[count - 1, 1] = space.kept[part]
+    return spans[:count]

@@ -327,7 +327,7 @@ def halves(
     settings, pixel_steps, noise_steps, flat, encoder, decoder, data, rows, given, work, plan, betas, terms,
     first, second, constants, signals, part, parts,
 ):  # fmt: skip
-    """One of two parts of all steps, or both: rows (S, B), terms (S, 4, B), constants (S, 6), the others (S,).
+    """One of two parts of all steps, or both: rows (S, B), terms (S, 4, B), constants (S, 5), the others (S,).
 
     A thread that is through with its weights begins the next step: what this writes until they next wait for one
     another, the other no longer reads.

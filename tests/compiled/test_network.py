@@ -273,7 +273,7 @@ def test_sums_say_whether_their_weights_are_finite_after_adam(largest, known):
     rng, flat, all_rows = np.random.default_rng(0), np.zeros(13 * 7, np.float32), np.array([[0, 9]])
     h, da = (rng.random((9, 12)) < 0.2).astype(np.float32), rng.normal(size=(9, 7)).astype(np.float32)
     h[:, 5], da[:, 3], flat[5 * 7 + 3] = [1, *[0] * 8], [1, *[0] * 8], -largest
-    constants = np.array([0, 1, 0, 0, largest, 1], np.float32)
+    constants = np.array([1, 0, 0, largest, 1], np.float32)
     moments = np.zeros((2, flat.size), np.float32)
     address = kernel(np.dtype("float32"))
     assert summed(address, flat.copy(), h, da, all_rows, True, *moments, constants) is known
