@@ -3,16 +3,19 @@
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import njit, prange, types
+from numba.extending import overload
 from numpy.typing import NDArray
 
+from scratchvae.compiled.adam_by_estimates import update as update_by_estimates
 from scratchvae.compiled.denormals import FLUSH, mode, set_mode
+from scratchvae.compiled.simd import SIMD
 from scratchvae.compiled.slices import slices_for
 from scratchvae.compiled.vector_math import join_bits, multiply_add, root
 
 
-@njit(cache=True, error_model="numpy")
-def update(p, g, m, v, constants):
+@njit(cache=True, error_model="numpy", forceinline=True)
+def update_by_arithmetic(p, g, m, v, constants):
     """One step in place on slices; constants as `adam_constants` gives them. Returns whether all of p is finite now: a
     number less itself is zero, without a bit, but NaN where it is not finite.
 
@@ -31,6 +34,17 @@ def update(p, g, m, v, constants):
         p[i] = new
         seen = join_bits(seen, new - new)
     return seen == 0
+
+
+def update(p, g, m, v, constants):
+    """The same, in the way that suits the processor."""
+    raise NotImplementedError
+
+
+@overload(update)
+def _update(p, g, m, v, constants):
+    way = update_by_estimates if SIMD.estimates and p.dtype == types.float32 else update_by_arithmetic
+    return lambda p, g, m, v, constants: way(p, g, m, v, constants)
 
 
 @njit(cache=True, parallel=True)

@@ -27,6 +27,7 @@ class Width(NamedTuple):
     narrow_heights: tuple[int, ...]  # of tiles one vector and 16 bytes wide, where fewer bytes take less time
     inner_height: int  # of tiles of inner products, four columns wide
     fused: bool  # multiply-add with one rounding
+    estimates: bool = False  # whether Adam takes less time by an estimated reciprocal and the processor's root
 
 
 # (processor, features) for Numba: x86-64-v4, x86-64-v3 and the x86-64 baseline, which has no fused multiply-add.
@@ -86,13 +87,13 @@ def _choose() -> Width:
 
 
 def suited_to(processor: str, width: Width) -> Width:
-    """The width with the processor's own tiles for zeros.
+    """The width with the processor's own tiles for zeros, and its own way for Adam (see `adam_by_estimates`).
 
     The fewer rows a tile has, the fewer share a list of zeros, but the more it reads of B for each multiply-add. With
     two multiply-adds of 512 bits a cycle tiles of 2 rows by 9 vectors wait for the second-level cache; Zen 4 makes one.
     """
     if width.name == "avx512" and processor == "znver4":
-        return width._replace(sparse_heights=(2, 1), sparse_counts=(9, 8, 7, 6, 4, 2, 1), dense=0.88)
+        return width._replace(sparse_heights=(2, 1), sparse_counts=(9, 8, 7, 6, 4, 2, 1), dense=0.88, estimates=True)
     return width
 
 

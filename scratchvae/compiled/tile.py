@@ -108,6 +108,14 @@ class Row:
     def store_vector(self, value, base, j):
         self.builder.store(value, self._place(base, j)).align = self.alignment
 
+    def store(self, pairs):
+        """Store each (value, base) of the last vector, masked or not."""
+        if not self.whole:
+            self.store_last(pairs)
+            return
+        for value, base in pairs:
+            self.store_vector(value, base, self.count - 1)
+
     def store_last(self, pairs):
         """Store each (value, base) of the masked vector; by a plain store if it is whole, which is faster on AVX2."""
         whole = self.builder.icmp_signed(">=", self.left, INDEX(self.last_lanes))

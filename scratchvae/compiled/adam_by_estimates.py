@@ -1,0 +1,91 @@
+"""Adam's loop for a processor that multiplies and adds once a cycle and has a unit for roots beside that (Zen 4).
+
+Multiplications and additions bound the loop there. `adam.update_by_arithmetic` takes nine for a root and a division:
+seven for the root, two that the division keeps their unit. Here the root, which keeps it for two, is the processor's,
+and the division is an estimate and three. Numba knows no estimates, so the vectors are written as LLVM code.
+"""
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from scratchvae.compiled.tile import INDEX, Row, call_llvm
+
+LANES, TOGETHER = 16, 4
+LARGEST = float(np.finfo(np.float32).max)
+
+
+@intrinsic
+def update(context, p, g, m, v, constants):
+    """`adam.update_by_arithmetic` of float32, by vectors of 512 bits."""
+
+    def emit(context, builder, signature, arguments):
+        views = [
+            context.make_array(kind)(context, builder, array)
+            for kind, array in zip(signature.args, arguments, strict=True)
+        ]
+        size = builder.extract_value(views[0].shape, 0)
+        return builder.call(_function(builder.module), [size, *(view.data for view in views)])
+
+    return types.boolean(p, g, m, v, constants), emit
+
+
+def _function(module):
+    name, scalar = "scratchvae_adam", ir.FloatType()
+    if name in module.globals:
+        return module.globals[name]
+    function = ir.Function(module, ir.FunctionType(ir.IntType(1), [INDEX, *[scalar.as_pointer()] * 5]), name)
+    function.linkage = "internal"
+    builder = ir.IRBuilder(function.append_basic_block())
+    size, p, g, m, v, constants = function.args
+    whole = Row(builder, scalar, 1, INDEX(LANES), whole=True)
+    settings = [whole.broadcast(builder.gep(constants, [INDEX(n)]))[0] for n in range(5)]
+    bits = ir.VectorType(ir.IntType(32), LANES)
+    seen = cgutils.alloca_once_value(builder, ir.Constant(bits, None))
+
+    def step(row, starts):
+        """Vectors at these places. All are loaded before the first is stored: a load waits for a store to the same
+        place of another page."""
+        places = [[builder.gep(array, [i]) for array in (p, g, m, v)] for i in starts]
+        loaded = [[row.load(place, 0) for place in of_vector] for of_vector in places]
+        for of_vector, values in zip(places, loaded, strict=True):
+            new, first, second = _stepped(row, *values, *settings)
+            row.store([(new, of_vector[0]), (first, of_vector[2]), (second, of_vector[3])])
+            none = builder.select(row.mask, builder.bitcast(builder.fsub(new, new), bits), ir.Constant(bits, None))
+            builder.store(builder.or_(builder.load(seen), none), seen)
+
+    low = INDEX(0)
+    for vectors in (TOGETHER, 1):
+        high, length = builder.and_(size, INDEX(-vectors * LANES)), INDEX(vectors * LANES)
+        with cgutils.for_range_slice(builder, low, high, length, inc=True) as (i, _):
+            step(whole, [builder.add(i, INDEX(n * LANES)) for n in range(vectors)])
+        low = high
+    left = builder.sub(size, low)
+    with builder.if_then(builder.icmp_signed(">", left, INDEX(0))):
+        step(Row(builder, scalar, 1, left), [low])
+    bits = builder.bitcast(builder.load(seen), ir.IntType(32 * LANES))
+    builder.ret(builder.icmp_unsigned("==", bits, ir.Constant(bits.type, 0)))
+    return function
+
+
+def _stepped(row, p, g, m, v, one_minus_beta1, beta2, one_minus_beta2, size, epsilon):
+    """New p, m and v."""
+    builder = row.builder
+    first = row.multiply_add(one_minus_beta1, builder.fsub(g, m), m)
+    second = row.multiply_add(builder.fmul(one_minus_beta2, g), g, builder.fmul(beta2, v))
+    root = call_llvm(builder, f"llvm.sqrt.v{LANES}f32", v.type, [second])
+    ratio = _quotient(row, first, builder.fadd(root, epsilon))
+    return row.multiply_add(builder.fneg(size), ratio, p), first, second
+
+
+def _quotient(row, a, b):
+    """a / b for b >= 0: by an estimate of 1 / b, right to 2^-14, and again of what that leaves of a. The largest number
+    stands for an infinite b, which leaves no number."""
+    builder, largest = row.builder, ir.Constant(b.type, [LARGEST] * LANES)
+    b = builder.select(builder.fcmp_ordered("<", largest, b), largest, b)  # NaN stays NaN
+    estimate = call_llvm(builder, "llvm.x86.avx512.rcp14.ps.512", b.type, [b, row.zero(0), ir.IntType(16)(-1)])
+    quotient = builder.fmul(a, estimate)
+    remainder = row.multiply_add(builder.fneg(quotient), b, a)
+    return row.multiply_add(remainder, estimate, quotient)

@@ -1,0 +1,82 @@
+"""Adam's loop in both ways, denormal numbers being flushed as in every step."""
+
+import numpy as np
+import pytest
+from numba import njit
+
+from scratchvae.compiled import adam, adam_by_estimates
+from scratchvae.compiled.denormals import FLUSH, mode, set_mode
+from scratchvae.compiled.simd import SIMD
+
+WAYS = {"arithmetic": adam.update_by_arithmetic, "estimates": adam_by_estimates.update, "chosen": adam.update}
+GUARD = 20  # elements behind the arrays' ends
+
+
+@pytest.fixture(params=WAYS)
+def update(request):
+    if request.param == "estimates" and SIMD.name != "avx512":
+        pytest.skip("the estimates are those of 512 bits")
+    way = WAYS[request.param]
+
+    @njit(error_model="numpy")
+    def flushed(p, g, m, v, constants):
+        before = mode()
+        set_mode(before | FLUSH)
+        finite = way(p, g, m, v, constants)
+        set_mode(before)
+        return finite
+
+    return flushed
+
+
+def state(size):
+    rng = np.random.default_rng(size)
+    return [(rng.normal(size=size) * 10.0 ** rng.uniform(-6, 3, size)).astype(np.float32) for _ in range(3)] + [
+        (10.0 ** rng.uniform(-12, 6, size)).astype(np.float32)
+    ]
+
+
+@pytest.mark.parametrize("size", [0, 1, 15, 16, 17, 63, 64, 65, 80, 127, 1000])
+def test_a_step_is_adams_to_two_roundings(update, size):
+    arrays = [np.full(size + GUARD, 7, np.float32) for _ in range(4)]
+    for array, values in zip(arrays, state(size), strict=True):
+        array[:size] = values
+    p, g, m, v = (array[:size].astype(np.float64) for array in arrays)
+    constants = np.array([0.1, 0.999, 0.001, 1e-3, 1e-8], np.float32)
+    one_minus_beta1, beta2, one_minus_beta2, rate, epsilon = constants.astype(np.float64)
+    assert update(*(array[:size] for array in arrays), constants)
+    first, second = m + one_minus_beta1 * (g - m), beta2 * v + one_minus_beta2 * g * g
+    moved = rate * first / (np.sqrt(second) + epsilon)
+    ulp, differences = 2.0**-23, abs(g) + abs(m)
+    assert np.all(abs(arrays[2][:size] - first) <= ulp * differences)
+    assert np.all(abs(arrays[3][:size] - second) <= 2 * ulp * second)
+    slack = 3 * ulp * abs(moved) + ulp * rate * differences / (np.sqrt(second) + epsilon)
+    assert np.all(abs(arrays[0][:size] - (p - moved)) <= slack + ulp / 2 * abs(p - moved))
+    for array in arrays:
+        np.testing.assert_array_equal(array[size:], np.float32(7), "what lies behind the end is not touched")
+
+
+@pytest.mark.parametrize("place", [0, 70, 99])
+def test_a_weight_whose_second_moment_is_infinite_stays(update, place):
+    p, g, m, v = state(100)
+    before, g[place] = p.copy(), 1e30
+    assert update(p, g, m, v, np.array([0.1, 0.999, 0.001, 1e-3, 1e-8], np.float32))
+    assert np.isinf(v[place])
+    assert p[place] == before[place]
+    assert (p != before).sum() > 50
+
+
+@pytest.mark.parametrize("place", [0, 70, 99])
+@pytest.mark.parametrize("array", range(4))
+def test_a_number_that_is_none_is_noticed(update, array, place):
+    arrays = state(100)
+    arrays[array][place] = np.nan
+    assert not update(*arrays, np.array([0.1, 0.999, 0.001, 1e-3, 1e-8], np.float32))
+    assert np.flatnonzero(np.isnan(arrays[0])).tolist() == [place]
+
+
+def test_nothing_moves_where_there_was_never_a_gradient(update):
+    p, zeros = state(100)[0], [np.zeros(100, np.float32) for _ in range(3)]
+    before = p.copy()
+    assert update(p, *zeros, np.array([0.1, 0.999, 0.001, 1e-3, 1e-8], np.float32))
+    np.testing.assert_array_equal(p, before)
