@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 import scratchvae as sv
 from benchmarks.peers.protocol import serve
 from benchmarks.workloads import BETA1, Workload
-from scratchvae.compiled.gemm import GROUP
 from scratchvae.compiled.network import mostly_zero
+from scratchvae.compiled.nonzeros import GROUP
 from scratchvae.engine import get_threads, set_threads
 from scratchvae.training import Trainer
 from scratchvae.vae import VAE

@@ -19,6 +19,7 @@ from numba.extending import intrinsic
 from numpy.typing import DTypeLike
 
 from scratchvae.compiled.kernel_cache import kernel_cache
+from scratchvae.compiled.nonzeros import GROUP, list_nonzeros, pair_alike
 from scratchvae.compiled.simd import SIMD, asking_is_enough
 from scratchvae.compiled.tile import (
     AHEAD,
@@ -33,7 +34,6 @@ from scratchvae.compiled.tile import (
     WHOLE,
     Row,
     call_llvm,
-    keep_nonzeros,
     scalar_bytes,
     tile,
 )
@@ -44,7 +44,6 @@ SPARSE_HEIGHTS, SPARSE_COUNTS, NARROW_HEIGHTS = SIMD.sparse_heights, SIMD.sparse
 WIDE, WIDE_HEIGHTS = SIMD.wide, SIMD.wide_heights
 WHOLE_SIZES = SIZES[WHOLE]
 ASKS = asking_is_enough()
-GROUP = SPARSE_HEIGHTS[0]  # rows that share a list of the places where one of them is not zero
 ROW_BLOCK = 64  # rows whose nonzero places are listed together
 DENSE = SIMD.dense
 
@@ -95,7 +94,7 @@ def _largest(sizes, left):
 
 def _product(
     item, rows, columns, steps, a, a_row, a_step, b, b_step, start, start_row, c, c_row, activation,
-    skip, places, place_row, counts, ahead, ahead_lines,
+    skip, places, place_row, counts, order, ahead, ahead_lines,
 ):  # fmt: skip
     """The C function of `kernel`: panels of columns, down each panel tiles. Strides in elements, `item` in bytes."""
     lanes, j, claimed = BYTES // item, 0, 0
@@ -114,7 +113,11 @@ def _product(
                 height = _largest(SPARSE_HEIGHTS, min(GROUP - i % GROUP, rows - i))
             elif count == WIDE:
                 height = _largest(WIDE_HEIGHTS, rows - i)
-            group, place = i // GROUP, i * c_row + j
+            group, row, apart = i // GROUP, i, 1
+            if skip:
+                row = order[i]
+                apart = order[i + 1] - row if height > 1 else 1
+            place = row * c_row + j
             kind = SKIP if skip else NARROW if narrow and height in NARROW_HEIGHTS else PLAIN
             if kind == PLAIN and width == count * lanes and (height, count) in WHOLE_SIZES:
                 kind = WHOLE
@@ -122,7 +125,7 @@ def _product(
                 kind, height, width, counts[group] if skip else steps,
                 _plus(places, group * place_row),
                 _plus(a, i * a_row), a_row, a_step, _plus(b, j), b_step,
-                _plus(start, i * start_row + j), start_row, _plus(c, place), c_row,
+                _plus(start, row * start_row + j), apart * start_row, _plus(c, place), apart * c_row,
             )  # fmt: skip
             i += height
             # the same share of the lines as of the product is behind us
@@ -137,7 +140,8 @@ def _product(
 def _signature(number):
     p, size, integers = types.CPointer(number), types.intp, types.CPointer(types.int32)
     return types.void(
-        size, size, size, size, p, size, size, p, size, p, size, p, size, size, size, integers, size, integers, p, size,
+        size, size, size, size, p, size, size, p, size, p, size, p, size, size, size, integers, size, integers,
+        integers, p, size,
     )  # fmt: skip
 
 
@@ -155,11 +159,12 @@ _compiled: list[Any] = []
 
 
 @intrinsic
-def _run(context, kernel, a, b, start, c, more, activation, places, counts, ahead):
-    """Call the C function at address `kernel`. With `places` and `counts` a holds elements at those places alone; with
-    `more` c holds sums that go on."""
-    names = "kernel", "a", "b", "start", "c", "more", "activation", "places", "counts", "ahead"
-    arrays = {"a": a, "b": b, "start": start, "c": c, "places": places, "counts": counts, "ahead": ahead}
+def _run(context, kernel, a, b, start, c, more, activation, places, counts, order, ahead):
+    """Call the C function at address `kernel`. With `places` and `counts` a holds elements at those places alone, of
+    rows in that `order`; with `more` c holds sums that go on."""
+    names = "kernel", "a", "b", "start", "c", "more", "activation", "places", "counts", "order", "ahead"
+    arrays = dict(zip(names, (None, a, b, start, c, None, None, places, counts, order, ahead), strict=True))
+    arrays = {name: kind for name, kind in arrays.items() if kind is not None}
 
     def emit(context, builder, signature, arguments):
         given = dict(zip(names, arguments, strict=True))
@@ -185,14 +190,15 @@ def _run(context, kernel, a, b, start, c, more, activation, places, counts, ahea
             INDEX(c.dtype.bitwidth // 8), rows, columns, steps, pointer("a"), a_row, a_step,
             pointer("b"), b_step, begin, begin_row, pointer("c"), c_row, given["activation"],
             builder.zext(filled("counts"), INDEX), pointer("places"), place_row, pointer("counts"),
-            pointer("ahead"), builder.sdiv(builder.mul(views["ahead"].nitems, views["ahead"].itemsize), INDEX(LINE)),
+            pointer("order"), pointer("ahead"),
+            builder.sdiv(builder.mul(views["ahead"].nitems, views["ahead"].itemsize), INDEX(LINE)),
         ]  # fmt: skip
         called = ir.FunctionType(ir.VoidType(), [value.type for value in passed]).as_pointer()
         builder.call(builder.inttoptr(given["kernel"], called), passed)
         return context.get_dummy_value()
 
     size = types.intp
-    return types.void(size, a, b, start, c, types.boolean, size, places, counts, ahead), emit
+    return types.void(size, a, b, start, c, types.boolean, size, places, counts, order, ahead), emit
 
 
 @njit(cache=True)
@@ -202,7 +208,8 @@ def product(kernel, a, b, start, c, activation):
     Takes     kernel: `kernel(dtype)`; a (M, K) of any strides; b (K, N); start (N,), or empty for zeros; c (M, N);
               activation: the code of f in `ACTIVATION_CODES`
     """
-    _run(kernel, a, b, start, c, False, activation, np.empty((0, 0), np.int32), np.empty(0, np.int32), start[:0])
+    none = np.empty(0, np.int32)
+    _run(kernel, a, b, start, c, False, activation, np.empty((0, 0), np.int32), none, none, start[:0])
 
 
 @njit(cache=True)
@@ -214,7 +221,8 @@ def product_ahead(kernel, a, b, c, more, ahead):
               the first write to a line waits until that core has given it up; claimed while there are products to
               compute, the lines are there in time
     """
-    _run(kernel, a, b, ahead[:0], c, more, 0, np.empty((0, 0), np.int32), np.empty(0, np.int32), ahead)
+    none = np.empty(0, np.int32)
+    _run(kernel, a, b, ahead[:0], c, more, 0, np.empty((0, 0), np.int32), none, none, ahead)
 
 
 @njit(cache=True, error_model="numpy")
@@ -234,34 +242,16 @@ def finite_sparse_product(kernel, a, b, start, c, more, activation, ahead):
     rows, steps = a.shape
     room = steps + max(BYTES // a.itemsize, AHEAD)
     places, counts = np.empty((ROW_BLOCK // GROUP, room), np.int32), np.empty(ROW_BLOCK // GROUP, np.int32)
-    kept = np.empty((ROW_BLOCK, room), a.dtype)
+    kept, order = np.empty((ROW_BLOCK, room), a.dtype), np.empty(ROW_BLOCK, np.int32)
     for low in range(0, rows, ROW_BLOCK):
         high = min(low + ROW_BLOCK, rows)
-        listed, of = list_nonzeros(a[low:high], places, kept, counts), -(-(high - low) // GROUP) * steps
+        pair_alike(a[low:high], order)
+        listed, of = list_nonzeros(a[low:high], order, places, kept, counts), -(-(high - low) // GROUP) * steps
         if listed < DENSE * of:
-            _run(kernel, kept, b, start, c[low:high], more, activation, places, counts, ahead)
+            _run(kernel, kept, b, start, c[low:high], more, activation, places, counts, order, ahead)
         else:
-            _run(kernel, a[low:high], b, start, c[low:high], more, activation, places, counts[:0], ahead)
+            _run(kernel, a[low:high], b, start, c[low:high], more, activation, places, counts[:0], order, ahead)
         ahead = ahead[:0]
-
-
-@njit(cache=True, error_model="numpy")
-def list_nonzeros(a, places, kept, counts):
-    """For each group of rows of a (M, K), the places k, ascending, where one of them is not zero. Returns their total.
-
-    Fills     places (M / GROUP, > K); kept (M, > K): the rows' elements at those places; counts (M / GROUP,): how many
-    Both need room for one vector and AHEAD numbers behind K: a tile asks for rows ahead, behind a list's end for row 0.
-    """
-    lanes, total = BYTES // a.itemsize, 0
-    for low in range(0, a.shape[0], GROUP):
-        group, count = low // GROUP, 0
-        for k in range(0, a.shape[1], lanes):
-            rows, columns = min(GROUP, a.shape[0] - low), min(lanes, a.shape[1] - k)
-            count += keep_nonzeros(a, low, k, rows, columns, places, group, kept, count)
-        counts[group] = count
-        places[group, count : count + AHEAD] = 0
-        total += count
-    return total
 
 
 @njit(cache=True)

@@ -23,7 +23,6 @@ from scratchvae.compiled.adam import adam_constants, update
 from scratchvae.compiled.denormals import FLUSH, mode, set_mode
 from scratchvae.compiled.gemm import (
     DENSE,
-    GROUP,
     all_finite,
     finite_sparse_product,
     kernel,
@@ -36,6 +35,7 @@ from scratchvae.compiled.gemm import (
 from scratchvae.compiled.inner import inner_products
 from scratchvae.compiled.kernel_cache import INLINED, INNER
 from scratchvae.compiled.memory import keep_freed_memory
+from scratchvae.compiled.nonzeros import GROUP
 from scratchvae.compiled.tile import INDEX, LINE
 from scratchvae.compiled.vector_math import activation_backward_row
 from scratchvae.parameters import ACTIVATION_CODES, Network

@@ -40,7 +40,7 @@ def scalar_bytes(scalar):
     return 4 if scalar == ir.FloatType() else 8
 
 
-def _splat(builder, value, lanes):
+def splat(builder, value, lanes):
     undefined = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
     first = builder.insert_element(undefined, value, INT32(0))
     return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(INT32, lanes), [0] * lanes))
@@ -85,7 +85,7 @@ class Row:
         self.vectors = [full] * (count - 1) + [last]
         self.left = builder.sub(columns, INDEX((count - 1) * self.lanes))
         ascending = ir.Constant(ir.VectorType(INT32, self.last_lanes), list(range(self.last_lanes)))
-        left = _splat(builder, builder.trunc(self.left, INT32), self.last_lanes)
+        left = splat(builder, builder.trunc(self.left, INT32), self.last_lanes)
         self.mask = builder.icmp_signed("<", ascending, left)
 
     def zero(self, j):
@@ -132,7 +132,7 @@ class Row:
     def broadcast(self, place):
         """An element in all lanes, for each vector of the row."""
         element = self.builder.load(place)
-        return [_splat(self.builder, element, vector.count) for vector in self.vectors]
+        return [splat(self.builder, element, vector.count) for vector in self.vectors]
 
     def multiply_add(self, a, b, c):
         if SIMD.fused:
@@ -226,57 +226,3 @@ def tile(context, kind, rows, columns, steps, indices, a, a_row, a_step, b, b_st
 
     size = types.intp
     return types.void(size, size, size, size, indices, a, size, size, b, size, start, size, c, size), emit
-
-
-@intrinsic
-def keep_nonzeros(context, a, i, k, rows, columns, places, group, kept, count):
-    """Where one of a few rows of `a` is not zero: append these places to a list and the rows' elements to theirs.
-
-    Takes     a: rows i .. i + rows - 1, at most a sparse tile's height; columns k .. k + columns - 1, at most a vector;
-              row `group` of places and rows i .. of kept, filled up to `count`
-    Returns   how many were appended
-    """
-    height = SIMD.sparse_heights[0]
-
-    def emit(context, builder, signature, arguments):
-        view_a, i, k, rows, columns, view_places, group, view_kept, count = arguments
-        scalar = context.get_value_type(a.dtype)
-        row = Row(builder, scalar, 1, columns)
-        integers = ir.VectorType(ir.IntType(8 * scalar_bytes(scalar)), row.lanes)
-        numbers = ir.VectorType(INT32, row.lanes)
-
-        def address(array_type, array, i, j):
-            view = context.make_array(array_type)(context, builder, array)
-            stride = builder.sdiv(builder.extract_value(view.strides, 0), INDEX(array_type.dtype.bitwidth // 8))
-            return builder.gep(view.data, [builder.add(builder.mul(i, stride), j)])
-
-        def append(vector, mask, place):
-            undefined = ir.Constant(vector.type, ir.Undefined)
-            kind = f"v{row.lanes}{'i32' if vector.type == numbers else f'f{8 * scalar_bytes(scalar)}'}"
-            name = f"llvm.experimental.vector.compress.{kind}"
-            vector = call_llvm(builder, name, vector.type, [vector, mask, undefined])
-            builder.store(vector, builder.bitcast(place, vector.type.as_pointer())).align = 4
-
-        last = builder.sub(rows, INDEX(1))
-        group_rows = []
-        for m in range(height):
-            inside = builder.icmp_signed("<", INDEX(m), last)
-            group_rows.append(builder.add(i, builder.select(inside, INDEX(m), last)))
-        vectors = [row.load(address(a, view_a, m, k), 0) for m in group_rows]
-        found = ir.Constant(integers, None)
-        for vector in vectors:
-            found = builder.or_(found, builder.bitcast(vector, integers))
-        mask = builder.icmp_unsigned("!=", found, ir.Constant(integers, None))
-        ascending = ir.Constant(numbers, list(range(row.lanes)))
-        append(
-            builder.add(ascending, _splat(builder, builder.trunc(k, INT32), row.lanes)),
-            mask,
-            address(places, view_places, group, count),
-        )
-        for m, vector in zip(group_rows, vectors, strict=True):
-            append(vector, mask, address(kept, view_kept, m, count))
-        bits = builder.bitcast(mask, ir.IntType(row.lanes))
-        return builder.zext(builder.ctpop(bits), INDEX)
-
-    size = types.intp
-    return size(a, size, size, size, size, places, size, kept, size), emit
