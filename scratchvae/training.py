@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scratchvae.checkpoint import TrainingState, load_state, save_model
 from scratchvae.data.binarize import binarize as draw_batch
 from scratchvae.data.mapped import Data, column_mean
-from scratchvae.engine import one_order_of_sums
+from scratchvae.engine import get_threads, one_order_of_sums
 from scratchvae.finite import DivergedError, arrays_of_a_pass, first_not_finite, named_parameters, quiet
 from scratchvae.likelihoods import data_set_for
 from scratchvae.objectives import ELBO, IWAE, Objective, check_objective
@@ -36,7 +36,7 @@ VALIDATION_ROWS = 500  # examples handled together; the result does not depend o
 VALIDATION_VALUES = 1_000_000  # of these examples at most, so that wide data take no more memory
 CHECK_EVERY = 64  # updates between looks at whether the loss is finite
 UPDATES_TOGETHER = 256  # made in one call of the engine at most
-WORK_TOGETHER = 5_000_000_000  # multiply-adds of their forward passes at most: a tenth of a second
+WORK_TOGETHER = 5_000_000_000  # multiply-adds of a thread in their forward passes at most: a quarter of a second
 
 OnEpoch: TypeAlias = Callable[[dict[str, Any]], object]  # is called with each entry of the history
 
@@ -125,7 +125,7 @@ class Trainer:
             yield from map(self._composed_step, batches)
             return
         for size, alike in groupby(batches, len):
-            together = max(1, min(UPDATES_TOGETHER, WORK_TOGETHER // max(1, self._work(size))))
+            together = max(1, min(UPDATES_TOGETHER, WORK_TOGETHER * get_threads() // max(1, self._work(size))))
             while some := list(islice(alike, together)):
                 yield from self._steps_in_one_call(np.concatenate(some).reshape(len(some), size))
 
@@ -221,7 +221,7 @@ class Trainer:
         minibatches = self._minibatches(rows, first)
         terms = self.vae.ops.training_steps(minibatches, moments, first, rates, self.adam_epsilon)
         self.updates += len(rows)
-        return (Terms(*of_update) for of_update in terms)
+        return map(Terms, *terms.swapaxes(0, 1))
 
     def _minibatches(self, rows: NDArray, first: int) -> Any:
         """What the engine's `training_steps` and `step_gradient` take, for updates from the first on."""

@@ -274,10 +274,12 @@ def test_updates_made_in_one_call_have_the_bits_of_single_ones(rows, binarize, m
         np.testing.assert_array_equal(one, other)
 
 
-def test_work_that_takes_long_is_not_put_together(monkeypatch):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_work_that_takes_long_is_not_put_together(monkeypatch, threads):
     """So that Ctrl-C is heard, and a bar moves."""
     calls = []
-    monkeypatch.setattr(training, "WORK_TOGETHER", 300_000)
+    monkeypatch.setattr(training, "WORK_TOGETHER", 300_000 // threads)
+    monkeypatch.setattr(training, "get_threads", lambda: threads)
     monkeypatch.setattr(Trainer, "_steps_in_one_call", lambda self, rows: calls.append(rows.shape) or ())
     trainer = Trainer(sv.VAE(37, 5, hidden=(12,)), pixels())  # 1,184 parameters
     list(trainer.steps(batches(5, 90)))
