@@ -83,12 +83,13 @@ def _mask(a, masks):
 
 @njit(cache=True, error_model="numpy", **INNER)
 def _count_differences(masks, i, differences):
-    """differences[j], j > i: in how many places one of row i and row j is zero and the other is not."""
-    differences[i + 1 :] = 0
+    """In how many places one of row i and each row is zero and the other is not."""
+    for j in range(differences.size):
+        differences[j] = 0
     for w in range(masks.shape[0]):
-        own, others, counts = masks[w, i], masks[w, i + 1 :], differences[i + 1 :]
-        for j in range(counts.size):
-            counts[j] += ones(own ^ others[j])
+        own, others = masks[w, i], masks[w]
+        for j in range(differences.size):
+            differences[j] += ones(own ^ others[j])
 
 
 # --- vectors ----------------------------------------------------------------------------------------------------------
