@@ -65,8 +65,8 @@ def _function(module):
     left = builder.sub(size, low)
     with builder.if_then(builder.icmp_signed(">", left, INDEX(0))):
         step(Row(builder, scalar, 1, left), [low])
-    bits = builder.bitcast(builder.load(seen), ir.IntType(32 * LANES))
-    builder.ret(builder.icmp_unsigned("==", bits, ir.Constant(bits.type, 0)))
+    pattern = builder.bitcast(builder.load(seen), ir.IntType(32 * LANES))
+    builder.ret(builder.icmp_unsigned("==", pattern, ir.Constant(pattern.type, 0)))
     return function
 
 

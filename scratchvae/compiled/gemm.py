@@ -34,6 +34,7 @@ from scratchvae.compiled.tile import (
     WHOLE,
     Row,
     call_llvm,
+    element,
     scalar_bytes,
     tile,
 )
@@ -292,27 +293,23 @@ def _transpose_square(context, source, i, j, target):
             for size, low in zip(cgutils.unpack_tuple(builder, views[0].shape), (i, j), strict=True)
         )
 
-        def place(view, i, j):
-            stride = builder.sdiv(builder.extract_value(view.strides, 0), INDEX(scalar_bytes(scalar)))
-            return builder.gep(view.data, [builder.add(builder.mul(i, stride), j)])
-
         fits = (builder.icmp_signed(">=", count, INDEX(lanes)) for count in (rows, columns))
         with builder.if_else(builder.and_(*fits)) as (whole, edge):
             with whole:
                 row = Row(builder, scalar, 1, INDEX(lanes), whole=True)
-                places = [place(views[0], builder.add(i, INDEX(m)), j) for m in range(lanes)]
+                places = [element(builder, views[0], builder.add(i, INDEX(m)), j) for m in range(lanes)]
                 for m, vector in enumerate(_transposed(builder, [row.load(start, 0) for start in places])):
-                    row.store_vector(vector, place(views[1], builder.add(j, INDEX(m)), i), 0)
+                    row.store_vector(vector, element(builder, views[1], builder.add(j, INDEX(m)), i), 0)
             with edge:  # behind the last row it stands in for others
                 row, last = Row(builder, scalar, 1, columns), builder.sub(rows, INDEX(1))
                 inside = [
                     builder.select(builder.icmp_signed("<", INDEX(m), rows), INDEX(m), last) for m in range(lanes)
                 ]
-                vectors = [row.load(place(views[0], builder.add(i, m), j), 0) for m in inside]
+                vectors = [row.load(element(builder, views[0], builder.add(i, m), j), 0) for m in inside]
                 row = Row(builder, scalar, 1, rows)
                 for m, vector in enumerate(_transposed(builder, vectors)):
                     with builder.if_then(builder.icmp_signed("<", INDEX(m), columns)):
-                        row.store_last([(vector, place(views[1], builder.add(j, INDEX(m)), i))])
+                        row.store_last([(vector, element(builder, views[1], builder.add(j, INDEX(m)), i))])
         return context.get_dummy_value()
 
     size = types.intp

@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 
 from scratchvae.compiled.kernel_cache import INNER
 from scratchvae.compiled.simd import SIMD
-from scratchvae.compiled.tile import AHEAD, INDEX, INT32, Row, call_llvm, scalar_bytes, splat
+from scratchvae.compiled.tile import AHEAD, INDEX, INT32, Row, call_llvm, element, scalar_bytes, splat
 
 GROUP = SIMD.sparse_heights[0]  # rows that share a list
 ALIKE = 0.4  # share of places that are not zero from which it pays to look which rows are alike
@@ -130,16 +130,14 @@ def keep_nonzeros(context, a, rows, k, columns, places, group, kept, positions, 
     """
 
     def emit(context, builder, signature, arguments):
-        view_a, group_rows, k, columns, view_places, group, view_kept, of_kept, count = arguments
+        group_rows, k, columns, group, of_kept, count = (arguments[n] for n in (1, 2, 3, 5, 7, 8))
+        view_a, view_places, view_kept = (
+            context.make_array(kind)(context, builder, arguments[n]) for kind, n in ((a, 0), (places, 4), (kept, 6))
+        )
         scalar = context.get_value_type(a.dtype)
         row = Row(builder, scalar, 1, columns)
         integers = ir.VectorType(ir.IntType(8 * scalar_bytes(scalar)), row.lanes)
         numbers = ir.VectorType(INT32, row.lanes)
-
-        def address(array_type, array, i, j):
-            view = context.make_array(array_type)(context, builder, array)
-            stride = builder.sdiv(builder.extract_value(view.strides, 0), INDEX(array_type.dtype.bitwidth // 8))
-            return builder.gep(view.data, [builder.add(builder.mul(i, stride), j)])
 
         def append(vector, mask, place):
             undefined = ir.Constant(vector.type, ir.Undefined)
@@ -148,8 +146,7 @@ def keep_nonzeros(context, a, rows, k, columns, places, group, kept, positions, 
             vector = call_llvm(builder, name, vector.type, [vector, mask, undefined])
             builder.store(vector, builder.bitcast(place, vector.type.as_pointer())).align = 4
 
-        group_rows, of_kept = (cgutils.unpack_tuple(builder, numbers) for numbers in (group_rows, of_kept))
-        vectors = [row.load(address(a, view_a, m, k), 0) for m in group_rows]
+        vectors = [row.load(element(builder, view_a, i, k), 0) for i in cgutils.unpack_tuple(builder, group_rows)]
         found = ir.Constant(integers, None)
         for vector in vectors:
             found = builder.or_(found, builder.bitcast(vector, integers))
@@ -158,10 +155,10 @@ def keep_nonzeros(context, a, rows, k, columns, places, group, kept, positions, 
         append(
             builder.add(ascending, splat(builder, builder.trunc(k, INT32), row.lanes)),
             mask,
-            address(places, view_places, group, count),
+            element(builder, view_places, group, count),
         )
-        for position, vector in zip(of_kept, vectors, strict=True):
-            append(vector, mask, address(kept, view_kept, position, count))
+        for position, vector in zip(cgutils.unpack_tuple(builder, of_kept), vectors, strict=True):
+            append(vector, mask, element(builder, view_kept, position, count))
         bits = builder.bitcast(mask, ir.IntType(row.lanes))
         return builder.zext(builder.ctpop(bits), INDEX)
 
@@ -178,9 +175,7 @@ def nonzero_bits(context, a, i, k):
         scalar = context.get_value_type(a.dtype)
         lanes = SIMD.bytes // scalar_bytes(scalar)
         row = Row(builder, scalar, WORD // lanes, INDEX(WORD), whole=True)
-        array = context.make_array(a)(context, builder, view)
-        stride = builder.sdiv(builder.extract_value(array.strides, 0), INDEX(a.dtype.bitwidth // 8))
-        start, word = builder.gep(array.data, [builder.add(builder.mul(i, stride), k)]), INDEX(0)
+        start, word = element(builder, context.make_array(a)(context, builder, view), i, k), INDEX(0)
         for j in range(row.count):
             mask = builder.fcmp_unordered("!=", row.load(start, j), row.zero(j))
             bits = builder.zext(builder.bitcast(mask, ir.IntType(lanes)), INDEX)

@@ -37,7 +37,13 @@ def on_x86(builder):
 
 
 def scalar_bytes(scalar):
-    return 4 if scalar == ir.FloatType() else 8
+    return 8 if scalar == ir.DoubleType() else 4
+
+
+def element(builder, view, i, j):
+    """Pointer to an element of a matrix whose rows are contiguous."""
+    stride = builder.sdiv(builder.extract_value(view.strides, 0), INDEX(scalar_bytes(view.data.type.pointee)))
+    return builder.gep(view.data, [builder.add(builder.mul(i, stride), j)])
 
 
 def splat(builder, value, lanes):
