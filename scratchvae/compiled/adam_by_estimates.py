@@ -33,13 +33,24 @@ def update(context, p, g, m, v, constants):
 
 
 def _function(module):
-    name, scalar = "scratchvae_adam", ir.FloatType()
+    name, scalar = "scratchvae_adam", ir.FloatType().as_pointer()
     if name in module.globals:
         return module.globals[name]
-    function = ir.Function(module, ir.FunctionType(ir.IntType(1), [INDEX, *[scalar.as_pointer()] * 5]), name)
+    function = ir.Function(module, ir.FunctionType(ir.IntType(1), [INDEX, *[scalar] * 5]), name)
     function.linkage = "internal"
     builder = ir.IRBuilder(function.append_basic_block())
     size, p, g, m, v, constants = function.args
+    loop(builder, size, p, m, v, constants, lambda row, starts: [row.load(builder.gep(g, [i]), 0) for i in starts])
+    return function
+
+
+def loop(builder, size, p, m, v, constants, gradient):
+    """The body of a function that makes the step on so many elements and returns whether p is finite; `gradient` gives
+    the vectors of a row that start at some places.
+
+    The masked vector comes first. It reaches into what stands behind: were that the next to be loaded, it would wait
+    for the masked store."""
+    scalar = ir.FloatType()
     whole = Row(builder, scalar, 1, INDEX(LANES), whole=True)
     settings = [whole.broadcast(builder.gep(constants, [INDEX(n)]))[0] for n in range(5)]
     bits = ir.VectorType(ir.IntType(32), LANES)
@@ -48,26 +59,28 @@ def _function(module):
     def step(row, starts):
         """Vectors at these places. All are loaded before the first is stored: a load waits for a store to the same
         place of another page."""
-        places = [[builder.gep(array, [i]) for array in (p, g, m, v)] for i in starts]
+        slopes = gradient(row, starts)
+        places = [[builder.gep(array, [i]) for array in (p, m, v)] for i in starts]
         loaded = [[row.load(place, 0) for place in of_vector] for of_vector in places]
-        for of_vector, values in zip(places, loaded, strict=True):
-            new, first, second = _stepped(row, *values, *settings)
-            row.store([(new, of_vector[0]), (first, of_vector[2]), (second, of_vector[3])])
-            none = builder.select(row.mask, builder.bitcast(builder.fsub(new, new), bits), ir.Constant(bits, None))
+        for of_vector, slope, (old, *moments) in zip(places, slopes, loaded, strict=True):
+            new = _stepped(row, old, slope, *moments, *settings)
+            row.store(list(zip(new, of_vector, strict=True)))
+            left_of_itself = builder.bitcast(builder.fsub(new[0], new[0]), bits)
+            none = builder.select(row.mask, left_of_itself, ir.Constant(bits, None))
             builder.store(builder.or_(builder.load(seen), none), seen)
 
+    high = builder.and_(size, INDEX(-LANES))
+    left = builder.sub(size, high)
+    with builder.if_then(builder.icmp_signed(">", left, INDEX(0))):
+        step(Row(builder, scalar, 1, left), [high])
     low = INDEX(0)
     for vectors in (TOGETHER, 1):
         high, length = builder.and_(size, INDEX(-vectors * LANES)), INDEX(vectors * LANES)
         with cgutils.for_range_slice(builder, low, high, length, inc=True) as (i, _):
             step(whole, [builder.add(i, INDEX(n * LANES)) for n in range(vectors)])
         low = high
-    left = builder.sub(size, low)
-    with builder.if_then(builder.icmp_signed(">", left, INDEX(0))):
-        step(Row(builder, scalar, 1, left), [low])
     pattern = builder.bitcast(builder.load(seen), ir.IntType(32 * LANES))
     builder.ret(builder.icmp_unsigned("==", pattern, ir.Constant(pattern.type, 0)))
-    return function
 
 
 def _stepped(row, p, g, m, v, one_minus_beta1, beta2, one_minus_beta2, size, epsilon):

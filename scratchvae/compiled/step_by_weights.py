@@ -23,15 +23,19 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.extending import overload
 from numpy.typing import NDArray
 
+from scratchvae.compiled.adam_by_rows import update_by_rows
 from scratchvae.compiled.barrier import arrive, meet, together, wait
-from scratchvae.compiled.gemm import finite_sparse_product, matrix, product, sparse_product
+from scratchvae.compiled.gather import ask
+from scratchvae.compiled.gemm import all_finite, finite_sparse_product, matrix, product, sparse_product
 from scratchvae.compiled.inner import inner_products
 from scratchvae.compiled.kernel_cache import INLINED, INNER
 from scratchvae.compiled.network import RELU, bias_sums, call, mostly_zero, skips, slice_of, weight_sums
 from scratchvae.compiled.posterior import _forward as posterior_forward_rows
+from scratchvae.compiled.simd import SIMD
 from scratchvae.compiled.step_parts import (
     KL,
     LINE,
@@ -105,7 +109,7 @@ def plan(examples: int, samples: int, encoder: bytes, decoder: bytes) -> NDArray
     for rows, table in zip((examples, all_samples), tables, strict=True):
         for number, (inputs, outputs, weight, bias, _) in enumerate(table.tolist()):
             whole = HEIGHT if layers and inputs % LINE else LINE  # pixels are drawn in sixteens too
-            cut = (inputs // 2 + whole // 2) // whole * whole
+            cut = (inputs // 2 + (whole - 1) // 2) // whole * whole  # the nearest; of two, the lower
             activation = table[number - 1, 4] if number else 0
             layers.append((rows, inputs, outputs, weight, bias, activation, len(layers) % 2, cut))
             shapes += [(rows, cut), (rows, inputs - cut), *[(rows, outputs)] * 3]
@@ -312,11 +316,40 @@ def _sums(settings, target, work, plan, number, part, first, second, constants):
     layer = _layer(plan, number)
     (low, _), h, da, kernel = _range(layer, part), _inputs(work, layer, part), _das(work, layer), settings.kernel
     zeros, weight = skips(h, number, layer.activation == RELU), layer.weight + low * layer.outputs
-    spans = ((0, layer.rows),)
-    known = weight_sums(kernel, target, weight, h, da, spans, zeros, False, first, second, constants)
+    if number == 0:
+        known = _sums_of_pixels(kernel, target, weight, h, da, zeros, first, second, constants)
+    else:
+        known = _by_tiles(kernel, target, weight, h, da, zeros, first, second, constants)
     _own(work, plan, part).finite[0, number] = known
     if part == layer.first:
-        bias_sums(target, layer.bias, da, spans, first, second, constants)
+        bias_sums(target, layer.bias, da, ((0, layer.rows),), first, second, constants)
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def _by_tiles(kernel, target, weight, h, da, zeros, first, second, constants):
+    return weight_sums(kernel, target, weight, h, da, ((0, len(h)),), zeros, False, first, second, constants)
+
+
+@njit(**INLINED)
+def _by_rows(kernel, target, weight, h, da, zeros, first, second, constants):
+    if not (zeros and constants.size and all_finite(da)):
+        return _by_tiles(kernel, target, weight, h, da, zeros, first, second, constants)
+    inputs, outputs = h.shape[1], da.shape[1]
+    p, m = matrix(target, weight, inputs, outputs), matrix(first, weight, inputs, outputs)
+    return update_by_rows(p, m, matrix(second, weight, inputs, outputs), h, da, constants)
+
+
+def _sums_of_pixels(kernel, target, weight, h, da, zeros, first, second, constants):
+    """`weight_sums` of inputs most of which may be zero, in the way that suits the processor."""
+    raise NotImplementedError
+
+
+@overload(_sums_of_pixels)
+def _suited(kernel, target, weight, h, da, zeros, first, second, constants):
+    way = _by_rows if SIMD.estimates and target.dtype == types.float32 else _by_tiles
+    return lambda kernel, target, weight, h, da, zeros, first, second, constants: way(
+        kernel, target, weight, h, da, zeros, first, second, constants
+    )
 
 
 # --- the step ---------------------------------------------------------------------------------------------------------
@@ -342,7 +375,19 @@ def halves(
         )  # fmt: skip
         of = Settings(*arguments[0])
         call(of.forward, arguments)
+        if s + 1 < len(rows):
+            _ask_for_pixels(data, rows[s + 1], plan, low, high)
         call(of.backward, arguments)
+
+
+@njit(**INLINED)
+def _ask_for_pixels(data, rows, plan, low, high):
+    """Parts low .. high - 1 ask for theirs of these rows of the data: they come from memory during a backward pass."""
+    first = _layer(plan, 0)
+    for part in range(low, high):
+        begin, end = _range(first, part)
+        for row in rows:
+            ask(data, row, begin, end - begin)
 
 
 @njit(cache=True, error_model="numpy", **INNER)
