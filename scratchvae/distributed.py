@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from scratchvae.data.mapped import Data
 from scratchvae.engine import processors
 from scratchvae.parameters import Parameters
-from scratchvae.training import Averages, Trainer
+from scratchvae.training import Averages, Trainer, of_one_update
 from scratchvae.vae import Terms
 
 RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")  # set by MPICH's and Intel's, Slurm's, Open MPI's
@@ -264,9 +264,9 @@ class DistributedTrainer(Trainer):
         yield from super().epoch(epoch, batch_size)
         self._gather_moments()
 
-    def steps(self, batches: Iterable[NDArray]) -> Iterator[Terms]:
-        """As `Trainer.steps`, one after the other."""
-        return map(self.step, batches)
+    def calls(self, batches: Iterable[NDArray]) -> Iterator[Terms]:
+        """As `Trainer.calls`, one update after the other."""
+        return map(of_one_update, map(self.step, batches))
 
     def step(self, rows: NDArray) -> Terms:
         """One update from the given rows of the data. Returns the terms of this process's part of them.
@@ -292,7 +292,7 @@ class DistributedTrainer(Trainer):
     def averages(self, terms: list[Terms], with_error: bool = False) -> Averages:
         """As `Trainer.averages`, over the rows of all processes."""
         columns = zip(*terms, strict=True) if terms else ([np.empty(0, self.vae.dtype)] for _ in Terms._fields)
-        whole = Terms(*(self.processes.gather(np.concatenate(column)) for column in columns))
+        whole = Terms(*(self.processes.gather(np.concatenate(column, axis=None)) for column in columns))
         return Averages.of([whole], with_error)
 
     def validate(self, x: Data) -> Averages:

@@ -42,7 +42,7 @@ def counting_bar(words: str, enabled: bool = True) -> Iterator[Watch | None]:
 
 
 class Progress(Protocol):
-    """What training tells as it goes."""
+    """What training tells as it goes: the terms (S, B) of updates when they are made, and an epoch's entry."""
 
     def advance(self, epoch: int, terms: Any) -> None: ...
 
@@ -71,7 +71,7 @@ class RichBar:
         self._held_out = ""
 
     def advance(self, epoch: int, terms: Any) -> None:
-        self._pending += 1
+        self._pending += len(terms.objective)
         now = time.perf_counter()
         if now - self._shown < REFRESH:
             return

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 VALIDATION_ROWS = 500  # examples handled together; the result does not depend on it
 VALIDATION_VALUES = 1_000_000  # of these examples at most, so that wide data take no more memory
-CHECK_EVERY = 64  # updates between looks at whether the loss is finite
 UPDATES_TOGETHER = 256  # made in one call of the engine at most
 WORK_TOGETHER = 5_000_000_000  # multiply-adds of a thread in their forward passes at most: a quarter of a second
 
@@ -54,7 +53,7 @@ class Averages(NamedTuple):
     def of(cls, terms: list[Terms], with_error: bool = False) -> "Averages":
         """Means of per-example terms, every example counted once whatever batch it was in."""
         reconstruction, kl, objective, elbo = (
-            np.concatenate([getattr(part, name) for part in terms]).astype(np.float64)
+            np.concatenate([getattr(part, name) for part in terms], axis=None).astype(np.float64)
             for name in ("reconstruction", "kl", "objective", "elbo")
         )
         error = float(elbo.std(ddof=1) / np.sqrt(elbo.size)) if with_error and elbo.size > 1 else None
@@ -117,21 +116,27 @@ class Trainer:
         return terms
 
     def steps(self, batches: Iterable[NDArray]) -> Iterator[Terms]:
-        """An update from each batch of rows, and the terms before it.
+        """An update from each batch of rows, and the terms before it, each (B,).
 
         Where the engine makes several in one call, all of these are made before the first one's terms are given.
         """
+        for several in self.calls(batches):
+            yield from map(Terms, *several)
+
+    def calls(self, batches: Iterable[NDArray]) -> Iterator[Terms]:
+        """The same, by calls of the engine: the terms of the updates that one makes, each (S, B)."""
         if not self._in_one_call():
-            yield from map(self._composed_step, batches)
+            yield from map(of_one_update, map(self._composed_step, batches))
             return
         for size, alike in groupby(batches, len):
             together = max(1, min(UPDATES_TOGETHER, WORK_TOGETHER * get_threads() // max(1, self._work(size))))
             while some := list(islice(alike, together)):
-                yield from self._steps_in_one_call(np.concatenate(some).reshape(len(some), size))
+                yield self._steps_in_one_call(np.concatenate(some).reshape(len(some), size))
 
     def epoch(self, epoch: int, batch_size: int) -> Iterator[Terms]:
-        """The updates of one pass over the shuffled data; a short last batch has a mean over its own rows."""
-        return self.steps(self.batches(epoch, batch_size))
+        """The updates of one pass over the shuffled data, as `calls`; a short last batch has a mean over its own
+        rows."""
+        return self.calls(self.batches(epoch, batch_size))
 
     def batches(self, epoch: int, batch_size: int) -> Iterator[NDArray]:
         """The rows of every update of an epoch."""
@@ -214,14 +219,14 @@ class Trainer:
         """Multiply-adds of a forward pass, more or less."""
         return rows * self.objective.num_samples * self.vae.parameters.flat.size
 
-    def _steps_in_one_call(self, rows: NDArray) -> Iterator[Terms]:
+    def _steps_in_one_call(self, rows: NDArray) -> Terms:
         """An update from each of the rows (S, B)."""
         first, moments = self.updates + 1, (self.first.flat, self.second.flat)
         rates = [rate_at(self.learning_rate, update) for update in range(first, first + len(rows))]
         minibatches = self._minibatches(rows, first)
         terms = self.vae.ops.training_steps(minibatches, moments, first, rates, self.adam_epsilon)
         self.updates += len(rows)
-        return map(Terms, *terms.swapaxes(0, 1))
+        return Terms(*terms.swapaxes(0, 1))
 
     def _minibatches(self, rows: NDArray, first: int) -> Any:
         """What the engine's `training_steps` and `step_gradient` take, for updates from the first on."""
@@ -282,6 +287,11 @@ class Trainer:
 
     def _adam_settings(self) -> dict[str, float]:
         return {"learning_rate": rate_at(self.learning_rate, self.updates), "epsilon": self.adam_epsilon}
+
+
+def of_one_update(terms: Terms) -> Terms:
+    """The terms of an update (B,), as those of a call that makes it alone (1, B)."""
+    return Terms(*(term[np.newaxis] for term in terms))
 
 
 def _in_kernels(objective: Objective) -> bool:
@@ -427,14 +437,11 @@ class _Run:
     def _epoch(self, bar: Progress) -> dict[str, Any]:
         epoch, started = len(self.history) + 1, time.perf_counter()
         self._remember_start()
-        before = self.trainer.updates
         seen: list[Terms] = []
         for terms in self.trainer.epoch(epoch, self.batch_size):
             seen.append(terms)
-            if len(seen) % CHECK_EVERY == 0:
-                self._check_finite(seen[-CHECK_EVERY:], before + len(seen))
+            self._check_finite(terms)
             bar.advance(epoch, terms)
-        self._check_finite(seen[-(len(seen) % CHECK_EVERY or CHECK_EVERY) :], self.trainer.updates)
         if not all(np.isfinite(state.flat).all() for state in self._states()):  # no loss has shown the last update's
             raise self._diverged(self.trainer.updates, "gave parameters or moments that are not finite")
         entry: dict[str, Any] = {"epoch": epoch, "step": self.trainer.updates}
@@ -463,14 +470,14 @@ class _Run:
     def _patience_is_over(self) -> bool:
         return self.patience is not None and len(self.history) - self.best_epoch >= self.patience
 
-    def _check_finite(self, latest: list[Terms], newest: int) -> None:
-        """Raise at the first update whose loss is NaN or infinite; `latest` ends with update `newest`."""
-        if np.isfinite(np.concatenate([terms.objective for terms in latest]).sum(dtype=np.float64)):
+    def _check_finite(self, latest: Terms) -> None:
+        """Raise at the first of the latest updates whose loss is NaN or infinite."""
+        if np.isfinite(latest.objective.sum(dtype=np.float64)):
             return
-        for age, terms in enumerate(latest):
-            value = -float(terms.objective.sum() / max(1, terms.objective.size))
+        first = self.trainer.updates - len(latest.objective) + 1
+        for update, objective in enumerate(latest.objective, first):
+            value = -float(objective.sum() / max(1, objective.size))
             if not np.isfinite(value):
-                update = newest - len(latest) + 1 + age
                 raise self._diverged(update, f"the loss is {value}; expected a finite number")
 
     def _check_entry(self, entry: dict[str, Any]) -> None:

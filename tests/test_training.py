@@ -441,7 +441,7 @@ def test_the_bar_is_told_of_every_update_and_every_epoch(monkeypatch):
         epochs: ClassVar[list] = []
 
         def advance(self, epoch, terms):
-            self.updates.append((epoch, len(terms.elbo)))
+            self.updates += [(epoch, len(examples)) for examples in terms.elbo]
 
         def epoch(self, entry):
             self.epochs.append(entry)

@@ -19,14 +19,14 @@ from scratchvae.compiled.adam_by_estimates import loop
 from scratchvae.compiled.kernel_cache import INNER
 from scratchvae.compiled.tile import INDEX, call_llvm
 
-MOST = 64  # examples: one bit each
+MOST = 32  # examples: one bit each
 
 
 @njit(cache=True, error_model="numpy", **INNER)
 def update_by_rows(p, m, v, h, da, constants):
     """One step on the weights p (in, out), with their moments, of a layer with inputs h (N, in) and finite da (N, out),
     float32, N <= MOST. Returns whether all of p is finite now."""
-    examples, finite = np.zeros(h.shape[1], np.int64), True
+    examples, finite = np.zeros(h.shape[1], np.int32), True
     _mark(h, examples)
     for i in range(h.shape[1]):
         finite &= _update_row(p[i], m[i], v[i], examples[i], h, i, da, constants)
@@ -37,9 +37,9 @@ def update_by_rows(p, m, v, h, da, constants):
 def _mark(h, examples):
     """Set bit n of examples[i] where h[n, i] is not zero."""
     for n in range(h.shape[0]):
-        row, bit = h[n], np.int64(1) << n
+        row, bit = h[n], np.int32(np.int32(1) << np.int32(n))
         for i in range(examples.size):
-            examples[i] |= bit if row[i] != 0 else 0
+            examples[i] |= bit if row[i] != 0 else np.int32(0)
 
 
 @intrinsic
@@ -48,14 +48,14 @@ def _update_row(context, p, m, v, examples, h, i, da, constants):
 
     def emit(context, builder, signature, arguments):
         of_row = [context.make_array(p)(context, builder, arguments[n]).data for n in range(3)]
-        examples, i = arguments[3], arguments[5]
+        examples, i = builder.zext(arguments[3], INDEX), arguments[5]
         h_view, da_view = (context.make_array(kind)(context, builder, arguments[n]) for kind, n in ((h, 4), (da, 6)))
         settings = context.make_array(constants)(context, builder, arguments[7]).data
         (_, inputs), (_, outputs) = (cgutils.unpack_tuple(builder, view.shape) for view in (h_view, da_view))
         passed = [outputs, *of_row, settings, examples, builder.gep(h_view.data, [i]), inputs, da_view.data]
         return builder.call(_function(builder.module), passed)
 
-    return types.boolean(p, m, v, types.int64, h, types.intp, da, constants), emit
+    return types.boolean(p, m, v, types.int32, h, types.intp, da, constants), emit
 
 
 def _function(module):

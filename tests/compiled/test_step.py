@@ -280,10 +280,10 @@ def test_work_that_takes_long_is_not_put_together(monkeypatch, threads):
     calls = []
     monkeypatch.setattr(training, "WORK_TOGETHER", 300_000 // threads)
     monkeypatch.setattr(training, "get_threads", lambda: threads)
-    monkeypatch.setattr(Trainer, "_steps_in_one_call", lambda self, rows: calls.append(rows.shape) or ())
+    monkeypatch.setattr(Trainer, "_steps_in_one_call", lambda self, rows: calls.append(rows.shape))
     trainer = Trainer(sv.VAE(37, 5, hidden=(12,)), pixels())  # 1,184 parameters
-    list(trainer.steps(batches(5, 90)))
-    list(trainer.steps([np.arange(90_000)] * 2))
+    list(trainer.calls(batches(5, 90)))
+    list(trainer.calls([np.arange(90_000)] * 2))
     assert calls == [(2, 90), (2, 90), (1, 90), (1, 90_000), (1, 90_000)]
 
 
