@@ -1,12 +1,14 @@
 """The progress bar: live on a terminal, silent elsewhere."""
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import scratchvae as sv
-from scratchvae.progress import Quiet, progress_bar
+from scratchvae.progress import Quiet, RichBar, progress_bar
+from scratchvae.vae import Terms
 from tests.cases import build
 
 
@@ -37,3 +39,13 @@ def test_a_terminal_sees_the_terms_live(monkeypatch, capsys, held_out):
     assert shown.out == ""
     sv.fit(plain, x, progress=False, **settings)
     np.testing.assert_array_equal(plain.parameters.flat, vae.parameters.flat)
+
+
+def test_a_bar_counts_every_update_of_every_call():
+    told = []
+    bar = RichBar(SimpleNamespace(update=lambda task, advance, description: told.append(advance)), 0, 1)
+    for updates in (1, 7, 256):
+        bar.advance(1, Terms(*np.zeros((4, updates, 10))))
+    averages = {"elbo": 0.0, "reconstruction": 0.0, "kl": 0.0}
+    bar.epoch({"epoch": 1, "train": averages, "validation": None})
+    assert sum(told) == 1 + 7 + 256

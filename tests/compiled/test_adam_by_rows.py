@@ -8,6 +8,7 @@ from scratchvae.compiled import adam_by_estimates, adam_by_rows, step_by_weights
 from scratchvae.compiled.denormals import FLUSH, mode, set_mode
 from scratchvae.compiled.gemm import kernel, product
 from scratchvae.compiled.simd import SIMD
+from scratchvae.compiled.step import FEW
 
 pytestmark = pytest.mark.skipif(SIMD.name != "avx512", reason="the estimates are those of 512 bits")
 CONSTANTS = np.array([0.1, 0.999, 0.001, 1e-3, 1e-8], np.float32)
@@ -50,6 +51,10 @@ def with_guards(arrays):
     return [room[: array.size].reshape(array.shape) for room, array in zip(whole, arrays, strict=True)], whole
 
 
+def test_a_step_that_shares_out_its_weights_has_no_more_examples():
+    assert FEW <= adam_by_rows.MOST
+
+
 @pytest.mark.parametrize("density", [0.0, 0.13, 1.0])
 @pytest.mark.parametrize("outputs", [1, 15, 16, 17, 63, 64, 65, 200])
 @pytest.mark.parametrize("examples", [1, 20, adam_by_rows.MOST])
@@ -86,3 +91,12 @@ def test_a_delta_that_is_no_number_reaches_the_weights_of_black_pixels_too(bad):
     assert not sums_of_pixels(kernel(np.dtype("float32")), flat, h, da, True, first, second, CONSTANTS)
     assert np.isnan(flat.reshape(p.shape)[4, 7])
     assert np.isfinite(np.delete(flat.reshape(p.shape), 7, axis=1)).all()
+
+
+def test_without_constants_of_adam_the_gradient_is_left_as_it_is():
+    (p, m, v), h, da = problem(20, 9, 30)
+    want = np.empty((9, 30), np.float32)
+    product(kernel(np.dtype("float32")), h.T, da, da[0, :0], want, 0)
+    gradient = p.reshape(-1).copy()
+    sums_of_pixels(kernel(np.dtype("float32")), gradient, h, da, True, m.reshape(-1), v.reshape(-1), CONSTANTS[:0])
+    np.testing.assert_array_equal(gradient.reshape(want.shape), want)
