@@ -177,10 +177,13 @@ def _tile_function(module, scalar, rows, count, kind):
                     builder.store(row.load(base, j), tile[i][j])
 
     a_rows = [_opaque(builder, builder.gep(a, [builder.mul(a_row, INDEX(i))])) for i in range(rows)]
+    final = builder.sub(steps, INDEX(1))
     with cgutils.for_range(builder, steps) as loop:
         a_column, k, later = builder.mul(loop.index, a_step), loop.index, builder.add(loop.index, INDEX(AHEAD))
         if skip:
             k, later = (builder.zext(builder.load(builder.gep(indices, [place])), INDEX) for place in (k, later))
+        else:  # never beyond the end: what stands there may be another thread's
+            later = builder.select(builder.icmp_signed("<", later, final), later, final)
         b_row = builder.gep(b, [builder.mul(k, b_step)])
         prefetch(builder, builder.gep(b, [builder.mul(later, b_step)]), count * SIMD.bytes)
         vectors = [row.load(b_row, j) for j in range(count)]
