@@ -1,4 +1,4 @@
-"""Adam on the weights of pixels that are black in most of a few examples: each row's gradient is made where it is used.
+"""Adam on the weights of inputs that are zero in most of a few examples: each row's gradient is made where it is used.
 
 Of twenty examples a pixel is on in two or three. Its row of dW = x^T da is the sum of as many rows of da, which stay in
 the first-level cache: less work than a tile's call, and than a list of zeros. So the sum never leaves the registers
@@ -15,21 +15,29 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from scratchvae.compiled.adam_by_estimates import loop
+from scratchvae.compiled.adam_by_estimates import LANES, loop
+from scratchvae.compiled.gemm import claim
 from scratchvae.compiled.kernel_cache import INNER
-from scratchvae.compiled.tile import INDEX, call_llvm
+from scratchvae.compiled.simd import SIMD
+from scratchvae.compiled.tile import INDEX, LINE, call_llvm, scalar_bytes
 
 MOST = 32  # examples: one bit each
+CLAIMED = 8  # rows whose weights are claimed before their turn, where other threads have read them
 
 
 @njit(cache=True, error_model="numpy", **INNER)
-def update_by_rows(p, m, v, h, da, constants):
-    """One step on the weights p (in, out), with their moments, of a layer with inputs h (N, in) and finite da (N, out),
-    float32, N <= MOST. Returns whether all of p is finite now."""
-    examples, finite = np.zeros(h.shape[1], np.int32), True
+def update_by_rows(flat, weight, h, da, shared, first, second, constants):
+    """One step on the weights (in, out) that start at flat[weight], of a layer with inputs h (N, in) and finite da
+    (N, out), float32, N <= MOST. Whether other threads read these weights too is `shared`. Returns whether all of the
+    weights are finite now."""
+    outputs, examples, finite = da.shape[1], np.zeros(h.shape[1], np.int32), True
     _mark(h, examples)
     for i in range(h.shape[1]):
-        finite &= _update_row(p[i], m[i], v[i], examples[i], h, i, da, constants)
+        start = weight + i * outputs
+        if shared and i + CLAIMED < h.shape[1]:
+            for j in range(0, outputs, LINE // flat.itemsize):
+                claim(flat, start + CLAIMED * outputs + j)
+        finite &= _update_row(flat, first, second, start, examples[i], h, i, da, constants)
     return finite
 
 
@@ -43,31 +51,38 @@ def _mark(h, examples):
 
 
 @intrinsic
-def _update_row(context, p, m, v, examples, h, i, da, constants):
-    """The step on row i, whose gradient is the sum of h[n, i] da[n] over the examples n that are marked, in order."""
+def _update_row(context, flat, first, second, start, examples, h, i, da, constants):
+    """The step on the row that starts at flat[start], whose gradient is the sum of h[n, i] da[n] over the examples n
+    that are marked, in order. For vectors of sixteen float32 alone; others are not asked for."""
 
     def emit(context, builder, signature, arguments):
-        of_row = [context.make_array(p)(context, builder, arguments[n]).data for n in range(3)]
-        examples, i = builder.zext(arguments[3], INDEX), arguments[5]
-        h_view, da_view = (context.make_array(kind)(context, builder, arguments[n]) for kind, n in ((h, 4), (da, 6)))
-        settings = context.make_array(constants)(context, builder, arguments[7]).data
-        (_, inputs), (_, outputs) = (cgutils.unpack_tuple(builder, view.shape) for view in (h_view, da_view))
-        passed = [outputs, *of_row, settings, examples, builder.gep(h_view.data, [i]), inputs, da_view.data]
+        if flat.dtype != types.float32 or SIMD.bytes != 4 * LANES:
+            return ir.Constant(ir.IntType(1), 0)
+        kinds = signature.args
+        views = {n: context.make_array(kinds[n])(context, builder, arguments[n]) for n in (0, 1, 2, 5, 7, 8)}
+        start, examples, i = arguments[3], builder.zext(arguments[4], INDEX), arguments[6]
+        item = INDEX(scalar_bytes(ir.FloatType()))
+        h_row, da_row = (builder.sdiv(builder.extract_value(views[n].strides, 0), item) for n in (5, 7))
+        passed = [
+            builder.extract_value(views[7].shape, 1), *(builder.gep(views[n].data, [start]) for n in range(3)),
+            views[8].data, examples, builder.gep(views[5].data, [i]), h_row, views[7].data, da_row,
+        ]  # fmt: skip
         return builder.call(_function(builder.module), passed)
 
-    return types.boolean(p, m, v, types.int32, h, types.intp, da, constants), emit
+    size = types.intp
+    return types.boolean(flat, first, second, size, types.int32, h, size, da, constants), emit
 
 
 def _function(module):
     name, number = "scratchvae_adam_row", ir.FloatType().as_pointer()
     if name in module.globals:
         return module.globals[name]
-    arguments = [INDEX, *[number] * 4, INDEX, number, INDEX, number]
+    arguments = [INDEX, *[number] * 4, INDEX, number, INDEX, number, INDEX]
     function = ir.Function(module, ir.FunctionType(ir.IntType(1), arguments), name)
     function.linkage = "internal"
     function.attributes.add("noinline")
     builder = ir.IRBuilder(function.append_basic_block())
-    size, p, m, v, constants, examples, h, h_row, da = function.args
+    size, p, m, v, constants, examples, h, h_row, da, da_row = function.args
 
     def gradient(row, starts):
         sums = [cgutils.alloca_once(builder, row.vectors[0]) for _ in starts]
@@ -75,7 +90,7 @@ def _function(module):
             builder.store(row.zero(0), place)
         with _each_bit(builder, examples) as n:
             (factor,) = row.broadcast(builder.gep(h, [builder.mul(n, h_row)]))
-            of_example = builder.gep(da, [builder.mul(n, size)])
+            of_example = builder.gep(da, [builder.mul(n, da_row)])
             for start, place in zip(starts, sums, strict=True):
                 vector = row.load(builder.gep(of_example, [start]), 0)
                 builder.store(row.multiply_add(factor, vector, builder.load(place)), place)

@@ -23,19 +23,16 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit, types
-from numba.extending import overload
+from numba import njit
 from numpy.typing import NDArray
 
-from scratchvae.compiled.adam_by_rows import update_by_rows
 from scratchvae.compiled.barrier import arrive, meet, together, wait
 from scratchvae.compiled.gather import ask
-from scratchvae.compiled.gemm import all_finite, finite_sparse_product, matrix, product, sparse_product
+from scratchvae.compiled.gemm import finite_sparse_product, matrix, product, sparse_product
 from scratchvae.compiled.inner import inner_products
 from scratchvae.compiled.kernel_cache import INLINED, INNER
 from scratchvae.compiled.network import RELU, bias_sums, call, mostly_zero, skips, slice_of, weight_sums
 from scratchvae.compiled.posterior import _forward as posterior_forward_rows
-from scratchvae.compiled.simd import SIMD
 from scratchvae.compiled.step_parts import (
     KL,
     LINE,
@@ -316,40 +313,11 @@ def _sums(settings, target, work, plan, number, part, first, second, constants):
     layer = _layer(plan, number)
     (low, _), h, da, kernel = _range(layer, part), _inputs(work, layer, part), _das(work, layer), settings.kernel
     zeros, weight = skips(h, number, layer.activation == RELU), layer.weight + low * layer.outputs
-    if number == 0:
-        known = _sums_of_pixels(kernel, target, weight, h, da, zeros, first, second, constants)
-    else:
-        known = _by_tiles(kernel, target, weight, h, da, zeros, first, second, constants)
+    spans = ((0, layer.rows),)
+    known = weight_sums(kernel, target, weight, h, da, spans, zeros, False, first, second, constants)
     _own(work, plan, part).finite[0, number] = known
     if part == layer.first:
-        bias_sums(target, layer.bias, da, ((0, layer.rows),), first, second, constants)
-
-
-@njit(cache=True, error_model="numpy", **INNER)
-def _by_tiles(kernel, target, weight, h, da, zeros, first, second, constants):
-    return weight_sums(kernel, target, weight, h, da, ((0, len(h)),), zeros, False, first, second, constants)
-
-
-@njit(**INLINED)
-def _by_rows(kernel, target, weight, h, da, zeros, first, second, constants):
-    if not (zeros and constants.size and all_finite(da)):
-        return _by_tiles(kernel, target, weight, h, da, zeros, first, second, constants)
-    inputs, outputs = h.shape[1], da.shape[1]
-    p, m = matrix(target, weight, inputs, outputs), matrix(first, weight, inputs, outputs)
-    return update_by_rows(p, m, matrix(second, weight, inputs, outputs), h, da, constants)
-
-
-def _sums_of_pixels(kernel, target, weight, h, da, zeros, first, second, constants):
-    """`weight_sums` of inputs most of which may be zero, in the way that suits the processor."""
-    raise NotImplementedError
-
-
-@overload(_sums_of_pixels)
-def _suited(kernel, target, weight, h, da, zeros, first, second, constants):
-    way = _by_rows if SIMD.estimates and target.dtype == types.float32 else _by_tiles
-    return lambda kernel, target, weight, h, da, zeros, first, second, constants: way(
-        kernel, target, weight, h, da, zeros, first, second, constants
-    )
+        bias_sums(target, layer.bias, da, spans, first, second, constants)
 
 
 # --- the step ---------------------------------------------------------------------------------------------------------
