@@ -16,28 +16,21 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from scratchvae.compiled.adam_by_estimates import LANES, loop
-from scratchvae.compiled.gemm import claim
 from scratchvae.compiled.kernel_cache import INNER
 from scratchvae.compiled.simd import SIMD
-from scratchvae.compiled.tile import INDEX, LINE, call_llvm, scalar_bytes
+from scratchvae.compiled.tile import INDEX, call_llvm, scalar_bytes
 
 MOST = 32  # examples: one bit each
-CLAIMED = 8  # rows whose weights are claimed before their turn, where other threads have read them
 
 
 @njit(cache=True, error_model="numpy", **INNER)
-def update_by_rows(flat, weight, h, da, shared, first, second, constants):
+def update_by_rows(flat, weight, h, da, first, second, constants):
     """One step on the weights (in, out) that start at flat[weight], of a layer with inputs h (N, in) and finite da
-    (N, out), float32, N <= MOST. Whether other threads read these weights too is `shared`. Returns whether all of the
-    weights are finite now."""
+    (N, out), float32, N <= MOST. Returns whether all of the weights are finite now."""
     outputs, examples, finite = da.shape[1], np.zeros(h.shape[1], np.int32), True
     _mark(h, examples)
     for i in range(h.shape[1]):
-        start = weight + i * outputs
-        if shared and i + CLAIMED < h.shape[1]:
-            for j in range(0, outputs, LINE // flat.itemsize):
-                claim(flat, start + CLAIMED * outputs + j)
-        finite &= _update_row(flat, first, second, start, examples[i], h, i, da, constants)
+        finite &= _update_row(flat, first, second, weight + i * outputs, examples[i], h, i, da, constants)
     return finite
 
 

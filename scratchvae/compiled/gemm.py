@@ -23,7 +23,6 @@ from scratchvae.compiled.nonzeros import GROUP, list_nonzeros, pair_alike
 from scratchvae.compiled.simd import SIMD, asking_is_enough
 from scratchvae.compiled.tile import (
     AHEAD,
-    BYTE,
     INDEX,
     INT32,
     LINE,
@@ -71,33 +70,18 @@ def _claim(context, pointer, distance):
     leaves a line shared that it has already (`asking_is_enough`), by writing to it what it holds."""
 
     def emit(context, builder, signature, arguments):
-        _emit_claim(builder, builder.gep(builder.bitcast(arguments[0], BYTE.as_pointer()), [arguments[1]]))
+        place = builder.gep(builder.bitcast(arguments[0], ir.IntType(8).as_pointer()), [arguments[1]])
+        if ASKS:
+            to_write = [INT32(1), INT32(3), INT32(1)]  # soon and again; data, not code
+            call_llvm(builder, "llvm.prefetch.p0", ir.VoidType(), [place, *to_write])
+        else:
+            word = builder.bitcast(place, INT32.as_pointer())
+            # a plain load and a plain store on the processor; being atomic, the compiler may not leave them out
+            held = builder.load_atomic(word, "monotonic", 4)
+            builder.store_atomic(held, word, "monotonic", 4)
         return context.get_dummy_value()
 
     return types.void(pointer, types.intp), emit
-
-
-@intrinsic
-def claim(context, array, place):
-    """The same for the cache line of an array's element."""
-
-    def emit(context, builder, signature, arguments):
-        data = context.make_array(array)(context, builder, arguments[0]).data
-        _emit_claim(builder, builder.bitcast(builder.gep(data, [arguments[1]]), BYTE.as_pointer()))
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp), emit
-
-
-def _emit_claim(builder, place):
-    if ASKS:
-        to_write = [INT32(1), INT32(3), INT32(1)]  # soon and again; data, not code
-        call_llvm(builder, "llvm.prefetch.p0", ir.VoidType(), [place, *to_write])
-        return
-    word = builder.bitcast(place, INT32.as_pointer())
-    # a plain load and a plain store on the processor; being atomic, the compiler may not leave them out
-    held = builder.load_atomic(word, "monotonic", 4)
-    builder.store_atomic(held, word, "monotonic", 4)
 
 
 @njit(inline="always")

@@ -20,7 +20,6 @@ from numba.extending import intrinsic
 from numpy.typing import DTypeLike, NDArray
 
 from scratchvae.compiled.adam import adam_constants, update
-from scratchvae.compiled.adam_by_rows import MOST, update_by_rows
 from scratchvae.compiled.denormals import FLUSH, mode, set_mode
 from scratchvae.compiled.gemm import (
     DENSE,
@@ -37,7 +36,6 @@ from scratchvae.compiled.inner import inner_products
 from scratchvae.compiled.kernel_cache import INLINED, INNER
 from scratchvae.compiled.memory import keep_freed_memory
 from scratchvae.compiled.nonzeros import GROUP
-from scratchvae.compiled.simd import SIMD
 from scratchvae.compiled.tile import INDEX, LINE
 from scratchvae.compiled.vector_math import activation_backward_row
 from scratchvae.parameters import ACTIVATION_CODES, Network
@@ -47,7 +45,6 @@ LONG = 400  # outputs from which inner products are faster than transposes, or n
 GRADIENT_BLOCK = 32_768  # elements of a gradient that go to Adam while they are in the second-level cache
 PARALLEL = 1_000_000  # multiply-adds below which waking a second thread gains little, and on a busy machine loses much
 RELU = ACTIVATION_CODES["relu"]  # leaves zeros: often for all samples of one example
-BY_ROWS = SIMD.estimates  # whether Adam may make the gradient of a few examples itself
 NO_ROWS = -1  # work that is split by weights
 
 keep_freed_memory()
@@ -197,9 +194,8 @@ def weight_sums(kernel, flat, weight, h, da, spans, zeros, shared, first, second
     rows of the spans. Whether other threads read these weights too is `shared`: then their lines are claimed ahead.
     Returns whether the weights are known to be finite: after Adam's step.
 
-    Adam has a block of rows at a time, or, where few inputs of few examples are not zero, a single one (see
-    `adam_by_rows`). Inside the product's tile it measures slower: a tile touches many short pieces of the moments, a
-    block reads them from end to end.
+    Adam has a block of rows at a time. Inside the product's tile it measures slower: a tile touches many short pieces
+    of the moments, a block reads them from end to end.
     """
     inputs, outputs = h.shape[1], da.shape[1]
     block = max(1, GRADIENT_BLOCK // outputs // 8) * 8  # whole tiles
@@ -207,10 +203,6 @@ def weight_sums(kernel, flat, weight, h, da, spans, zeros, shared, first, second
     finite = constants.size > 0
     for n in range(len(spans)):
         zeros = zeros and all_finite(da[spans[n][0] : spans[n][1]])
-    if BY_ROWS and zeros and constants.size and flat.itemsize == 4 and len(spans) == 1:
-        rows = slice(spans[0][0], spans[0][1])
-        if rows.stop - rows.start <= MOST:
-            return update_by_rows(flat, weight, h[rows], da[rows], shared, first, second, constants)
     for low in range(0, inputs, block):
         high = min(low + block, inputs)
         own, size = weight + low * outputs, (high - low) * outputs

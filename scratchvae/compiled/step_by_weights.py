@@ -26,13 +26,15 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from scratchvae.compiled.adam_by_rows import update_by_rows
 from scratchvae.compiled.barrier import arrive, meet, together, wait
 from scratchvae.compiled.gather import ask
-from scratchvae.compiled.gemm import finite_sparse_product, matrix, product, sparse_product
+from scratchvae.compiled.gemm import all_finite, finite_sparse_product, matrix, product, sparse_product
 from scratchvae.compiled.inner import inner_products
 from scratchvae.compiled.kernel_cache import INLINED, INNER
 from scratchvae.compiled.network import RELU, bias_sums, call, mostly_zero, skips, slice_of, weight_sums
 from scratchvae.compiled.posterior import _forward as posterior_forward_rows
+from scratchvae.compiled.simd import SIMD
 from scratchvae.compiled.step_parts import (
     KL,
     LINE,
@@ -47,6 +49,7 @@ from scratchvae.compiled.step_parts import (
 )
 from scratchvae.compiled.vector_math import activate_row, activation_backward_row
 
+BY_ROWS = SIMD.estimates  # whether Adam makes the gradient itself where inputs are zero (see `adam_by_rows`)
 HEIGHT = 4  # of a tile that is still fast: a half has a multiple of so many inputs, or whole cache lines of them
 
 
@@ -314,7 +317,10 @@ def _sums(settings, target, work, plan, number, part, first, second, constants):
     (low, _), h, da, kernel = _range(layer, part), _inputs(work, layer, part), _das(work, layer), settings.kernel
     zeros, weight = skips(h, number, layer.activation == RELU), layer.weight + low * layer.outputs
     spans = ((0, layer.rows),)
-    known = weight_sums(kernel, target, weight, h, da, spans, zeros, False, first, second, constants)
+    if BY_ROWS and zeros and target.itemsize == 4 and constants.size and all_finite(da):
+        known = update_by_rows(target, weight, h, da, first, second, constants)
+    else:
+        known = weight_sums(kernel, target, weight, h, da, spans, zeros, False, first, second, constants)
     _own(work, plan, part).finite[0, number] = known
     if part == layer.first:
         bias_sums(target, layer.bias, da, spans, first, second, constants)

@@ -7,8 +7,8 @@ from numba import njit
 from scratchvae.compiled import adam_by_estimates, adam_by_rows
 from scratchvae.compiled.denormals import FLUSH, mode, set_mode
 from scratchvae.compiled.gemm import kernel, product
-from scratchvae.compiled.network import weight_sums
 from scratchvae.compiled.simd import SIMD
+from scratchvae.compiled.step import FEW
 
 pytestmark = pytest.mark.skipif(SIMD.name != "avx512", reason="the estimates are those of 512 bits")
 CONSTANTS = np.array([0.1, 0.999, 0.001, 1e-3, 1e-8], np.float32)
@@ -16,11 +16,11 @@ GUARD = 20  # elements behind the arrays' ends
 
 
 @njit(error_model="numpy")
-def by_rows(p, m, v, h, da, shared, constants):
+def by_rows(p, m, v, h, da, constants):
     before = mode()
     set_mode(before | FLUSH)
     flat, first, second = p.reshape(p.size), m.reshape(m.size), v.reshape(v.size)
-    finite = adam_by_rows.update_by_rows(flat, 0, h, da, shared, first, second, constants)
+    finite = adam_by_rows.update_by_rows(flat, 0, h, da, first, second, constants)
     set_mode(before)
     return finite
 
@@ -52,16 +52,15 @@ def with_guards(arrays):
     return [room[: array.size].reshape(array.shape) for room, array in zip(whole, arrays, strict=True)], whole
 
 
-@pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("density", [0.0, 0.13, 1.0])
 @pytest.mark.parametrize("outputs", [1, 15, 16, 17, 63, 64, 65, 200])
 @pytest.mark.parametrize("examples", [1, 20, adam_by_rows.MOST])
-def test_rows_have_the_bits_of_the_dense_gradients_step(examples, outputs, density, shared):
+def test_rows_have_the_bits_of_the_dense_gradients_step(examples, outputs, density):
     weights, h, da = problem(examples, 9, outputs, density)
     want = [array.copy() for array in weights]
     assert dense(kernel(np.dtype("float32")), *want, h, da, CONSTANTS)
     got, whole = with_guards(weights)
-    assert by_rows(*got, h, da, shared, CONSTANTS)
+    assert by_rows(*got, h, da, CONSTANTS)
     for array, wanted, room in zip(got, want, whole, strict=True):
         np.testing.assert_array_equal(array, wanted)
         np.testing.assert_array_equal(room[array.size :], np.float32(7), "what lies behind the end is not touched")
@@ -71,30 +70,9 @@ def test_rows_have_the_bits_of_the_dense_gradients_step(examples, outputs, densi
 def test_a_number_that_is_none_is_noticed(place):
     weights, h, da = problem(20, 9, 200)
     weights[0].reshape(-1)[place] = np.nan
-    assert not by_rows(*weights, h, da, False, CONSTANTS)
+    assert not by_rows(*weights, h, da, CONSTANTS)
     assert np.flatnonzero(np.isnan(weights[0])).tolist() == [place]
 
 
-@njit
-def sums(kernel, flat, h, da, first, second, constants):
-    return weight_sums(kernel, flat, 0, h, da, ((0, len(h)),), True, False, first, second, constants)
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_delta_that_is_no_number_reaches_the_weights_of_black_pixels_too(bad):
-    """Zero times infinity is no number: nothing may be skipped."""
-    (p, m, v), h, da = problem(20, 9, 30)
-    h[:, 4], da[3, 7] = 0, bad
-    flat, first, second = (array.reshape(-1).copy() for array in (p, m, v))
-    assert not sums(kernel(np.dtype("float32")), flat, h, da, first, second, CONSTANTS)
-    assert np.isnan(flat.reshape(p.shape)[4, 7])
-    assert np.isfinite(np.delete(flat.reshape(p.shape), 7, axis=1)).all()
-
-
-def test_without_constants_of_adam_the_gradient_is_left_as_it_is():
-    (p, m, v), h, da = problem(20, 9, 30)
-    want = np.empty((9, 30), np.float32)
-    product(kernel(np.dtype("float32")), h.T, da, da[0, :0], want, 0)
-    gradient = p.reshape(-1).copy()
-    sums(kernel(np.dtype("float32")), gradient, h, da, m.reshape(-1), v.reshape(-1), CONSTANTS[:0])
-    np.testing.assert_array_equal(gradient.reshape(want.shape), want)
+def test_a_step_that_shares_out_its_weights_has_no_more_examples():
+    assert FEW <= adam_by_rows.MOST

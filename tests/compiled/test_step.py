@@ -300,6 +300,27 @@ def test_a_nan_in_the_weights_of_a_dark_pixel_is_seen(rows):
         assert np.isnan(terms.elbo).all()
 
 
+@pytest.mark.parametrize("rows", [SOME, MANY])
+def test_a_delta_that_is_no_number_reaches_the_weights_of_a_dark_pixel(rows):
+    """Zero times NaN is no number."""
+    x = pixels()
+    x[:, 7] = 0
+    vae = sv.VAE(37, 5, hidden=(150, 131), activation="tanh", seed=1)
+    vae.parameters["encoder.1.weight"][...] = np.nan
+    Trainer(vae, x, seed=5).step(batches(1, rows)[0])
+    assert np.isnan(vae.parameters["encoder.0.weight"][7]).all()
+
+
+@pytest.mark.parametrize("rows", [SOME, MANY])
+def test_a_gradient_without_a_step_is_the_one_that_adam_takes(rows):
+    trainer, batch = Trainer(sv.VAE(37, 5, hidden=(150, 131), seed=1), pixels(), seed=5), batches(1, rows)[0]
+    parameters, gradient = trainer.vae.parameters.flat.copy(), np.zeros_like(trainer.first.flat)
+    trainer.vae.ops.step_gradient(trainer._minibatches(batch[None], 1), rows, gradient)
+    np.testing.assert_array_equal(trainer.vae.parameters.flat, parameters)
+    trainer.step(batch)
+    np.testing.assert_allclose(trainer.first.flat, 0.1 * gradient, rtol=1e-5, atol=1e-9)
+
+
 def test_a_rate_that_is_no_number_is_refused_before_the_updates_of_its_call():
     trainer = Trainer(sv.VAE(37, 5, hidden=(12,)), pixels(), lambda update: 1e-3 if update < 3 else float("nan"))
     with pytest.raises(ValueError, match=r"learning_rate\(3\) is nan"):
