@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 from scratchvae.compiled.adam_by_estimates import LANES, loop
 from scratchvae.compiled.kernel_cache import INNER
 from scratchvae.compiled.simd import SIMD
-from scratchvae.compiled.tile import INDEX, call_llvm, scalar_bytes
+from scratchvae.compiled.tile import INDEX, call_llvm, row_stride
 
 MOST = 32  # examples: one bit each
 
@@ -54,8 +54,7 @@ def _update_row(context, flat, first, second, start, examples, h, i, da, constan
         kinds = signature.args
         views = {n: context.make_array(kinds[n])(context, builder, arguments[n]) for n in (0, 1, 2, 5, 7, 8)}
         start, examples, i = arguments[3], builder.zext(arguments[4], INDEX), arguments[6]
-        item = INDEX(scalar_bytes(ir.FloatType()))
-        h_row, da_row = (builder.sdiv(builder.extract_value(views[n].strides, 0), item) for n in (5, 7))
+        h_row, da_row = (row_stride(builder, views[n]) for n in (5, 7))
         passed = [
             builder.extract_value(views[7].shape, 1), *(builder.gep(views[n].data, [start]) for n in range(3)),
             views[8].data, examples, builder.gep(views[5].data, [i]), h_row, views[7].data, da_row,

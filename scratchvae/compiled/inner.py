@@ -12,7 +12,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from scratchvae.compiled.simd import SIMD
-from scratchvae.compiled.tile import INDEX, INT32, Row, scalar_bytes
+from scratchvae.compiled.tile import INDEX, INT32, Row, element, row_stride, scalar_bytes
 
 HEIGHT, COLUMNS = SIMD.inner_height, 4  # of a tile: rows of A and of B
 
@@ -46,8 +46,7 @@ def _tile(context, a, b, c, i, j, rows, columns):
         ]
         passed = [builder.extract_value(views[0].shape, 1)]
         for view, row, column in zip(views, (i, j, i), (INDEX(0), INDEX(0), j), strict=True):
-            stride = builder.sdiv(builder.extract_value(view.strides, 0), INDEX(scalar_bytes(scalar)))
-            passed += [builder.gep(view.data, [builder.add(builder.mul(row, stride), column)]), stride]
+            passed += [element(builder, view, row, column), row_stride(builder, view)]
         after = builder.append_basic_block()
         switch = builder.switch(builder.add(builder.mul(columns, INDEX(HEIGHT + 1)), rows), after)
         widest = min(COLUMNS, SIMD.bytes // scalar_bytes(scalar))

@@ -40,10 +40,14 @@ def scalar_bytes(scalar):
     return 8 if scalar == ir.DoubleType() else 4
 
 
+def row_stride(builder, view):
+    """Elements from one row of a matrix to the next."""
+    return builder.sdiv(builder.extract_value(view.strides, 0), INDEX(scalar_bytes(view.data.type.pointee)))
+
+
 def element(builder, view, i, j):
     """Pointer to an element of a matrix whose rows are contiguous."""
-    stride = builder.sdiv(builder.extract_value(view.strides, 0), INDEX(scalar_bytes(view.data.type.pointee)))
-    return builder.gep(view.data, [builder.add(builder.mul(i, stride), j)])
+    return builder.gep(view.data, [builder.add(builder.mul(i, row_stride(builder, view)), j)])
 
 
 def splat(builder, value, lanes):
