@@ -19,8 +19,13 @@ def importance_bound_forward(log_weights: NDArray) -> tuple[NDArray, NDArray]:
 @njit(cache=True, error_model="numpy")
 def drop_negligible(weights):
     """Weights (B, K) that are `negligible` become zero: see `reference.importance.negligible`."""
-    least = weights.dtype.type(np.finfo(weights.dtype).eps / (4 * weights.shape[1]))
+    limit = np.finfo(weights.dtype).eps / 4
     for b in range(weights.shape[0]):
+        ascending, total = np.sort(weights[b]), 0.0
+        for least in ascending:
+            total += least
+            if not total < limit:
+                break
         for k in range(weights.shape[1]):
             weights[b, k] = 0 if weights[b, k] < least else weights[b, k]
 

@@ -25,11 +25,14 @@ def importance_bound_forward(log_weights: NDArray) -> tuple[NDArray, NDArray]:
 def negligible(weights: NDArray) -> NDArray:
     """Which self-normalised weights are so small that their sum, 1, would be rounded to the same number without them.
 
-    Gives     w_k < eps / (4 K): all K together are less than half of eps / 2, the distance from 1 to the number below
+    Gives     the smallest of an example whose sum is still below eps / 4: half of eps / 2, the distance from 1 to the
+              number below. Of equal ones either all are, or none
     Takes     weights (B, K)
     Returns   (B, K), boolean: a gradient has nothing of these samples that it does not lose by rounding
     """
-    return weights.real < np.finfo(weights.dtype).eps / (4 * weights.shape[1])
+    ascending = np.sort(weights.real, axis=1)
+    number = (np.cumsum(ascending, axis=1) < np.finfo(weights.dtype).eps / 4).sum(axis=1, keepdims=True)
+    return weights.real < np.take_along_axis(ascending, number, axis=1)
 
 
 def importance_bound_backward(dbound: NDArray, weights: NDArray) -> NDArray:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from scratchvae import reference
+from scratchvae import compiled, reference
 from tests.proofs.checks import the_best_sample_has_the_largest_weight
 from tests.proofs.pairs import generators, sizes
 
@@ -21,12 +21,21 @@ def test_one_sample_gives_its_own_log_weight(ops):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_weights_that_rounding_would_lose_are_zero(ops, dtype):
-    """Four of them: the least that counts is eps / 16."""
-    least = np.finfo(dtype).eps / 16
-    log_weights = np.log([[1, 1.1 * least, 0.9 * least, 0.1 * least], [1, 1, 1, least]]).astype(dtype)
+    """In units of eps / 4, below which their sum must stay. Equal ones go together."""
+    rest = np.array([[0.6, 0.05, 0.3], [0.3, 0.7, 0.1], [0.6, 0.1, 0.6], [0.4, 0.4, 0.1]]) * np.finfo(dtype).eps / 4
+    log_weights = np.log(np.hstack([rest, np.ones((4, 1))])).astype(dtype)
     bound, weights = ops.importance_bound_forward(log_weights)
-    np.testing.assert_array_equal(weights > 0, [[True, True, False, False], [True, True, True, False]])
+    of_the_rest = [[False, False, False], [False, True, False], [True, False, True], [False, False, False]]
+    np.testing.assert_array_equal(weights[:, :3] > 0, of_the_rest)
+    assert (weights[:, 3] == 1).all()
     np.testing.assert_allclose(bound, np.log(np.exp(log_weights).mean(axis=1)), rtol=1e-6, err_msg="of all samples")
+
+
+@given(rng=generators, n=sizes)
+def test_both_engines_find_the_same_weights_negligible(rng, n):
+    log_weights = 40 * rng.normal(size=(n.b, n.k))
+    zero = [engine.importance_bound_forward(log_weights)[1] == 0 for engine in (reference, compiled)]
+    np.testing.assert_array_equal(*zero)
 
 
 @given(rng=generators, n=sizes)
