@@ -33,12 +33,12 @@ class Stages:
 
     def __call__(self, update: int) -> float:
         """The rate of an update, counted from 1."""
-        return self.rates[min(bisect_left(self._ends, update), len(self.rates) - 1)]
+        return self.rates[bisect_left(self._ends, update)]
 
     @cached_property
     def _ends(self) -> tuple[int, ...]:
-        """The number of each stage's last update."""
-        return tuple(accumulate(self.updates))
+        """The number of the last update of each stage but the last."""
+        return tuple(accumulate(self.updates[:-1]))
 
 
 def check_learning_rate(learning_rate: LearningRate) -> None:
@@ -56,6 +56,6 @@ def rate_at(learning_rate: LearningRate, update: int) -> float:
     if not callable(learning_rate):
         return learning_rate
     rate = learning_rate(update)
-    if not (isinstance(rate, (int, float, np.number)) and 0 <= rate < np.inf):
+    if not (isinstance(rate, (float, int, np.number)) and 0 <= rate < np.inf):
         raise ValueError(f"learning_rate({update}) is {rate!r}; expected a number of at least 0")
     return float(rate)

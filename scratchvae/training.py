@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 VALIDATION_ROWS = 500  # examples handled together; the result does not depend on it
 VALIDATION_VALUES = 1_000_000  # of these examples at most, so that wide data take no more memory
-UPDATES_TOGETHER = 256  # made in one call of the engine at most
+UPDATES_TOGETHER = 1_024  # made in one call of the engine at most
 WORK_TOGETHER = 5_000_000_000  # multiply-adds of a thread in their forward passes at most: a quarter of a second
 
 OnEpoch: TypeAlias = Callable[[dict[str, Any]], object]  # is called with each entry of the history

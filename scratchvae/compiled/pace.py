@@ -8,7 +8,7 @@ depend on it.
 from functools import cache
 
 LOOK = 16  # steps made by the other number of threads; or half of a call's
-EVERY = 8  # calls after which it is looked again
+EVERY = 1_000  # steps after which it is looked again, at the next call
 GAIN = 0.95  # of the time that it must take to be chosen
 
 
@@ -17,13 +17,13 @@ class Pace:
 
     def __init__(self) -> None:
         self.alone = False
-        self.calls = 0
+        self.since_look = EVERY
         self.seconds: dict[bool, float] = {}
 
     def pieces(self, steps: int) -> list[tuple[int, int, bool]]:
         """Steps first .. last - 1 of a call, and whether a single thread makes them."""
-        self.calls += 1
-        look = min(LOOK, -(-steps // 2)) if self.calls % EVERY == 1 else 0
+        look = min(LOOK, -(-steps // 2)) if self.since_look >= EVERY else 0
+        self.since_look = steps if look else self.since_look + steps
         pieces = [(0, look, not self.alone), (look, steps, self.alone)]
         return [piece for piece in pieces if piece[0] < piece[1]]
 

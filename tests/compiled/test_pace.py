@@ -7,12 +7,14 @@ from scratchvae.compiled.pace import EVERY, Pace, pace_of
 from scratchvae.engine import get_threads
 from tests.compiled.test_step import SOME, Trainer, batches, pixels, sv
 
+STEPS = EVERY // 8  # of a call
 
-def run(pace: Pace, seconds: dict[bool, float], calls: int, steps: int = 256) -> list[bool]:
+
+def run(pace: Pace, seconds: dict[bool, float], calls: int) -> list[bool]:
     """Which calls a single thread made most of, where a step takes so long with all threads and with one."""
     alone = []
     for _ in range(calls):
-        for _, _, piece_alone in pace.pieces(steps):
+        for _, _, piece_alone in pace.pieces(STEPS):
             pace.took(piece_alone, seconds[piece_alone])
         alone.append(piece_alone)
     return alone
@@ -26,8 +28,8 @@ def test_one_thread_works_alone_while_others_cost_more_than_they_save():
     """As where a virtual machine's processors come to lie apart, and together again."""
     pace, near, far = Pace(), {False: 62, True: 90}, {False: 131, True: 90}
     run(pace, near, 20)
-    assert run(pace, far, 20)[EVERY:] == [True] * (20 - EVERY)
-    assert run(pace, near, 20)[2 * EVERY :] == [False] * (20 - 2 * EVERY)
+    assert run(pace, far, 20)[8:] == [True] * 12
+    assert run(pace, near, 20)[16:] == [False] * 4
 
 
 def test_what_all_threads_take_is_known_for_their_number_alone():
@@ -41,11 +43,12 @@ def test_a_hundredth_is_no_reason_to_change():
 
 def test_pieces_are_all_steps_in_order():
     pace = Pace()
-    for call in range(2 * EVERY):
-        pieces = pace.pieces(100)
+    for call in range(16):
+        pieces = pace.pieces(STEPS)
         assert [begin for begin, _, _ in pieces] == [0, *(end for _, end, _ in pieces[:-1])]
-        assert pieces[-1][1] == 100
-        assert len(pieces) == (2 if call % EVERY == 0 else 1)
+        assert pieces[-1][1] == STEPS
+        assert len(pieces) == (2 if call % 8 == 0 else 1)
+    assert all(len(pace.pieces(EVERY)) == 2 for _ in range(3))
     assert Pace().pieces(5) == [(0, 3, True), (3, 5, False)]
     assert Pace().pieces(1) == [(0, 1, True)]
 
