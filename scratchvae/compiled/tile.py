@@ -21,6 +21,7 @@ INDEX, INT32, BYTE = ir.IntType(64), ir.IntType(32), ir.IntType(8)
 PLAIN, SKIP, NARROW, WHOLE = range(4)  # kinds of tiles
 NARROW_BYTES = 16
 LINE = 64  # bytes of a cache line
+FIRST_LEVEL, SECOND_LEVEL = 3, 2  # of caches, as LLVM names how soon something is needed
 AHEAD = 8  # rows of B that are asked for before their turn: a processor does not by itself where they lie far apart
 HIGH, WIDE = 9, 10  # more than a tile has rows, and vectors: a tile's number is made of its kind, vectors and rows
 WIDE_COUNTS = (SIMD.wide,) if SIMD.wide else ()
@@ -70,12 +71,12 @@ def _opaque(builder, pointer):
     return builder.asm(ir.FunctionType(pointer.type, [pointer.type]), "", "=r,0", [pointer], False)
 
 
-def prefetch(builder, place, size):
-    """Ask for `size` bytes."""
+def prefetch(builder, place, size, locality=FIRST_LEVEL):
+    """Ask for `size` bytes, to read them, into that cache and those above it."""
     start = builder.bitcast(place, BYTE.as_pointer())
     for distance in range(0, size, LINE):
         line = builder.gep(start, [INDEX(distance)])
-        arguments = [line, *map(INT32, (0, 3, 1))]  # to read it, soon and again; data, not code
+        arguments = [line, *map(INT32, (0, locality, 1))]  # to read it; data, not code
         call_llvm(builder, "llvm.prefetch.p0", ir.VoidType(), arguments)
 
 
@@ -181,20 +182,32 @@ def _tile_function(module, scalar, rows, count, kind):
                     builder.store(row.load(base, j), tile[i][j])
 
     a_rows = [_opaque(builder, builder.gep(a, [builder.mul(a_row, INDEX(i))])) for i in range(rows)]
-    final = builder.sub(steps, INDEX(1))
-    with cgutils.for_range(builder, steps) as loop:
-        a_column, k, later = builder.mul(loop.index, a_step), loop.index, builder.add(loop.index, INDEX(AHEAD))
-        if skip:
-            k, later = (builder.zext(builder.load(builder.gep(indices, [place])), INDEX) for place in (k, later))
-        else:  # never beyond the end: what stands there may be another thread's
-            later = builder.select(builder.icmp_signed("<", later, final), later, final)
-        b_row = builder.gep(b, [builder.mul(k, b_step)])
-        prefetch(builder, builder.gep(b, [builder.mul(later, b_step)]), count * SIMD.bytes)
-        vectors = [row.load(b_row, j) for j in range(count)]
+
+    def step(place, b_row):
+        """One more addend: row b_row of B by the elements at that place of the rows of A."""
+        a_column, vectors = builder.mul(place, a_step), [row.load(b_row, j) for j in range(count)]
         for i in range(rows):
             elements = row.broadcast(builder.gep(a_rows[i], [a_column]))
             for j in range(count):
                 builder.store(row.multiply_add(elements[j], vectors[j], builder.load(tile[i][j])), tile[i][j])
+
+    def row_of_b(k):
+        return builder.gep(b, [builder.mul(k, b_step)])
+
+    if skip:
+        with cgutils.for_range(builder, steps) as loop:
+            now, later = (builder.gep(indices, [builder.add(loop.index, INDEX(n))]) for n in (0, AHEAD))
+            k, later = (builder.zext(builder.load(place), INDEX) for place in (now, later))
+            prefetch(builder, row_of_b(later), count * SIMD.bytes)
+            step(loop.index, row_of_b(k))
+    else:  # nothing is asked for beyond the end: what stands there may be another thread's
+        distance, last = _opaque(builder, builder.mul(b_step, INDEX(AHEAD))), builder.sub(steps, INDEX(AHEAD))
+        last = builder.select(builder.icmp_signed(">", last, INDEX(0)), last, INDEX(0))
+        with cgutils.for_range_slice(builder, INDEX(0), last, INDEX(1), inc=True) as (k, _):
+            prefetch(builder, builder.gep(row_of_b(k), [distance]), count * SIMD.bytes)
+            step(k, row_of_b(k))
+        with cgutils.for_range_slice(builder, last, steps, INDEX(1), inc=True) as (k, _):
+            step(k, row_of_b(k))
 
     last = []
     for i in range(rows):
