@@ -1,8 +1,14 @@
-"""Adam's loop for a processor that multiplies and adds once a cycle and has a unit for roots beside that (Zen 4).
+"""Adam's loop on 512-bit registers: the processor's root, and a division made of an estimate.
 
-Multiplications and additions bound the loop there. `adam.update_by_arithmetic` takes nine for a root and a division:
-seven for the root, two that the division keeps their unit. Here the root, which keeps it for two, is the processor's,
-and the division is an estimate and three. Numba knows no estimates, so the vectors are written as LLVM code.
+Zen 4 multiplies and adds once a cycle, which bounds the loop. `adam.update_by_arithmetic` takes nine multiplications
+and additions for a root and a division: seven for the root, two that the division keeps their unit. Here the root,
+which keeps it for two, is the processor's, and the division is an estimate and three.
+
+Intel's processors make two a cycle, and wait for the moments: those of a large model come from the third-level cache or
+from memory, 4 KB at most ahead of need, since the processor by itself does not look beyond a page. So they are asked
+for two pages ahead.
+
+Numba knows neither estimates nor prefetches, so the vectors are written as LLVM code.
 """
 
 import numpy as np
@@ -11,9 +17,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from scratchvae.compiled.tile import INDEX, Row, call_llvm
+from scratchvae.compiled.simd import SIMD
+from scratchvae.compiled.tile import INDEX, SECOND_LEVEL, Row, call_llvm, prefetch
 
 LANES, TOGETHER = 16, 4
+AHEAD = 2048  # elements: two pages
 LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -59,6 +67,10 @@ def loop(builder, size, p, m, v, constants, gradient):
     def step(row, starts):
         """Vectors at these places. All are loaded before the first is stored: a load waits for a store to the same
         place of another page."""
+        for i in starts:
+            for moments in (m, v):
+                place = builder.gep(moments, [builder.add(i, INDEX(AHEAD))])
+                prefetch(builder, place, SIMD.bytes, SECOND_LEVEL)
         slopes = gradient(row, starts)
         places = [[builder.gep(array, [i]) for array in (p, m, v)] for i in starts]
         loaded = [[row.load(place, 0) for place in of_vector] for of_vector in places]

@@ -40,7 +40,7 @@ WIDTHS = {
     "avx512": Width(
         "avx512", 64, heights=(8, 4, 2, 1), counts=(3, 2, 1), wide=4, wide_heights=(6, 4, 2, 1),
         sparse_heights=(4, 2, 1), sparse_counts=(6, 5, 4, 3, 2, 1), dense=0.8, narrow_heights=(8, 4),
-        inner_height=5, fused=True,
+        inner_height=5, fused=True, estimates=True,
     ),
     "avx2": Width(
         "avx2", 32, heights=(4, 2, 1), counts=(3, 2, 1), wide=0, wide_heights=(1,),
@@ -87,13 +87,13 @@ def _choose() -> Width:
 
 
 def suited_to(processor: str, width: Width) -> Width:
-    """The width with the processor's own tiles for zeros, and its own way for Adam (see `adam_by_estimates`).
+    """The width with the processor's own tiles for zeros.
 
     The fewer rows a tile has, the fewer share a list of zeros, but the more it reads of B for each multiply-add. With
     two multiply-adds of 512 bits a cycle tiles of 2 rows by 9 vectors wait for the second-level cache; Zen 4 makes one.
     """
     if width.name == "avx512" and processor == "znver4":
-        return width._replace(sparse_heights=(2, 1), sparse_counts=(9, 8, 7, 6, 4, 2, 1), dense=0.88, estimates=True)
+        return width._replace(sparse_heights=(2, 1), sparse_counts=(9, 8, 7, 6, 4, 2, 1), dense=0.88)
     return width
 
 
