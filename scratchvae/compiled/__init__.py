@@ -5,6 +5,7 @@ vector_math, activations   exp, log, tanh and their kin, written so that loops o
 random                     the same random bits as the reference
 step                       whole training steps in one call, for the usual model; the threads share out the examples
                            (step_by_examples) or, in small batches, the weights (step_by_weights)
+shares                     how many examples, or weights, each thread has
 simd                       which vector width, and why
 denormals                  which numbers a training step takes for zero, and why
 kernel_cache               where compiled kernels are kept, in step with their sources

@@ -4,7 +4,8 @@ Of twenty examples a pixel is on in two or three. Its row of dW = x^T da is the 
 the first-level cache: less work than a tile's call, and than a list of zeros. So the sum never leaves the registers
 before it is Adam's gradient, and weights and moments are read from end to end, as by a whole block of rows.
 
-For Zen 4, as `adam_by_estimates`: 20 cycles a vector of weights, where tiles and Adam behind them take 27.
+On 512-bit registers, as `adam_by_estimates`: on Zen 4 20 cycles a vector of weights, where tiles and Adam behind them
+take 27.
 """
 
 from contextlib import contextmanager

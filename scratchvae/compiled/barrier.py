@@ -23,7 +23,8 @@ INT64 = ir.IntType(64)
 
 
 def signals_for(parts: int) -> NDArray[np.int64]:
-    """What so many threads speak by: how many have come, then how many steps each part has done."""
+    """What so many threads speak by: how many have come; then, a cache line each, how many steps a part has done, and
+    behind that what else it says (`shares`)."""
     return np.zeros((1 + parts) * LINE, np.int64)
 
 

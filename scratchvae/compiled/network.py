@@ -164,26 +164,27 @@ def network_backward(
 
 @njit(cache=True, error_model="numpy", **INNER)
 def _gradient(
-    kernel, flat, table, x, hidden, hidden_das, dout, finite, first, second, constants, spans, part, _, parts,
+    kernel, flat, table, x, hidden, hidden_das, dout, finite, first, second, constants, spans, begin, end, pieces,
 ):  # fmt: skip
-    """Part `part` of `parts` of every layer's dW = h^T da, db = sum da: written to `flat` if `constants` is empty, else
-    used in Adam's step on `flat`. The sums are over rows first .. last - 1 of every span (S, 2).
+    """Of each layer's dW = h^T da, cut into so many pieces, begin .. end - 1, and some layers' db = sum da: written to
+    `flat` if `constants` is empty, else used in Adam's step on `flat`. The sums are over rows first .. last - 1 of
+    every span (S, 2).
 
-    Then `finite` (layers, parts), unless it is empty, says of which weights it is known that they are: a forward pass
-    that skips zeros would else have to look."""
-    rows, place, h = x.shape[0], 0, x
-    for layer in range(table.shape[0]):
+    Then `finite` (1, layers), unless it is empty, says of which weights it is known that they are: a forward pass that
+    skips zeros would else have to look."""
+    rows, layers, place, h = x.shape[0], table.shape[0], 0, x
+    for layer in range(layers):
         inputs, outputs, weight, bias, _ = _row(table, layer)
         da, following = dout, dout
-        if layer < table.shape[0] - 1:
+        if layer < layers - 1:
             da, following = matrix(hidden_das, place, rows, outputs), matrix(hidden, place, rows, outputs)
             place += rows * outputs
-        low, high = inputs * part // parts, inputs * (part + 1) // parts
+        low, high = inputs * begin // pieces, inputs * end // pieces
         zeros, own = skips(h, layer, layer > 0 and table[layer - 1, 4] == RELU), weight + low * outputs
         known = weight_sums(kernel, flat, own, h[:, low:high], da, spans, zeros, True, first, second, constants)
         if finite.size:
-            finite[layer, part] = known
-        if layer % parts == part:
+            finite[0, layer] = known
+        if begin <= layer * pieces // layers < end:
             bias_sums(flat, bias, da, spans, first, second, constants)
         h = following
 
@@ -299,8 +300,8 @@ def work_space(size, like):
 def _all(finite, layer):
     """Whether it is known of all parts of a layer's weights that they are finite."""
     known = finite.size > 0
-    for part in range(finite.shape[1]):
-        known = known and finite[layer, part] != 0
+    for part in range(len(finite)):
+        known = known and finite[part, layer] != 0
     return known
 
 

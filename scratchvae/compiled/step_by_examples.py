@@ -1,7 +1,8 @@
 """A training step whose examples are shared out between threads.
 
 A step has two passes. In the first a thread takes its examples all the way: none depends on another, and what it writes
-it finds in its own cache. In the second it owns rows of every weight. After each pass all wait for one another.
+it finds in its own cache. In the second it owns rows of every weight. After each pass all wait for one another, and how
+much of either each thread has follows its pace (`shares`).
 
 Of an importance-weighted bound's samples many weigh nothing (`reference.importance.negligible`). The rows of the others
 move together behind the decoder's forward pass; they alone go back and are summed, which are two thirds of the work.
@@ -17,9 +18,10 @@ from numpy.typing import NDArray
 from scratchvae.compiled.barrier import meet, together
 from scratchvae.compiled.gemm import matrix
 from scratchvae.compiled.kernel_cache import INLINED, INNER
-from scratchvae.compiled.network import call, slice_of
+from scratchvae.compiled.network import call
 from scratchvae.compiled.posterior import _forward as posterior_forward_rows
 from scratchvae.compiled.random import _copy
+from scratchvae.compiled.shares import equal_shares, follow, say, share_of, ticks
 from scratchvae.compiled.step_parts import (
     KL,
     Settings,
@@ -32,6 +34,7 @@ from scratchvae.compiled.step_parts import (
     scale_row,
 )
 
+PIECES = 512  # of every weight, which are shared out in the second pass
 ROWS = 256  # of the decoder that go forward and back together: what they write stays in the second-level cache
 
 
@@ -54,7 +57,7 @@ class Space(NamedTuple):
     encoder_das: NDArray
     decoder_hidden: NDArray
     decoder_das: NDArray
-    encoder_finite: NDArray  # (layers, parts): of which weights it is known that they are
+    encoder_finite: NDArray  # (parts, layers): of which weights it is known that they are
     decoder_finite: NDArray
 
 
@@ -72,7 +75,7 @@ def places_of(
         *((examples, samples), (examples, samples), (all_samples if weighted else 0, latent), (2, parts)),
         *((1, examples * below), (1, examples * below)),
         *((1, all_samples * above), (1, all_samples * above)),
-        *((layers, parts), (layers, parts)),
+        *((parts, layers), (parts, layers)),
     )
     places = np.array(laid_out(shapes))
     if not weighted:
@@ -87,7 +90,7 @@ def _space(work, places, parts):
         at(work, places[5]), at(work, places[6]), at(work, places[7]), at(work, places[8]), at(work, places[9]),
         at(work, places[10]), work[places[11, 0] : places[11, 0] + 2 * parts].view(np.int64)[:parts],
         at(work, places[12]), at(work, places[13]), at(work, places[14]), at(work, places[15]),
-        matrix(work, places[16, 0], places[16, 1], parts), matrix(work, places[17, 0], places[17, 1], parts),
+        matrix(work, places[16, 0], parts, places[16, 2]), matrix(work, places[17, 0], parts, places[17, 2]),
     )  # fmt: skip
 
 
@@ -102,19 +105,26 @@ def several(
     space, target = _space(work, places, parts), flat if constants.size else first
     for finite in (space.encoder_finite, space.decoder_finite):
         for own in range(low, high):
-            finite[:, own] = 0
-    spans = np.empty((parts, 2), np.int64)
+            finite[own] = 0
+    examples, spans, shares = rows.shape[1], np.empty((parts, 2), np.int64), equal_shares(2, parts)
+    follow(shares[0], examples, signals, 0)
+    follow(shares[1], PIECES, signals, 1)
     together(signals, low, high, parts)
     for s in range(len(rows)):
         of = Settings(*(*settings, pixel_steps[s], noise_steps[s]))
         for own in range(low, high):
-            begin, end = slice_of(rows.shape[1], own, parts)
-            kept = space.kept[own : own + 1]
+            started, (begin, end), kept = ticks(), share_of(shares[0], examples, own), space.kept[own : own + 1]
             _examples(of, space, flat, encoder, decoder, data, rows[s], given, betas[s], terms[s], begin, end, kept)
+            say(signals, own, 0, ticks() - started)
         together(signals, low, high, parts)
+        kept_rows = _kept_rows(of, space, shares[0], spans)
         for own in range(low, high):
-            _sums(of, space, target, encoder, decoder, first, second, constants[s], spans, own, parts)
+            started, (begin, end) = ticks(), share_of(shares[1], PIECES, own)
+            _sums(of, space, target, encoder, decoder, first, second, constants[s], kept_rows, own, begin, end)
+            say(signals, own, 1, ticks() - started)
+        follow(shares[0], examples, signals, 0)  # before the others say how long the next took
         together(signals, low, high, parts)
+        follow(shares[1], PIECES, signals, 1)
 
 
 # --- the first pass: examples, all the way ----------------------------------------------------------------------------
@@ -245,31 +255,31 @@ def _weighs(weight, log_weight):
 
 
 @njit(**INLINED)
-def _sums(settings, space, flat, encoder, decoder, first, second, constants, spans, part, parts):
-    """Part `part` of `parts` of both networks' gradients and, where there are constants, of Adam."""
+def _sums(settings, space, flat, encoder, decoder, first, second, constants, kept_rows, part, begin, end):
+    """A part's pieces begin .. end - 1 of both networks' gradients and, where there are constants, of Adam."""
+    own, all_rows = slice(part, part + 1), np.array([[0, len(space.x)]])
     call(
         settings.gradient,
         (
             settings.kernel, flat, decoder, space.kept_z, space.decoder_hidden[0], space.decoder_das[0], space.out,
-            space.decoder_finite, first, second, constants, _kept_rows(settings, space, spans), part, part, parts,
+            space.decoder_finite[own], first, second, constants, kept_rows, begin, end, PIECES,
         ),
     )  # fmt: skip
-    spans[0, 0], spans[0, 1] = 0, len(space.x)
     call(
         settings.gradient,
         (
             settings.kernel, flat, encoder, space.x, space.encoder_hidden[0], space.encoder_das[0], space.dhead,
-            space.encoder_finite, first, second, constants, spans[:1], part, part, parts,
+            space.encoder_finite[own], first, second, constants, all_rows, begin, end, PIECES,
         ),
     )  # fmt: skip
 
 
 @njit(**INLINED)
-def _kept_rows(settings, space, spans):
+def _kept_rows(settings, space, shares, spans):
     """The decoder's rows that have gone back, those of all parts; a span goes on where the next part follows it."""
     parts, count = len(spans), 0
     for part in range(parts):
-        first = slice_of(len(space.x), part, parts)[0] * settings.samples
+        first = share_of(shares, len(space.x), part)[0] * settings.samples
         if part == 0 or first > spans[count - 1, 1]:
             spans[count, 0] = first
             count += 1

@@ -7,6 +7,7 @@ from numba import njit
 import scratchvae as sv
 from scratchvae import compiled, training
 from scratchvae.compiled import step
+from scratchvae.compiled.barrier import LINE, signals_for
 from scratchvae.compiled.importance import importance_bound_forward
 from scratchvae.compiled.network import call
 from scratchvae.compiled.step_by_examples import keep, spread
@@ -133,6 +134,23 @@ def test_a_thread_that_is_alone_does_all_parts(rows, monkeypatch):
 
     monkeypatch.setattr(step, "_steps", one_after_the_other)
     for one, other in zip(trained(Trainer, sv.ELBO(), rows=rows), want, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("paces", [(1, 3), (5, 1)])
+@pytest.mark.parametrize("name", ["elbo", "iwae"])
+def test_shares_of_any_size_give_the_same_bits(name, paces, monkeypatch):
+    """Two threads say before the first step that they took unequal times for equal shares."""
+    want = trained(Trainer, OBJECTIVES[name], updates=2)
+
+    def unequal(parts):
+        signals = signals_for(parts)
+        for part in range(parts):
+            signals[(1 + part) * LINE + 1 : (1 + part) * LINE + 3] = paces[part % 2]
+        return signals
+
+    monkeypatch.setattr(step, "signals_for", unequal)
+    for one, other in zip(trained(Trainer, OBJECTIVES[name], updates=2), want, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
