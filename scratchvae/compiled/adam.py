@@ -15,9 +15,12 @@ from scratchvae.compiled.vector_math import join_bits, multiply_add, root
 
 
 @njit(cache=True, error_model="numpy", forceinline=True)
-def update_by_arithmetic(p, g, m, v, constants):
-    """One step in place on slices; constants as `adam_constants` gives them. Returns whether all of p is finite now: a
-    number less itself is zero, without a bit, but NaN where it is not finite.
+def update_by_arithmetic(p, g, m, v, constants, reach):
+    """One step in place on slices. Returns whether all of p is finite now: a number less itself is zero, without a bit,
+    but NaN where it is not finite.
+
+    Takes     constants as `adam_constants` gives them; reach: elements from the slices' start on that the caller alone
+              writes, and may ask for
 
     What has been stored is not read again: where a vector lies across two cache lines, or two arrays at the same place
     of their pages, a load behind a store waits for it.
@@ -36,15 +39,15 @@ def update_by_arithmetic(p, g, m, v, constants):
     return seen == 0
 
 
-def update(p, g, m, v, constants):
+def update(p, g, m, v, constants, reach):
     """The same, in the way that suits the processor."""
     raise NotImplementedError
 
 
 @overload(update)
-def _update(p, g, m, v, constants):
+def _update(p, g, m, v, constants, reach):
     way = update_by_estimates if SIMD.estimates and p.dtype == types.float32 else update_by_arithmetic
-    return lambda p, g, m, v, constants: way(p, g, m, v, constants)
+    return lambda p, g, m, v, constants, reach: way(p, g, m, v, constants, reach)
 
 
 @njit(cache=True, parallel=True)
@@ -59,7 +62,7 @@ def _update_flushed(p, g, m, v, constants):
     """Denormal moments become zero, as in a step that is one call."""
     before = mode()
     set_mode(before | FLUSH)
-    update(p, g, m, v, constants)
+    update(p, g, m, v, constants, p.size)
     set_mode(before)
 
 

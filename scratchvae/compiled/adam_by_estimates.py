@@ -26,33 +26,37 @@ LARGEST = float(np.finfo(np.float32).max)
 
 
 @intrinsic
-def update(context, p, g, m, v, constants):
+def update(context, p, g, m, v, constants, reach):
     """`adam.update_by_arithmetic` of float32, by vectors of 512 bits."""
 
     def emit(context, builder, signature, arguments):
         views = [
             context.make_array(kind)(context, builder, array)
-            for kind, array in zip(signature.args, arguments, strict=True)
+            for kind, array in zip(signature.args[:-1], arguments[:-1], strict=True)
         ]
         size = builder.extract_value(views[0].shape, 0)
-        return builder.call(_function(builder.module), [size, *(view.data for view in views)])
+        return builder.call(_function(builder.module), [size, *(view.data for view in views), arguments[-1]])
 
-    return types.boolean(p, g, m, v, constants), emit
+    return types.boolean(p, g, m, v, constants, types.intp), emit
 
 
 def _function(module):
     name, scalar = "scratchvae_adam", ir.FloatType().as_pointer()
     if name in module.globals:
         return module.globals[name]
-    function = ir.Function(module, ir.FunctionType(ir.IntType(1), [INDEX, *[scalar] * 5]), name)
+    function = ir.Function(module, ir.FunctionType(ir.IntType(1), [INDEX, *[scalar] * 5, INDEX]), name)
     function.linkage = "internal"
     builder = ir.IRBuilder(function.append_basic_block())
-    size, p, g, m, v, constants = function.args
-    loop(builder, size, p, m, v, constants, lambda row, starts: [row.load(builder.gep(g, [i]), 0) for i in starts])
+    size, p, g, m, v, constants, reach = function.args
+
+    def gradient(row, starts):
+        return [row.load(builder.gep(g, [i]), 0) for i in starts]
+
+    loop(builder, size, p, m, v, constants, reach, gradient)
     return function
 
 
-def loop(builder, size, p, m, v, constants, gradient):
+def loop(builder, size, p, m, v, constants, reach, gradient):
     """The body of a function that makes the step on so many elements and returns whether p is finite; `gradient` gives
     the vectors of a row that start at some places.
 
@@ -67,10 +71,10 @@ def loop(builder, size, p, m, v, constants, gradient):
     def step(row, starts):
         """Vectors at these places. All are loaded before the first is stored: a load waits for a store to the same
         place of another page."""
-        for i in starts:
-            for moments in (m, v):
-                place = builder.gep(moments, [builder.add(i, INDEX(AHEAD))])
-                prefetch(builder, place, SIMD.bytes, SECOND_LEVEL)
+        later = builder.add(starts[0], INDEX(AHEAD))
+        later = builder.select(builder.icmp_signed("<", later, reach), later, starts[0])  # not another thread's
+        for moments in (m, v):
+            prefetch(builder, builder.gep(moments, [later]), len(starts) * SIMD.bytes, SECOND_LEVEL)
         slopes = gradient(row, starts)
         places = [[builder.gep(array, [i]) for array in (p, m, v)] for i in starts]
         loaded = [[row.load(place, 0) for place in of_vector] for of_vector in places]

@@ -31,7 +31,8 @@ def update_by_rows(flat, weight, h, da, first, second, constants):
     outputs, examples, finite = da.shape[1], np.zeros(h.shape[1], np.int32), True
     _mark(h, examples)
     for i in range(h.shape[1]):
-        finite &= _update_row(flat, first, second, weight + i * outputs, examples[i], h, i, da, constants)
+        start, reach = weight + i * outputs, (h.shape[1] - i) * outputs
+        finite &= _update_row(flat, first, second, start, examples[i], h, i, da, constants, reach)
     return finite
 
 
@@ -45,9 +46,10 @@ def _mark(h, examples):
 
 
 @intrinsic
-def _update_row(context, flat, first, second, start, examples, h, i, da, constants):
+def _update_row(context, flat, first, second, start, examples, h, i, da, constants, reach):
     """The step on the row that starts at flat[start], whose gradient is the sum of h[n, i] da[n] over the examples n
-    that are marked, in order. For vectors of sixteen float32 alone; others are not asked for."""
+    that are marked, in order; for reach see `adam.update`. For vectors of sixteen float32 alone; others are not asked
+    for."""
 
     def emit(context, builder, signature, arguments):
         if flat.dtype != types.float32 or SIMD.bytes != 4 * LANES:
@@ -59,23 +61,24 @@ def _update_row(context, flat, first, second, start, examples, h, i, da, constan
         passed = [
             builder.extract_value(views[7].shape, 1), *(builder.gep(views[n].data, [start]) for n in range(3)),
             views[8].data, examples, builder.gep(views[5].data, [i]), h_row, views[7].data, da_row,
+            arguments[9],
         ]  # fmt: skip
         return builder.call(_function(builder.module), passed)
 
     size = types.intp
-    return types.boolean(flat, first, second, size, types.int32, h, size, da, constants), emit
+    return types.boolean(flat, first, second, size, types.int32, h, size, da, constants, size), emit
 
 
 def _function(module):
     name, number = "scratchvae_adam_row", ir.FloatType().as_pointer()
     if name in module.globals:
         return module.globals[name]
-    arguments = [INDEX, *[number] * 4, INDEX, number, INDEX, number, INDEX]
+    arguments = [INDEX, *[number] * 4, INDEX, number, INDEX, number, INDEX, INDEX]
     function = ir.Function(module, ir.FunctionType(ir.IntType(1), arguments), name)
     function.linkage = "internal"
     function.attributes.add("noinline")
     builder = ir.IRBuilder(function.append_basic_block())
-    size, p, m, v, constants, examples, h, h_row, da, da_row = function.args
+    size, p, m, v, constants, examples, h, h_row, da, da_row, reach = function.args
 
     def gradient(row, starts):
         sums = [cgutils.alloca_once(builder, row.vectors[0]) for _ in starts]
@@ -89,7 +92,7 @@ def _function(module):
                 builder.store(row.multiply_add(factor, vector, builder.load(place)), place)
         return [builder.load(place) for place in sums]
 
-    loop(builder, size, p, m, v, constants, gradient)
+    loop(builder, size, p, m, v, constants, reach, gradient)
     return function
 
 

@@ -222,7 +222,7 @@ def weight_sums(kernel, flat, weight, h, da, spans, zeros, shared, first, second
                 product_ahead(kernel, h[rows, low:high].T, da[rows], gradient, n > 0, ahead)
             ahead = ahead[:0]
         if constants.size:
-            finite &= _adam(flat, scratch, first, second, own, size, constants)
+            finite &= _adam(flat, scratch, first, second, own, size, constants, (inputs - low) * outputs)
     return finite
 
 
@@ -235,7 +235,7 @@ def bias_sums(flat, bias, da, spans, first, second, constants):
     for n in range(len(spans)):
         _add_rows(da[spans[n][0] : spans[n][1]], sums)
     if constants.size:
-        _adam(flat, sums, first, second, bias, outputs, constants)
+        _adam(flat, sums, first, second, bias, outputs, constants, outputs)
 
 
 @njit(cache=True, error_model="numpy", **INNER)
@@ -252,10 +252,10 @@ def _add_rows(da, sums):
 
 
 @njit(cache=True, **INNER)
-def _adam(flat, gradient, first, second, start, size, constants):
-    """Adam's step on flat[start : start + size]. Returns whether all of it is finite."""
+def _adam(flat, gradient, first, second, start, size, constants, reach):
+    """Adam's step on flat[start : start + size]. Returns whether all of it is finite. For reach see `adam.update`."""
     place = slice(start, start + size)
-    return update(flat[place], gradient[:size], first[place], second[place], constants)
+    return update(flat[place], gradient[:size], first[place], second[place], constants, reach)
 
 
 def network_gradient(deltas: NetworkDeltas, gradient: Network) -> None:

@@ -22,7 +22,7 @@ def update(request):
     def flushed(p, g, m, v, constants):
         before = mode()
         set_mode(before | FLUSH)
-        finite = way(p, g, m, v, constants)
+        finite = way(p, g, m, v, constants, p.size)
         set_mode(before)
         return finite
 

@@ -30,7 +30,8 @@ def dense(kernel, p, m, v, h, da, constants):
     before, gradient = mode(), np.empty(p.shape, p.dtype)
     set_mode(before | FLUSH)
     product(kernel, h.T, da, da[0, :0], gradient, 0)
-    finite = adam_by_estimates.update(p.reshape(-1), gradient.reshape(-1), m.reshape(-1), v.reshape(-1), constants)
+    flat = p.reshape(-1), gradient.reshape(-1), m.reshape(-1), v.reshape(-1)
+    finite = adam_by_estimates.update(*flat, constants, p.size)
     set_mode(before)
     return finite
 

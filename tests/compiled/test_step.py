@@ -129,8 +129,8 @@ def test_a_thread_that_is_alone_does_all_parts(rows, monkeypatch):
 
     @njit
     def one_after_the_other(task, parts, *arguments):
-        call(task, (*arguments, 1, 2))
-        call(task, (*arguments, 0, 2))
+        for part in range(parts - 1, -1, -1):
+            call(task, (*arguments, part, parts))
 
     monkeypatch.setattr(step, "_steps", one_after_the_other)
     for one, other in zip(trained(Trainer, sv.ELBO(), rows=rows), want, strict=True):
