@@ -20,6 +20,7 @@ from scratchvae.compiled.tile import call_llvm, on_x86
 STEP = 0.6  # of the way to the shares that would have been right, which a passing disturbance changes too
 EQUAL = 0.03  # of an equal share: where less than that is between them, shares are equal
 LEAST = 1 / 3  # of the mean pace that a thread is believed to have
+SHORT = 200_000  # ticks, some 0.1 ms: how long a shorter share takes is chance more than pace
 FEW = 8  # pieces a thread below which shares are equal
 GRAIN = 2  # pieces at a time where there are FEW times as many: tiles with fewer rows are slower
 
@@ -59,13 +60,13 @@ def say(signals, part, number, spent):
 @njit(cache=True, error_model="numpy", **INNER)
 def follow(bounds, pieces, signals, number):
     """Move the shares of a pass towards those with which all parts, each at the pace that it said, would have taken as
-    long; not where one has said nothing. Each thread does so for itself, from the same numbers."""
+    long; not where one has said nothing, or next to nothing. Each thread does so for itself, from the same numbers."""
     parts, total = bounds.size - 1, 0.0
     paces = np.empty(parts)
     for part in range(parts):
         first, last = share_of(bounds, pieces, part)
         spent = signals[(1 + part) * LINE + 1 + number]
-        if spent <= 0:
+        if spent < SHORT:
             return
         paces[part] = (last - first) / spent
         total += paces[part]

@@ -7,7 +7,7 @@ import pytest
 from numba import njit
 
 from scratchvae.compiled.barrier import LINE, signals_for
-from scratchvae.compiled.shares import LEAST, equal_shares, follow, say, share_of, ticks
+from scratchvae.compiled.shares import LEAST, SHORT, equal_shares, follow, say, share_of, ticks
 
 PARTS = [1, 2, 3, 8, 40]
 
@@ -35,7 +35,7 @@ def after(steps, bounds, pieces, signals, seconds_a_piece):
     for _ in range(steps):
         for part in range(bounds.size - 1):
             first, last = share_of(bounds, pieces, part)
-            say(signals, part, 0, np.int64(1e6 * (last - first) * seconds_a_piece[part]))
+            say(signals, part, 0, np.int64(1e9 * (last - first) * seconds_a_piece[part]))
         follow(bounds, pieces, signals, 0)
 
 
@@ -97,13 +97,19 @@ def moved(bounds, signals, number):
 
 def test_shares_stay_where_no_time_is_known():
     signals = signals_for(2)
-    signals[LINE + 1] = 5
+    signals[LINE + 1] = 2 * SHORT
+    assert moved(equal(2), signals, 0).tolist() == [0, 0.5, 1]
+
+
+def test_shares_stay_where_a_step_is_over_at_once():
+    signals = signals_for(2)
+    signals[LINE + 1], signals[2 * LINE + 1] = 2 * SHORT, SHORT - 1
     assert moved(equal(2), signals, 0).tolist() == [0, 0.5, 1]
 
 
 def test_passes_are_told_apart():
     signals = signals_for(2)
-    signals[LINE + 2], signals[2 * LINE + 2] = 1, 3
+    signals[LINE + 2], signals[2 * LINE + 2] = SHORT, 3 * SHORT
     assert moved(equal(2), signals, 0).tolist() == [0, 0.5, 1]
     assert moved(equal(2), signals, 1)[1] > 0.5
 

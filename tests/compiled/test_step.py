@@ -10,6 +10,7 @@ from scratchvae.compiled import step
 from scratchvae.compiled.barrier import LINE, signals_for
 from scratchvae.compiled.importance import importance_bound_forward
 from scratchvae.compiled.network import call
+from scratchvae.compiled.shares import SHORT
 from scratchvae.compiled.step_by_examples import keep, spread
 from scratchvae.compiled.step_by_weights import FIRST, Layer, plan
 from scratchvae.engine import get_threads, set_threads
@@ -137,16 +138,16 @@ def test_a_thread_that_is_alone_does_all_parts(rows, monkeypatch):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("paces", [(1, 3), (5, 1)])
+@pytest.mark.parametrize("seconds", [(1, 3), (5, 1)])
 @pytest.mark.parametrize("name", ["elbo", "iwae"])
-def test_shares_of_any_size_give_the_same_bits(name, paces, monkeypatch):
+def test_shares_of_any_size_give_the_same_bits(name, seconds, monkeypatch):
     """Two threads say before the first step that they took unequal times for equal shares."""
     want = trained(Trainer, OBJECTIVES[name], updates=2)
 
     def unequal(parts):
         signals = signals_for(parts)
         for part in range(parts):
-            signals[(1 + part) * LINE + 1 : (1 + part) * LINE + 3] = paces[part % 2]
+            signals[(1 + part) * LINE + 1 : (1 + part) * LINE + 3] = seconds[part % 2] * SHORT
         return signals
 
     monkeypatch.setattr(step, "signals_for", unequal)
