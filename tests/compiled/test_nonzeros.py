@@ -8,7 +8,7 @@ from scratchvae.compiled.nonzeros import ALIKE, GROUP, WORD, list_nonzeros, pair
 from scratchvae.compiled.tile import AHEAD
 
 DTYPES = ["float32", "float64"]
-only_pairs = pytest.mark.skipif(GROUP != 2, reason="more than two rows share a list on this processor")
+PAIRS = GROUP == 2  # where more rows share a list, all stay where they are
 
 
 @njit
@@ -35,7 +35,6 @@ def test_places_are_listed_in_ascending_order_with_their_elements(dtype, order):
         np.testing.assert_array_equal(kept[group * GROUP :][: len(rows), : counts[group]], rows[:, want])
 
 
-@only_pairs
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("columns", [WORD, 3 * WORD + 5])
 def test_rows_that_are_zero_at_the_same_places_are_paired(dtype, columns):
@@ -45,10 +44,12 @@ def test_rows_that_are_zero_at_the_same_places_are_paired(dtype, columns):
     a[3, a[3] != 0] = np.nan
     order = paired(a)
     assert sorted(order) == list(range(18))
-    assert kind[order[::2]].tolist() == kind[order[1::2]].tolist()
+    if PAIRS:
+        assert kind[order[::2]].tolist() == kind[order[1::2]].tolist()
+    else:
+        assert order.tolist() == list(range(18))
 
 
-@only_pairs
 @pytest.mark.parametrize("rows", [1, 2, 3, 63, 64])
 def test_pairs_have_fewer_places_than_neighbours(rows):
     """Of two kinds of units each is on in four fifths of its half of the places; an odd row is left over."""
@@ -61,7 +62,7 @@ def test_pairs_have_fewer_places_than_neighbours(rows):
         (of[: rows // 2 * 2].reshape(-1, 2, 400) != 0).any(axis=1).sum() / 400 / max(1, rows // 2)
         for of in (a[order], a)
     )
-    assert listed <= before * (0.95 if rows > 3 else 1)
+    assert listed <= before * (0.95 if PAIRS and rows > 3 else 1)
 
 
 @pytest.mark.parametrize(("share", "columns"), [(ALIKE - 0.1, 200), (0.6, WORD - 1)])
