@@ -46,12 +46,20 @@ def list_nonzeros(a, order, places, kept, counts):
 
 @njit(cache=True, error_model="numpy", **INNER)
 def pair_alike(a, order):
-    """Fill `order` with the rows of a (M, K) so that two that share a list are alike: to each in turn comes the one of
-    those left that differs from it in the fewest places, being zero or not."""
-    rows = a.shape[0]
-    for i in range(rows):
+    """Fill `order` with the rows of a (M, K) so that two that share a list are alike; where more share one, with the
+    rows as they are."""
+    for i in range(a.shape[0]):
         order[i] = i
-    if GROUP != 2 or a.shape[1] < WORD:
+    if GROUP == 2:
+        pair(a, order)
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def pair(a, order):
+    """To each row of a (M, K) in turn comes the one of those left that differs from it in the fewest places, being zero
+    or not; `order` holds all rows as they are."""
+    rows = a.shape[0]
+    if a.shape[1] < WORD:
         return
     masks = np.empty((a.shape[1] // WORD, rows), np.int64)
     if not _mask(a, masks):
