@@ -34,6 +34,11 @@ def test_zen_4_shares_a_list_of_zeros_with_fewer_rows():
     assert suited_to("znver4", WIDTHS["avx2"]) is WIDTHS["avx2"]
 
 
+def test_512_bits_alone_have_estimates_of_reciprocals():
+    assert suited_to("znver4", WIDTHS["avx512"]).estimates
+    assert [name for name, width in WIDTHS.items() if width.estimates] == ["avx512"]
+
+
 @pytest.mark.parametrize("name", WIDTHS)
 def test_a_vector_holds_a_power_of_two_of_elements_and_two_at_least(name):
     lanes = WIDTHS[name].bytes / 8
