@@ -107,6 +107,7 @@ def several(
         for own in range(low, high):
             finite[own] = 0
     examples, spans, shares = rows.shape[1], np.empty((parts, 2), np.int64), equal_shares(2, parts)
+    all_rows = np.array([[0, examples]])
     follow(shares[0], examples, signals, 0)
     follow(shares[1], PIECES, signals, 1)
     together(signals, low, high, parts)
@@ -119,8 +120,8 @@ def several(
         together(signals, low, high, parts)
         kept_rows = _kept_rows(of, space, shares[0], spans)
         for own in range(low, high):
-            started, (begin, end) = ticks(), share_of(shares[1], PIECES, own)
-            _sums(of, space, target, encoder, decoder, first, second, constants[s], kept_rows, own, begin, end)
+            started, share = ticks(), share_of(shares[1], PIECES, own)
+            _sums(of, space, target, encoder, decoder, first, second, constants[s], kept_rows, all_rows, own, share)
             say(signals, own, 1, ticks() - started)
         follow(shares[0], examples, signals, 0)  # before the others say how long the next took
         together(signals, low, high, parts)
@@ -255,9 +256,9 @@ def _weighs(weight, log_weight):
 
 
 @njit(**INLINED)
-def _sums(settings, space, flat, encoder, decoder, first, second, constants, kept_rows, part, begin, end):
-    """A part's pieces begin .. end - 1 of both networks' gradients and, where there are constants, of Adam."""
-    own, all_rows = slice(part, part + 1), np.array([[0, len(space.x)]])
+def _sums(settings, space, flat, encoder, decoder, first, second, constants, kept_rows, all_rows, part, share):
+    """A part's share of both networks' gradients and, where there are constants, of Adam: pieces begin .. end - 1."""
+    own, (begin, end) = slice(part, part + 1), share
     call(
         settings.gradient,
         (

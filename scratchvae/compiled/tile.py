@@ -66,8 +66,8 @@ def call_llvm(builder, name, result, arguments):
 
 
 def _opaque(builder, pointer):
-    """The pointer, LLVM being told nothing of how it was made: it keeps it in a register, and does not make it anew in
-    every round of a loop."""
+    """The pointer, or a distance, LLVM being told nothing of how it was made: it keeps it in a register, and does not
+    make it anew in every round of a loop."""
     return builder.asm(ir.FunctionType(pointer.type, [pointer.type]), "", "=r,0", [pointer], False)
 
 
@@ -201,12 +201,12 @@ def _tile_function(module, scalar, rows, count, kind):
             prefetch(builder, row_of_b(later), count * SIMD.bytes)
             step(loop.index, row_of_b(k))
     else:  # nothing is asked for beyond the end: what stands there may be another thread's
-        distance, last = _opaque(builder, builder.mul(b_step, INDEX(AHEAD))), builder.sub(steps, INDEX(AHEAD))
-        last = builder.select(builder.icmp_signed(">", last, INDEX(0)), last, INDEX(0))
-        with cgutils.for_range_slice(builder, INDEX(0), last, INDEX(1), inc=True) as (k, _):
+        distance, asked = _opaque(builder, builder.mul(b_step, INDEX(AHEAD))), builder.sub(steps, INDEX(AHEAD))
+        asked = builder.select(builder.icmp_signed(">", asked, INDEX(0)), asked, INDEX(0))
+        with cgutils.for_range_slice(builder, INDEX(0), asked, INDEX(1), inc=True) as (k, _):
             prefetch(builder, builder.gep(row_of_b(k), [distance]), count * SIMD.bytes)
             step(k, row_of_b(k))
-        with cgutils.for_range_slice(builder, last, steps, INDEX(1), inc=True) as (k, _):
+        with cgutils.for_range_slice(builder, asked, steps, INDEX(1), inc=True) as (k, _):
             step(k, row_of_b(k))
 
     last = []
