@@ -8,25 +8,31 @@ from scratchvae.compiled import adam, adam_by_estimates
 from scratchvae.compiled.denormals import FLUSH, mode, set_mode
 from scratchvae.compiled.simd import SIMD
 
-WAYS = {"arithmetic": adam.update_by_arithmetic, "estimates": adam_by_estimates.update, "chosen": adam.update}
 GUARD = 20  # elements behind the arrays' ends
 
 
-@pytest.fixture(params=WAYS)
-def update(request):
-    if request.param == "estimates" and SIMD.name != "avx512":
-        pytest.skip("the estimates are those of 512 bits")
-    way = WAYS[request.param]
+def flushed(way):
+    """A step in that way, compiled once for all tests."""
 
     @njit(error_model="numpy")
-    def flushed(p, g, m, v, constants):
+    def update(p, g, m, v, constants):
         before = mode()
         set_mode(before | FLUSH)
         finite = way(p, g, m, v, constants, p.size)
         set_mode(before)
         return finite
 
-    return flushed
+    return update
+
+
+WAYS = {"arithmetic": flushed(adam.update_by_arithmetic), "chosen": flushed(adam.update)}
+if SIMD.name == "avx512":  # the estimates are those of 512 bits
+    WAYS["estimates"] = flushed(adam_by_estimates.update)
+
+
+@pytest.fixture(params=WAYS)
+def update(request):
+    return WAYS[request.param]
 
 
 def state(size):
