@@ -60,7 +60,7 @@ def _gather(data, left, rows, scale, batch, first, last):
 @njit(cache=True, parallel=True)
 def _gather_parallel(data, rows, scale, batch, slices):
     for t in prange(slices):
-        _gather(data, 0, rows, scale, batch, rows.size * t // slices, rows.size * (t + 1) // slices)
+        _gather(data, np.intp(0), rows, scale, batch, rows.size * t // slices, rows.size * (t + 1) // slices)
 
 
 def gather_rows(data: NDArray, rows: NDArray, dtype: DTypeLike) -> NDArray:

@@ -433,7 +433,7 @@ def _binarize_parallel(pixels, rows, examples, step, stream, key0, key1, out, sl
     total = rows.size * ((pixels.shape[1] + 15) // 16)
     for t in prange(slices):
         first, last = total * i64(t) // i64(slices), total * i64(t + 1) // i64(slices)
-        _binarize_span(first, last, pixels, 0, rows, examples, step, stream, key0, key1, out)
+        _binarize_span(first, last, pixels, i64(0), rows, examples, step, stream, key0, key1, out)
 
 
 def bernoulli_bytes(

@@ -45,7 +45,7 @@ from scratchvae.compiled.step_by_weights import halves, halves_backward, halves_
 from scratchvae.compiled.step_parts import (
     Settings,
     binarized,
-    converted,
+    converted_from,
     drawn,
     given,
     importance_bound,
@@ -133,6 +133,7 @@ def _run(minibatches: Minibatches, batch: int, first: NDArray, second: NDArray, 
     rows = np.ascontiguousarray(minibatches.rows, np.intp)
     if not within(rows.reshape(-1), len(data)):
         raise IndexError(f"rows must be rows of the data, 0 to {len(data) - 1}")
+    pixels = data.view(np.uint8)
     drawn, size, threads = minibatches.noise is None, rows.shape[1], minibatches.threads()
     noise = np.empty((0, 0, 0), dtype) if drawn else np.ascontiguousarray(minibatches.noise, dtype)
     pixel_steps, noise_steps = (
@@ -150,7 +151,7 @@ def _run(minibatches: Minibatches, batch: int, first: NDArray, second: NDArray, 
         parts, piece, started = 1 if alone else threads, slice(begin, end), perf_counter()
         _steps(
             tasks.steps, parts, settings, pixel_steps[piece], noise_steps[piece], flat, encoder.table, decoder.table,
-            data, rows[piece], noise, work, places, betas[piece], terms[piece], first, second, constants[piece],
+            pixels, rows[piece], noise, work, places, betas[piece], terms[piece], first, second, constants[piece],
             signals_for(parts),
         )  # fmt: skip
         pace.took(alone, (perf_counter() - started) / (end - begin))
@@ -215,16 +216,17 @@ def _tasks(
     by_weights: bool,
 ) -> Tasks:  # fmt: skip
     """What is not asked for is not compiled; half of what is, in a process beside."""
-    signatures = _signatures(dtype, data_dtype)
+    signatures = _signatures(dtype)
     settings, data, numbers, noise, number, terms = (signatures.by_weights[n] for n in (0, 4, 5, 6, 9, 10))
     bound_arguments = (types.intp, number, *3 * (terms,), types.intp, types.intp)
+    pixels = binarized if binarize else converted_from(data_dtype)
     if by_weights:
-        name, half = f"by-weights-{dtype}-{data_dtype}", f"_forward_by_weights('{dtype}', '{data_dtype}')"
+        name, half = f"by-weights-{dtype}", f"_forward_by_weights('{dtype}')"
     else:
         name, half = f"network-{dtype}", f"_network('{dtype}')"
     with compiled_beside(name, f"from scratchvae.compiled import step; step.{half}"):
         asked_for = (
-            address(binarized if binarize else converted, (settings, data, types.intp, numbers, terms)),
+            address(pixels, (settings, data, types.intp, numbers, terms)),
             address(given if noise_given else drawn, (settings, numbers, noise, terms)),
             address(BOUNDS[bound], bound_arguments) if bound in BOUNDS else 0,
             *(_keep_and_spread(dtype) if weighted and not by_weights else (0, 0)),
@@ -236,7 +238,7 @@ def _tasks(
         if numba.get_num_threads() > 1:
             compile_parallel_draws()
     if by_weights:
-        return Tasks(_forward_by_weights(str(dtype), str(data_dtype)), backward, 0, *asked_for, steps)
+        return Tasks(_forward_by_weights(str(dtype)), backward, 0, *asked_for, steps)
     return Tasks(*_network(str(dtype)), *asked_for, steps)
 
 
@@ -248,11 +250,11 @@ class Signatures(NamedTuple):
 
 
 @cache
-def _signatures(dtype: np.dtype, data_dtype: np.dtype) -> Signatures:
+def _signatures(dtype: np.dtype) -> Signatures:
     number, size = numba.from_dtype(dtype), types.intp
     vector, matrix, cube = (types.Array(number, n, "C") for n in (1, 2, 3))
     numbers, table = (types.Array(size, n, "C") for n in (1, 2))
-    networks = vector, table, table, types.Array(numba.from_dtype(data_dtype), 2, "C")
+    networks = vector, table, table, types.Array(types.uint8, 2, "C")
     settings = [types.UniTuple(size, len(Settings._fields) - changing) for changing in (0, 2)]
     step = settings[0], *networks, numbers, cube, vector, table, number, matrix, *3 * (vector,)
     steps = settings[1], numbers, numbers, *networks, table, cube, vector, table, vector, cube, vector, vector, matrix
@@ -280,8 +282,8 @@ def _network(name: str) -> tuple[int, int, int]:
 
 
 @cache
-def _forward_by_weights(name: str, data_name: str) -> int:
+def _forward_by_weights(name: str) -> int:
     """The same half of the work where weights are shared out."""
     dtype = np.dtype(name)
     kernel(dtype)
-    return address(halves_forward, _signatures(dtype, np.dtype(data_name)).by_weights)
+    return address(halves_forward, _signatures(dtype).by_weights)

@@ -358,10 +358,11 @@ def halves(
 def _ask_for_pixels(data, rows, plan, low, high):
     """Parts low .. high - 1 ask for theirs of these rows of the data: they come from memory during a backward pass."""
     first = _layer(plan, 0)
+    item = data.shape[1] // first.inputs
     for part in range(low, high):
         begin, end = _range(first, part)
         for row in rows:
-            ask(data, row, begin, end - begin)
+            ask(data, row, begin * item, (end - begin) * item)
 
 
 @njit(cache=True, error_model="numpy", **INNER)

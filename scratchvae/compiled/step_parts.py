@@ -1,13 +1,15 @@
 """What a training step in one call is made of, however its work is shared out: an example's pixels and noise, its
 likelihood, and the bound of its log-weights.
 
-Kernels that one of several stands for are called by their addresses, so that what is not asked for is not compiled.
+Kernels that one of several stands for are called by their addresses, so that what is not asked for is not compiled. The
+data comes to them as its bytes (N, D times the bytes of a pixel): a step is compiled once for pixels of all types.
 """
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -69,10 +71,17 @@ def at(work, place):
 # --- pixels and noise -------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, error_model="numpy", **INNER)
-def converted(settings, data, left, rows, x):
-    """Pixels as they are, uint8 scaled; of the columns from `left` as many as x has."""
-    _gather(data, left, rows, x.dtype.type(255 if data.itemsize == 1 else 1), x, 0, rows.size)
+@cache
+def converted_from(dtype: np.dtype) -> Any:
+    """The kernel for pixels as they are, of data of that type, uint8 scaled."""
+    whole = 255 if dtype == np.uint8 else 1
+
+    @njit(cache=True, error_model="numpy", **INNER)
+    def converted(settings, data, left, rows, x):
+        """Of the columns from `left` as many as x has."""
+        _gather(data.view(dtype), left, rows, x.dtype.type(whole), x, 0, rows.size)
+
+    return converted
 
 
 @njit(cache=True, error_model="numpy", **INNER)

@@ -70,6 +70,18 @@ def test_elbo_has_the_bits_of_the_composition(name, binarize):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("rows", [SOME, MANY])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_pixels_may_be_numbers_of_any_type(dtype, rows):
+    """A step finds them by their bytes."""
+    results = []
+    for x in (pixels(), (pixels() / 255).astype(dtype)):
+        trainer = Trainer(sv.VAE(37, 5, hidden=(150, 131), seed=1), x, binarize="none", seed=5)
+        results.append([*list(trainer.steps(batches(2, rows)))[-1], trainer.vae.parameters.flat])
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OF_LOG_WEIGHTS)
 def test_a_bound_of_log_weights_is_the_composition_to_rounding(name):
