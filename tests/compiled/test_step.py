@@ -1,4 +1,7 @@
-"""Training steps in one call against the trainer's composition of operations, and several against single ones."""
+"""Training steps in one call against the trainer's composition of operations, and several against single ones.
+
+Those in float64 are slow tests: their kernels take as long to compile as those in float32.
+"""
 
 import numpy as np
 import pytest
@@ -115,6 +118,7 @@ def test_halves_of_a_few_units_and_of_any_depth(latent, hidden, activation):
     assert_equal_to_rounding(*(trained(kind, sv.ELBO(), **model) for kind in (Trainer, Composed)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [3, 16, 20])
 @pytest.mark.parametrize("binarize", ["none", "dynamic"])
 def test_pixels_too_few_to_share_are_the_first_half_or_the_second(columns, binarize):
@@ -167,6 +171,7 @@ def test_shares_of_any_size_give_the_same_bits(name, seconds, monkeypatch):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [1, 31, 32, 33])
 def test_batches_of_any_size(rows):
     """The last of an epoch may be smaller, down to one example."""
@@ -197,6 +202,7 @@ def test_one_and_two_threads_give_the_same_bits(name, rows):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 def test_samples_that_weigh_nothing_need_not_go_back(threads, monkeypatch):
     """Noise far from what the decoder expects: of most examples a few samples have all the weight."""
