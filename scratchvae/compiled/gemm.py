@@ -227,10 +227,11 @@ def product_ahead(kernel, a, b, c, more, ahead):
 
 
 @njit(cache=True, error_model="numpy")
-def sparse_product(kernel, a, b, start, c, activation):
+def sparse_product(kernel, a, b, start, c, activation, finite=False):
     """The same as `product` for a that is mostly zero, of contiguous rows: where a group of rows is zero it multiplies
-    nothing. It does multiply if that could hide a NaN or an infinity of b, or if there are too few zeros after all."""
-    if all_finite(b):
+    nothing. It does multiply if that could hide a NaN or an infinity of b, which is looked for unless b is known to be
+    finite, or if there are too few zeros after all."""
+    if finite or all_finite(b):
         finite_sparse_product(kernel, a, b, start, c, False, activation, start[:0])
     else:
         product(kernel, a, b, start, c, activation)

@@ -80,10 +80,8 @@ def _forward(
         w, b = matrix(flat, weight, inputs, outputs), flat[bias : bias + outputs]
         # of the data only these rows are looked at: the others may not have been written yet
         zeros = mostly_zero(x[low:high]) if layer == 0 else table[layer - 1, 4] == RELU
-        if zeros and _all(finite, layer):
-            finite_sparse_product(kernel, h[low:high], w, b, target[low:high], False, activation, b[:0])
-        elif zeros:
-            sparse_product(kernel, h[low:high], w, b, target[low:high], activation)
+        if zeros:
+            sparse_product(kernel, h[low:high], w, b, target[low:high], activation, _all(finite, layer))
         else:
             product(kernel, h[low:high], w, b, target[low:high], activation)
         h = target
