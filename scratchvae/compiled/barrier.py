@@ -29,6 +29,12 @@ def signals_for(parts: int) -> NDArray[np.int64]:
 
 
 @njit(cache=True, **INNER)
+def line_of(part):
+    """Where in the signals a part's cache line begins."""
+    return (1 + part) * LINE
+
+
+@njit(cache=True, **INNER)
 def meet(signals, part, parts):
     """Which parts to work on, (first, last + 1): this one where all threads have come, all or none where not."""
     before, turn = _read(signals, 0), 0
@@ -57,17 +63,16 @@ def together(signals, low, high, parts):
 def arrive(signals, low, high, parts):
     """Say that a part has done one more step."""
     if 0 < high - low < parts:
-        place = (1 + low) * LINE
-        _write(signals, place, _read(signals, place) + 1)
+        _write(signals, line_of(low), _read(signals, line_of(low)) + 1)
 
 
 @njit(cache=True, **INNER)
 def wait(signals, low, high, parts):
     """Wait until the other parts have done as many steps as this one."""
     if 0 < high - low < parts:
-        done, turn = _read(signals, (1 + low) * LINE), 0
+        done, turn = _read(signals, line_of(low)), 0
         for other in range(parts):
-            while _read(signals, (1 + other) * LINE) < done:
+            while _read(signals, line_of(other)) < done:
                 _breathe(turn)
                 turn += 1
 

@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from scratchvae.compiled.barrier import LINE
+from scratchvae.compiled.barrier import line_of
 from scratchvae.compiled.kernel_cache import INNER
 from scratchvae.compiled.tile import call_llvm, on_x86
 
@@ -54,7 +54,7 @@ def _bound(bounds, pieces, part):
 @njit(cache=True, **INNER)
 def say(signals, part, number, spent):
     """How long the part's share of that pass took; the others read it when they have met again."""
-    signals[(1 + part) * LINE + 1 + number] = spent
+    signals[line_of(part) + 1 + number] = spent
 
 
 @njit(cache=True, error_model="numpy", **INNER)
@@ -65,7 +65,7 @@ def follow(bounds, pieces, signals, number):
     paces = np.empty(parts)
     for part in range(parts):
         first, last = share_of(bounds, pieces, part)
-        spent = signals[(1 + part) * LINE + 1 + number]
+        spent = signals[line_of(part) + 1 + number]
         if spent < SHORT:
             return
         paces[part] = (last - first) / spent

@@ -90,28 +90,27 @@ def test_no_pace_is_believed_to_be_next_to_nothing():
 
 
 @njit
-def moved(bounds, signals, number):
+def moved(spent, number):
+    """Where the first of two parts' shares ends once each has said how long its share of the second pass took, or has
+    said nothing."""
+    bounds, signals = equal_shares(1, 2)[0], np.zeros(3 * LINE, np.int64)
+    for part in range(len(spent)):
+        say(signals, part, 1, spent[part])
     follow(bounds, 100, signals, number)
-    return bounds
+    return bounds[1]
+
+
+def test_shares_follow_what_was_said_of_their_own_pass():
+    assert moved(np.array([SHORT, 3 * SHORT]), 1) > 0.5
+    assert moved(np.array([SHORT, 3 * SHORT]), 0) == 0.5
 
 
 def test_shares_stay_where_no_time_is_known():
-    signals = signals_for(2)
-    signals[LINE + 1] = 2 * SHORT
-    assert moved(equal(2), signals, 0).tolist() == [0, 0.5, 1]
+    assert moved(np.array([2 * SHORT]), 1) == 0.5
 
 
 def test_shares_stay_where_a_step_is_over_at_once():
-    signals = signals_for(2)
-    signals[LINE + 1], signals[2 * LINE + 1] = 2 * SHORT, SHORT - 1
-    assert moved(equal(2), signals, 0).tolist() == [0, 0.5, 1]
-
-
-def test_passes_are_told_apart():
-    signals = signals_for(2)
-    signals[LINE + 2], signals[2 * LINE + 2] = SHORT, 3 * SHORT
-    assert moved(equal(2), signals, 0).tolist() == [0, 0.5, 1]
-    assert moved(equal(2), signals, 1)[1] > 0.5
+    assert moved(np.array([2 * SHORT, SHORT - 1]), 1) == 0.5
 
 
 @njit

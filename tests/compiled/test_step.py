@@ -10,7 +10,7 @@ from numba import njit
 import scratchvae as sv
 from scratchvae import compiled, training
 from scratchvae.compiled import step
-from scratchvae.compiled.barrier import LINE, signals_for
+from scratchvae.compiled.barrier import line_of, signals_for
 from scratchvae.compiled.importance import importance_bound_forward
 from scratchvae.compiled.network import call
 from scratchvae.compiled.shares import SHORT
@@ -163,7 +163,8 @@ def test_shares_of_any_size_give_the_same_bits(name, seconds, monkeypatch):
     def unequal(parts):
         signals = signals_for(parts)
         for part in range(parts):
-            signals[(1 + part) * LINE + 1 : (1 + part) * LINE + 3] = seconds[part % 2] * SHORT
+            place = line_of.py_func(part) + 1
+            signals[place : place + 2] = seconds[part % 2] * SHORT
         return signals
 
     monkeypatch.setattr(step, "signals_for", unequal)
