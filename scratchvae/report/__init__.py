@@ -1,4 +1,5 @@
-"""What a run shows: numbers (`summary`), tables (`tables`), pictures (`plots`, on `drawing`) and the page (`page`).
+"""What a run shows: numbers (`summary`), tables (`tables`), pictures (`plots`, which gathers `curves`, `examples` and
+`latent_space`, all on `drawing`) and the page (`page`).
 
 Nothing here is imported by `import scratchvae`; rich, matplotlib and the like load when a command draws something.
 """

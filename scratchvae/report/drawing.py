@@ -21,6 +21,7 @@ MOST_PIXELS = 2_000_000  # of a grid of images
 # blue and orange first: they differ for colour-blind readers too
 LIGHT = ["#1f6fb8", "#c8560b", "#2b8a57", "#7d55c0", "#b8336a", "#8a6d1b", "#11808a", "#5f6670", "#a3401f", "#4a4fd8"]
 DARK = ["#6cb2f5", "#f5a15b", "#63d196", "#b79af0", "#f27fae", "#dcb949", "#55cdd8", "#a6adb8", "#f08a66", "#9da2ff"]
+TRAINING, HELD_OUT = "C0", "C1"
 
 
 def style(dark: bool = False) -> AbstractContextManager[None]:
@@ -68,6 +69,11 @@ def figure_bytes(figure: Figure, kind: str = "png", background: str = "none", do
         pad_inches=0.08,
     )
     return buffer.getvalue()
+
+
+def axes_or_new(axes: Axes | None, width: float = 6.0, height: float = 4.0) -> Axes:
+    """These axes, or those of a figure of its own."""
+    return Figure(figsize=(width, height), layout="constrained").subplots() if axes is None else axes
 
 
 def image_shape_of(data_dim: int, image_shape: Sequence[int] | None = None) -> tuple[int, int] | None:

@@ -1,0 +1,275 @@
+"""The latent space: where q(z|x) puts examples, what each dimension carries, and what p(x|z) makes of it."""
+
+from collections.abc import Sequence
+from math import ceil
+from statistics import NormalDist
+from typing import Any, Literal
+
+import matplotlib.colors
+import matplotlib.lines
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import EllipseCollection
+from matplotlib.patches import Circle
+from numpy.typing import NDArray
+
+from scratchvae.vae import VAE
+
+from .drawing import HELD_OUT, TILE_GAP, TRAINING, axes_or_new, image_shape_of, shades, show_grid
+from .examples import Shape, grid_axes, show_lines
+
+CATEGORIES = 20  # more different labels than this are drawn as a scale, or the rarest as "other"
+ACTIVE = 0.01  # a dimension is active where the variance over data of the mean of q(z_j|x) is above (Burda et al. 2015)
+
+
+def _posterior(vae: VAE, x: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Mean (N, Z) and covariance (N, Z, Z) of q(z|x), diagonal or full."""
+    found = vae.encode(x)
+    mu = np.asarray(found.mu, dtype=np.float64)
+    if hasattr(found, "cholesky"):
+        factor = np.asarray(found.cholesky, dtype=np.float64)
+        return mu, factor @ factor.transpose(0, 2, 1)
+    return mu, np.exp(np.asarray(found.logvar, dtype=np.float64))[:, :, None] * np.eye(mu.shape[1])
+
+
+def _marginal_kl(mu: NDArray[Any], covariance: NDArray[Any]) -> NDArray[Any]:
+    """KL(q(z_j|x) || N(0, 1)) of every dimension, (N, Z), in nats; under a diagonal q they add up to the KL."""
+    variance = np.diagonal(covariance, axis1=1, axis2=2)
+    return 0.5 * (np.square(mu) + variance - 1.0 - np.log(variance))
+
+
+def main_plane(vae: VAE, x: NDArray[Any]) -> tuple[int, int]:
+    """The two latent dimensions with the largest mean KL to the prior. Raises ValueError where there is but one."""
+    return _two_dimensions(vae, _marginal_kl(*_posterior(vae, x)), None)
+
+
+def _two_dimensions(vae: VAE, kl: NDArray[Any], dimensions: tuple[int, int] | None) -> tuple[int, int]:
+    """The dimensions asked for, or those that carry most, in their order."""
+    if vae.latent_dim < 2:
+        raise ValueError("latent_dim is 1; expected at least 2 latent dimensions for a plane")
+    if dimensions is None:
+        first, second = sorted(np.argsort(-kl.mean(0), kind="stable")[:2])
+        return int(first), int(second)
+    if len(set(dimensions)) != 2 or not all(0 <= index < vae.latent_dim for index in dimensions):
+        raise ValueError(f"dimensions are {dimensions}; expected two different ones of 0 to {vae.latent_dim - 1}")
+    return dimensions
+
+
+def _groups(labels: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Rows by label, in the labels' order; of too many words, the commonest, and the rest as "other"."""
+    values, counts = np.unique(labels, return_counts=True)
+    if len(values) <= CATEGORIES:
+        return {str(value): labels == value for value in values}
+    kept = np.sort(values[np.argsort(-counts, kind="stable")[: CATEGORIES - 1]])
+    return {str(value): labels == value for value in kept} | {"other": ~np.isin(labels, kept)}
+
+
+def _labels(labels: NDArray[Any] | None, rows: int) -> NDArray[Any] | None:
+    if labels is None:
+        return None
+    labels = np.asarray(labels)
+    if labels.shape != (rows,):
+        raise ValueError(f"labels have shape {labels.shape}; expected one for each of {rows} examples")
+    return labels
+
+
+def _is_scale(labels: NDArray[Any] | None) -> bool:
+    """Whether labels are so many numbers that they are drawn as a scale."""
+    return labels is not None and labels.dtype.kind in "iuf" and len(np.unique(labels)) > CATEGORIES
+
+
+def _colour(index: int) -> Any:
+    """The colours of the style in turn; a second round is paler."""
+    cycle = matplotlib.rcParams["axes.prop_cycle"].by_key()["color"]
+    return matplotlib.colors.to_rgba(cycle[index % len(cycle)], 0.75 if index < len(cycle) else 0.4)
+
+
+def _finish_plane(axes: Axes, dimensions: tuple[int, int], title: str, adjustable: Literal["box", "datalim"]) -> Axes:
+    axes.set_xlabel(f"z[{dimensions[0]}]")
+    axes.set_ylabel(f"z[{dimensions[1]}]")
+    axes.set_aspect("equal", adjustable=adjustable)
+    axes.set_title(title)
+    return axes
+
+
+def latent_scatter(
+    vae: VAE,
+    x: NDArray[Any],
+    labels: NDArray[Any] | None = None,
+    dimensions: tuple[int, int] | None = None,
+    axes: Axes | None = None,
+) -> Axes:
+    """The mean of q(z|x) of every example as a point of a plane of the latent space, coloured by label.
+
+    Takes     x (N, D); labels (N,), numbers or words, a legend names them (a colour bar, for numbers of more than
+              20 values); dimensions: the plane; the two with the largest KL to the prior by default
+    Raises    ValueError for one latent dimension, or what does not fit
+    """
+    labels, axes = _labels(labels, len(x)), axes_or_new(axes, 6.2, 4.8)
+    mu, covariance = _posterior(vae, x)
+    plane = _two_dimensions(vae, _marginal_kl(mu, covariance), dimensions)
+    across, up = mu[:, list(plane)].T
+    if labels is None:
+        axes.scatter(across, up, s=9, alpha=0.7, linewidths=0)
+    elif _is_scale(labels):
+        axes.figure.colorbar(
+            axes.scatter(across, up, s=9, c=labels, cmap="viridis", linewidths=0), ax=axes, label="label"
+        )
+    else:
+        for index, (name, rows) in enumerate(_groups(labels).items()):
+            axes.scatter(across[rows], up[rows], s=9, color=[_colour(index)], linewidths=0, label=name)
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title="label", markerscale=1.6, fontsize="small")
+    return _finish_plane(axes, plane, "Latent space: the mean of q(z|x) of every example", "datalim")
+
+
+def posterior_ellipses(
+    vae: VAE,
+    x: NDArray[Any],
+    labels: NDArray[Any] | None = None,
+    dimensions: tuple[int, int] | None = None,
+    axes: Axes | None = None,
+) -> Axes:
+    """q(z|x) of every example as its ellipse of one standard deviation, and the prior's circle of radius 1.
+
+    Formula   {z: (z - mu)^T S^-1 (z - mu) = 1}, S the 2 x 2 covariance of q on the plane
+    Takes     as `latent_scatter`
+    """
+    labels, axes = _labels(labels, len(x)), axes_or_new(axes, 6.2, 4.8)
+    mu, covariance = _posterior(vae, x)
+    plane = _two_dimensions(vae, _marginal_kl(mu, covariance), dimensions)
+    values, vectors = np.linalg.eigh(covariance[:, plane][:, :, plane])
+    across = 2.0 * np.sqrt(values)  # full axes of the ellipse, the shorter first
+    angles = np.degrees(np.arctan2(vectors[:, 1, 0], vectors[:, 0, 0]))
+    groups = {"": np.ones(len(x), bool)} if labels is None or _is_scale(labels) else _groups(labels)
+    for index, (name, rows) in enumerate(groups.items()):
+        ellipses = EllipseCollection(
+            across[rows, 0],
+            across[rows, 1],
+            angles[rows],
+            units="xy",
+            offsets=mu[rows][:, list(plane)],
+            offset_transform=axes.transData,
+            facecolors="none",
+            edgecolors=[_colour(index)],
+            linewidths=0.8,
+            label=f"q(z|x), {name}" if name else "q(z|x)",
+        )
+        axes.add_collection(ellipses)
+    ink: Any = matplotlib.rcParams["text.color"]
+    axes.add_patch(Circle((0, 0), 1.0, fill=False, linestyle="--", linewidth=1.6, edgecolor=ink, zorder=3))
+    reach = 1.05 * max(1.0, float((np.abs(mu[:, list(plane)]) + across.max(1, keepdims=True) / 2).max()))
+    axes.set_xlim(-reach, reach)
+    axes.set_ylim(-reach, reach)
+    handles = [
+        matplotlib.lines.Line2D([], [], color=_colour(index), label=entry.get_label())
+        for index, entry in enumerate(axes.collections)
+    ]
+    handles.append(matplotlib.lines.Line2D([], [], color=ink, linestyle="--", label="prior N(0, I)"))
+    axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small")
+    return _finish_plane(axes, plane, "Posteriors: one standard deviation of q(z|x)", "box")
+
+
+def kl_per_dimension(vae: VAE, x: NDArray[Any], axes: Axes | None = None) -> Axes:
+    """The mean over examples of KL(q(z_j|x) || N(0, 1)), largest first; a colour tells dimensions that carry nothing.
+
+    Formula   1/2 (mu_j^2 + sigma_j^2 - 1 - log sigma_j^2); under a diagonal q their sum is the KL of the ELBO
+    Active    where the variance over examples of the mean of q(z_j|x) is above 0.01
+    Source    Burda, Grosse, Salakhutdinov 2015, section 5
+    """
+    axes = axes_or_new(axes, 6.0, 3.2)
+    mu, covariance = _posterior(vae, x)
+    kl, active = _marginal_kl(mu, covariance).mean(0), mu.var(0) > ACTIVE
+    order = np.argsort(-kl, kind="stable")
+    places = np.arange(len(order))
+    for chosen, name, colour in ((active, "active", TRAINING), (~active, "inactive", HELD_OUT)):
+        rows = chosen[order]
+        if rows.any():
+            axes.bar(places[rows], kl[order][rows], color=colour, label=f"{name}: {int(chosen.sum())}")
+    step = ceil(len(order) / 25)
+    axes.set_xticks(places[::step], [str(index) for index in order[::step]])
+    axes.set_axisbelow(True)
+    axes.set_xlabel("latent dimension")
+    axes.set_ylabel("nats per example")
+    axes.set_title("KL to the prior of each latent dimension")
+    axes.legend(loc="upper right")
+    return axes
+
+
+def traversals(
+    vae: VAE,
+    x: NDArray[Any] | None = None,
+    dimensions: Sequence[int] | None = None,
+    steps: int = 11,
+    span: float = 3.0,
+    image_shape: Shape = None,
+    axes: Axes | None = None,
+) -> Axes:
+    """The mean of p(x|z) as one latent dimension at a time goes from -span to span, the others at 0: a row each.
+
+    Takes     x (N, D): examples; the others then stay at the mean of q(z|x) of the first, and without `dimensions` the
+              ten with the largest mean KL are drawn, largest first; dimensions: which to draw
+    Raises    ValueError for a dimension that there is not, or fewer than two steps
+    """
+    if steps < 2:
+        raise ValueError(f"steps is {steps}; expected at least 2")
+    centre, order = np.zeros(vae.latent_dim), np.arange(vae.latent_dim)
+    if x is not None:
+        mu, covariance = _posterior(vae, x)
+        centre, order = mu[0], np.argsort(-_marginal_kl(mu, covariance).mean(0), kind="stable")
+    chosen = [int(index) for index in (order[:10] if dimensions is None else dimensions)]
+    if not chosen or not all(0 <= index < vae.latent_dim for index in chosen):
+        raise ValueError(f"dimensions are {chosen}; expected some of 0 to {vae.latent_dim - 1}")
+    values = np.linspace(-span, span, steps)
+    z = np.tile(centre, (len(chosen), steps, 1))
+    for row, index in enumerate(chosen):
+        z[row, :, index] = values
+    decoded = vae.decode(z)
+    shape = image_shape_of(vae.data_dim, image_shape)
+    axes = grid_axes(axes, shape, len(chosen), steps)
+    axes.set_title(f"Traversals: the mean of p(x|z), one dimension of z from {-span:g} to {span:g}")
+    names = [f"z[{index}]" for index in chosen]
+    if shape is None:
+        return show_lines(axes, dict(zip(names, decoded, strict=True)), None)
+    show_grid(axes, decoded.reshape(-1, *shape), steps, shades(decoded))
+    high, wide = shape[0] + TILE_GAP, shape[1] + TILE_GAP
+    axes.set_yticks([(row + 0.5) * high - 1.0 for row in range(len(chosen))], names)
+    axes.set_xticks([(column + 0.5) * wide - 1.0 for column in range(steps)], [f"{value:.1f}" for value in values])
+    axes.tick_params(length=0)
+    return axes
+
+
+def manifold(vae: VAE, count: int = 20, image_shape: Shape = None, axes: Axes | None = None) -> Axes:
+    """The mean of p(x|z) over the plane of a two-dimensional latent space: a count x count grid of z.
+
+    Formula   z[0] and z[1] at the quantiles (i - 1/2) / count of N(0, 1), so that every tile is as probable
+    Raises    ValueError unless there are two latent dimensions and data are images or points of a plane
+    Source    Kingma, Welling 2013, figure 4
+    """
+    shape = image_shape_of(vae.data_dim, image_shape)
+    if vae.latent_dim != 2:
+        raise ValueError(f"latent_dim is {vae.latent_dim}; expected 2 latent dimensions for a manifold")
+    if shape is None and vae.data_dim != 2:
+        raise ValueError(f"data have {vae.data_dim} dimensions and are no images; expected images, or 2 dimensions")
+    values = np.array([NormalDist().inv_cdf((index + 0.5) / count) for index in range(count)])
+    across, down = np.meshgrid(values, values[::-1])
+    decoded = vae.decode(np.stack([across, down], axis=-1))
+    axes = axes_or_new(axes, 6.4, 6.4 if shape is None else 6.4 * shape[0] / shape[1])
+    axes.set_title("Manifold: the mean of p(x|z) over z, every tile equally probable")
+    if shape is None:
+        for line, label in ((decoded, "z[0] varies"), (decoded.transpose(1, 0, 2), "z[1] varies")):
+            for index, points in enumerate(line):
+                colour = TRAINING if label.startswith("z[0]") else HELD_OUT
+                axes.plot(points[:, 0], points[:, 1], color=colour, linewidth=0.8, label=None if index else label)
+        axes.set_xlabel("x[0]")
+        axes.set_ylabel("x[1]")
+        axes.legend(loc="best")
+        return axes
+    show_grid(axes, decoded.reshape(-1, *shape), count, shades(decoded))
+    marks = np.unique(np.linspace(0, count - 1, min(count, 7)).round().astype(int))
+    high, wide = shape[0] + TILE_GAP, shape[1] + TILE_GAP
+    axes.set_xticks([(mark + 0.5) * wide - 1.0 for mark in marks], [f"{values[mark]:.1f}" for mark in marks])
+    axes.set_yticks([(mark + 0.5) * high - 1.0 for mark in marks], [f"{values[::-1][mark]:.1f}" for mark in marks])
+    axes.tick_params(length=0)
+    axes.set_xlabel("z[0]")
+    axes.set_ylabel("z[1]")
+    return axes
