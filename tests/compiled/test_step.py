@@ -232,7 +232,9 @@ def test_samples_that_weigh_nothing_need_not_go_back(threads, monkeypatch):
 def kept_and_spread(weights, log_weights, decoder, z, hidden, out, kept_z, dz):
     kept = np.zeros(1, np.int64)
     keep(weights, log_weights, decoder, z, hidden, out, kept_z, 0, len(out), kept)
-    dz[: kept[0]] = kept_z[: kept[0]]
+    for row in range(kept[0]):
+        for j in range(dz.shape[1]):
+            dz[row, j] = kept_z[row, j]
     spread(weights, log_weights, dz, 0, len(out), kept)
     return kept[0]
 
