@@ -276,12 +276,6 @@ def _fill_parallel(kind, examples, count, step, stream, key0, key1, out, slices)
         _fill_span(kind, first, last, examples, count, step, stream, key0, key1, out)
 
 
-def compile_parallel_draws() -> None:
-    """Compile what draws of many numbers take, as an epoch's permutation."""
-    size, words = types.intp, types.Array(types.uint32, 1, "C")
-    _fill_parallel.compile((size, types.Array(size, 1, "C"), *5 * (size,), words, size))
-
-
 def _key(seed: int, step: int, examples: NDArray) -> tuple[int, int]:
     """The key (k0, k1), once the address is known to fit its words."""
     if not (0 <= seed < 2**64 and 0 <= step <= LOW_WORD):
@@ -298,7 +292,8 @@ def _draw(
     key0, key1 = _key(seed, step, examples)
     stream_word = int(stream) + (attempt << ATTEMPT_SHIFT)
     out = np.empty(examples.size * count, u32)
-    slices = slices_for(out.size, 1.0)
+    # one example's draws, as those of a permutation, take no time beside compiling what shares them out
+    slices = slices_for(out.size, 1.0) if examples.size > 1 else 1
     if slices > 1:
         _fill_parallel(kind, examples, count, step, stream_word, key0, key1, out, slices)
     else:

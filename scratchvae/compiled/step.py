@@ -39,7 +39,7 @@ from scratchvae.compiled.network import (
     network_signature,
 )
 from scratchvae.compiled.pace import pace_of
-from scratchvae.compiled.random import _key, compile_parallel_draws
+from scratchvae.compiled.random import _key
 from scratchvae.compiled.step_by_examples import keep, places_of, several, spread
 from scratchvae.compiled.step_by_weights import halves, halves_backward, halves_forward, plan, size_of
 from scratchvae.compiled.step_parts import (
@@ -235,8 +235,6 @@ def _tasks(
             backward = address(halves_backward, signatures.by_weights)
         steps = address(halves if by_weights else several, signatures.several)
         _steps.compile((types.intp, types.intp, *signatures.several[:-2]))
-        if numba.get_num_threads() > 1:
-            compile_parallel_draws()
     if by_weights:
         return Tasks(_forward_by_weights(str(dtype)), backward, 0, *asked_for, steps)
     return Tasks(*_network(str(dtype)), *asked_for, steps)

@@ -34,7 +34,9 @@ from scratchvae.compiled.step_parts import (
     scale_row,
 )
 
-PIECES = 512  # of every weight, which are shared out in the second pass
+# not plain integers, for each of which Numba would compile the functions that take them once more
+EXAMPLES, WEIGHTS = np.intp(0), np.intp(1)  # what a pass shares out
+PIECES = np.intp(512)  # of every weight, which are shared out in the second pass
 ROWS = 256  # of the decoder that go forward and back together: what they write stays in the second-level cache
 
 
@@ -108,24 +110,24 @@ def several(
             finite[own] = 0
     examples, spans, shares = rows.shape[1], np.empty((parts, 2), np.int64), equal_shares(2, parts)
     all_rows = np.array([[0, examples]])
-    follow(shares[0], examples, signals, 0)
-    follow(shares[1], PIECES, signals, 1)
+    follow(shares[EXAMPLES], examples, signals, EXAMPLES)
+    follow(shares[WEIGHTS], PIECES, signals, WEIGHTS)
     together(signals, low, high, parts)
     for s in range(len(rows)):
         of = Settings(*(*settings, pixel_steps[s], noise_steps[s]))
         for own in range(low, high):
-            started, (begin, end), kept = ticks(), share_of(shares[0], examples, own), space.kept[own : own + 1]
+            started, (begin, end), kept = ticks(), share_of(shares[EXAMPLES], examples, own), space.kept[own : own + 1]
             _examples(of, space, flat, encoder, decoder, data, rows[s], given, betas[s], terms[s], begin, end, kept)
-            say(signals, own, 0, ticks() - started)
+            say(signals, own, EXAMPLES, ticks() - started)
         together(signals, low, high, parts)
-        kept_rows = _kept_rows(of, space, shares[0], spans)
+        kept_rows = _kept_rows(of, space, shares[EXAMPLES], spans)
         for own in range(low, high):
-            started, share = ticks(), share_of(shares[1], PIECES, own)
+            started, share = ticks(), share_of(shares[WEIGHTS], PIECES, own)
             _sums(of, space, target, encoder, decoder, first, second, constants[s], kept_rows, all_rows, own, share)
-            say(signals, own, 1, ticks() - started)
-        follow(shares[0], examples, signals, 0)  # before the others say how long the next took
+            say(signals, own, WEIGHTS, ticks() - started)
+        follow(shares[EXAMPLES], examples, signals, EXAMPLES)  # before the others say how long the next took
         together(signals, low, high, parts)
-        follow(shares[1], PIECES, signals, 1)
+        follow(shares[WEIGHTS], PIECES, signals, WEIGHTS)
 
 
 # --- the first pass: examples, all the way ----------------------------------------------------------------------------
