@@ -4,7 +4,7 @@ pyplot is never imported: no window, no global figures. `figure_bytes` turns a f
 """
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from math import ceil, isqrt, sqrt
 from typing import Any
@@ -122,6 +122,11 @@ def show_grid(axes: Axes, images: NDArray[Any], columns: int, limits: tuple[floa
     for spine in axes.spines.values():
         spine.set_visible(False)
     return axes
+
+
+def tile_middles(places: Iterable[int], size: int) -> list[float]:
+    """Where in a grid of images so high, or wide, those in these rows, or columns, have their middles: for ticks."""
+    return [(place + 0.5) * (size + TILE_GAP) - 1.0 for place in places]
 
 
 def shades(data: NDArray[Any]) -> tuple[float, float]:

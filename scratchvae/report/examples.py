@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from scratchvae.vae import VAE
 
-from .drawing import TILE_GAP, axes_or_new, image_shape_of, shades, show_grid
+from .drawing import axes_or_new, image_shape_of, shades, show_grid, tile_middles
 
 Shape = Sequence[int] | None
 
@@ -64,8 +64,7 @@ def _show_images(
     rows = [images[part].reshape(-1, *shape) for part in pick for images in lines.values()]
     show_grid(axes, np.concatenate(rows), columns, limits)
     if len(lines) > 1:
-        height = shape[0] + TILE_GAP
-        axes.set_yticks([(row + 0.5) * height - 1.0 for row in range(len(rows))], list(lines) * len(starts))
+        axes.set_yticks(tile_middles(range(len(rows)), shape[0]), list(lines) * len(starts))
         axes.tick_params(length=0)
     return axes
 

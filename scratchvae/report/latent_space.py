@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from scratchvae.vae import VAE
 
-from .drawing import HELD_OUT, TILE_GAP, TRAINING, axes_or_new, image_shape_of, shades, show_grid
+from .drawing import HELD_OUT, TRAINING, axes_or_new, image_shape_of, shades, show_grid, tile_middles
 from .examples import Shape, grid_axes, show_lines
 
 CATEGORIES = 20  # more different labels than this are drawn as a scale, or the rarest as "other"
@@ -231,9 +231,8 @@ def traversals(
     if shape is None:
         return show_lines(axes, dict(zip(names, decoded, strict=True)), None)
     show_grid(axes, decoded.reshape(-1, *shape), steps, shades(decoded))
-    high, wide = shape[0] + TILE_GAP, shape[1] + TILE_GAP
-    axes.set_yticks([(row + 0.5) * high - 1.0 for row in range(len(chosen))], names)
-    axes.set_xticks([(column + 0.5) * wide - 1.0 for column in range(steps)], [f"{value:.1f}" for value in values])
+    axes.set_yticks(tile_middles(range(len(chosen)), shape[0]), names)
+    axes.set_xticks(tile_middles(range(steps), shape[1]), [f"{value:.1f}" for value in values])
     axes.tick_params(length=0)
     return axes
 
@@ -266,9 +265,8 @@ def manifold(vae: VAE, count: int = 20, image_shape: Shape = None, axes: Axes | 
         return axes
     show_grid(axes, decoded.reshape(-1, *shape), count, shades(decoded))
     marks = np.unique(np.linspace(0, count - 1, min(count, 7)).round().astype(int))
-    high, wide = shape[0] + TILE_GAP, shape[1] + TILE_GAP
-    axes.set_xticks([(mark + 0.5) * wide - 1.0 for mark in marks], [f"{values[mark]:.1f}" for mark in marks])
-    axes.set_yticks([(mark + 0.5) * high - 1.0 for mark in marks], [f"{values[::-1][mark]:.1f}" for mark in marks])
+    axes.set_xticks(tile_middles(marks, shape[1]), [f"{values[mark]:.1f}" for mark in marks])
+    axes.set_yticks(tile_middles(marks, shape[0]), [f"{values[::-1][mark]:.1f}" for mark in marks])
     axes.tick_params(length=0)
     axes.set_xlabel("z[0]")
     axes.set_ylabel("z[1]")
