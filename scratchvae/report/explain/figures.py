@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from ..plots import show_grid
+from ..drawing import show_grid, tile_middles
 from .estimators import Estimators
 from .gradient_noise import GradientNoise
 from .identity import Forms, Identity
@@ -109,10 +109,10 @@ def _manifold(axes: Axes, subject: Subject) -> None:
     z = np.stack(np.meshgrid(-edges, edges), axis=-1).reshape(-1, 2)
     images = subject.vae.decode(z).reshape(-1, *(subject.image_shape or ()))
     show_grid(axes, images, MANIFOLD)
-    ticks = (np.array([0, MANIFOLD // 2, MANIFOLD - 1]) + 0.5) * (images.shape[2] + 1) - 1
-    names = [f"{value:.1f}" for value in 0.0 - edges[[0, MANIFOLD // 2, -1]]]
-    axes.set_xticks(ticks, names)
-    axes.set_yticks(ticks, names[::-1])
+    marks = [0, MANIFOLD // 2, MANIFOLD - 1]
+    names = [f"{value:.1f}" for value in 0.0 - edges[marks]]
+    axes.set_xticks(tile_middles(marks, images.shape[2]), names)
+    axes.set_yticks(tile_middles(marks, images.shape[1]), names[::-1])
     axes.tick_params(length=0)
     axes.set_xlabel("z[0]")
     axes.set_ylabel("z[1]")
