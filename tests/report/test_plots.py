@@ -10,6 +10,7 @@ from PIL import Image
 
 import scratchvae as sv
 from scratchvae.report import plots
+from scratchvae.report.drawing import tile_middles
 
 IMAGES = np.linspace(0.0, 1.0, 7 * 4 * 3).reshape(7, 4, 3)
 RNG = np.random.default_rng(0)
@@ -42,6 +43,16 @@ def written(labels) -> list[str]:
 
 
 # --- grids ------------------------------------------------------------------------------------------------------------
+
+
+def test_tiles_have_their_middles_in_the_middle():
+    """Half an image on either side, and the first begins where the grid does, the last ends where it ends."""
+    axes = plots.show_grid(Figure().subplots(), np.ones((6, 5, 3)), columns=3)
+    grid = axes.images[0].get_array().filled(np.nan)
+    for length, count, size in zip(grid.shape, (2, 3), (5, 3), strict=True):
+        ends = [(middle - size / 2 + 0.5, middle + size / 2 - 0.5) for middle in tile_middles(range(count), size)]
+        assert ends[0][0] == 0
+        assert ends[-1][1] == length - 1
 
 
 def test_a_grid_holds_every_image_where_it_belongs_and_nothing_elsewhere():
