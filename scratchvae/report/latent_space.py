@@ -13,13 +13,13 @@ from matplotlib.collections import EllipseCollection
 from matplotlib.patches import Circle
 from numpy.typing import NDArray
 
+from scratchvae.evidence.surgery import ACTIVE_VARIANCE
 from scratchvae.vae import VAE
 
 from .drawing import HELD_OUT, TRAINING, axes_or_new, image_shape_of, shades, show_grid, tile_middles
 from .examples import Shape, grid_axes, show_lines
 
 CATEGORIES = 20  # more different labels than this are drawn as a scale, or the rarest as "other"
-ACTIVE = 0.01  # a dimension is active where the variance over data of the mean of q(z_j|x) is above (Burda et al. 2015)
 
 
 def _posterior(vae: VAE, x: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -40,7 +40,15 @@ def _marginal_kl(mu: NDArray[Any], covariance: NDArray[Any]) -> NDArray[Any]:
 
 def main_plane(vae: VAE, x: NDArray[Any]) -> tuple[int, int]:
     """The two latent dimensions with the largest mean KL to the prior. Raises ValueError where there is but one."""
-    return _two_dimensions(vae, _marginal_kl(*_posterior(vae, x)), None)
+    return _on_plane(vae, x, None)[2]
+
+
+def _on_plane(
+    vae: VAE, x: NDArray[Any], dimensions: tuple[int, int] | None
+) -> tuple[NDArray[Any], NDArray[Any], tuple[int, int]]:
+    """Mean (N, Z) and covariance (N, Z, Z) of q(z|x), and the plane: the dimensions asked for, or `main_plane`'s."""
+    mu, covariance = _posterior(vae, x)
+    return mu, covariance, _two_dimensions(vae, _marginal_kl(mu, covariance), dimensions)
 
 
 def _two_dimensions(vae: VAE, kl: NDArray[Any], dimensions: tuple[int, int] | None) -> tuple[int, int]:
@@ -106,8 +114,7 @@ def latent_scatter(
     Raises    ValueError for one latent dimension, or what does not fit
     """
     labels, axes = _labels(labels, len(x)), axes_or_new(axes, 6.2, 4.8)
-    mu, covariance = _posterior(vae, x)
-    plane = _two_dimensions(vae, _marginal_kl(mu, covariance), dimensions)
+    mu, _, plane = _on_plane(vae, x, dimensions)
     across, up = mu[:, list(plane)].T
     if labels is None:
         axes.scatter(across, up, s=9, alpha=0.7, linewidths=0)
@@ -135,8 +142,7 @@ def posterior_ellipses(
     Takes     as `latent_scatter`
     """
     labels, axes = _labels(labels, len(x)), axes_or_new(axes, 6.2, 4.8)
-    mu, covariance = _posterior(vae, x)
-    plane = _two_dimensions(vae, _marginal_kl(mu, covariance), dimensions)
+    mu, covariance, plane = _on_plane(vae, x, dimensions)
     values, vectors = np.linalg.eigh(covariance[:, plane][:, :, plane])
     across = 2.0 * np.sqrt(values)  # full axes of the ellipse, the shorter first
     angles = np.degrees(np.arctan2(vectors[:, 1, 0], vectors[:, 0, 0]))
@@ -178,7 +184,7 @@ def kl_per_dimension(vae: VAE, x: NDArray[Any], axes: Axes | None = None) -> Axe
     """
     axes = axes_or_new(axes, 6.0, 3.2)
     mu, covariance = _posterior(vae, x)
-    kl, active = _marginal_kl(mu, covariance).mean(0), mu.var(0) > ACTIVE
+    kl, active = _marginal_kl(mu, covariance).mean(0), mu.var(0) > ACTIVE_VARIANCE
     order = np.argsort(-kl, kind="stable")
     places = np.arange(len(order))
     for chosen, name, colour in ((active, "active", TRAINING), (~active, "inactive", HELD_OUT)):
