@@ -2,29 +2,12 @@
 
 import numpy as np
 import pytest
-from numba import njit
 
 from scratchvae.compiled import adam, adam_by_estimates
-from scratchvae.compiled.denormals import FLUSH, mode, set_mode
 from scratchvae.compiled.simd import SIMD
+from tests.compiled.flushing import flushed
 
 GUARD = 20  # elements behind the arrays' ends
-
-
-def flushed(way):
-    """A step in that way, compiled once for all tests."""
-
-    @njit(error_model="numpy")
-    def update(p, g, m, v, constants):
-        before = mode()
-        set_mode(before | FLUSH)
-        finite = way(p, g, m, v, constants, p.size)
-        set_mode(before)
-        return finite
-
-    return update
-
-
 WAYS = {"arithmetic": flushed(adam.update_by_arithmetic), "chosen": flushed(adam.update)}
 if SIMD.name == "avx512":  # the estimates are those of 512 bits
     WAYS["estimates"] = flushed(adam_by_estimates.update)
@@ -32,7 +15,8 @@ if SIMD.name == "avx512":  # the estimates are those of 512 bits
 
 @pytest.fixture(params=WAYS)
 def update(request):
-    return WAYS[request.param]
+    way = WAYS[request.param]
+    return lambda p, g, m, v, constants: way(p, g, m, v, constants, p.size)
 
 
 def state(size):

@@ -5,35 +5,30 @@ import pytest
 from numba import njit
 
 from scratchvae.compiled import adam_by_estimates, adam_by_rows
-from scratchvae.compiled.denormals import FLUSH, mode, set_mode
 from scratchvae.compiled.gemm import kernel, product
 from scratchvae.compiled.simd import SIMD
 from scratchvae.compiled.step import FEW
+from tests.compiled.flushing import flushed
 
 pytestmark = pytest.mark.skipif(SIMD.name != "avx512", reason="the estimates are those of 512 bits")
 CONSTANTS = np.array([0.1, 0.999, 0.001, 1e-3, 1e-8], np.float32)
 GUARD = 20  # elements behind the arrays' ends
 
 
+@flushed
 @njit(error_model="numpy")
 def by_rows(p, m, v, h, da, constants):
-    before = mode()
-    set_mode(before | FLUSH)
     flat, first, second = p.reshape(p.size), m.reshape(m.size), v.reshape(v.size)
-    finite = adam_by_rows.update_by_rows(flat, 0, h, da, first, second, constants)
-    set_mode(before)
-    return finite
+    return adam_by_rows.update_by_rows(flat, 0, h, da, first, second, constants)
 
 
+@flushed
 @njit(error_model="numpy")
 def dense(kernel, p, m, v, h, da, constants):
-    before, gradient = mode(), np.empty(p.shape, p.dtype)
-    set_mode(before | FLUSH)
+    gradient = np.empty(p.shape, p.dtype)
     product(kernel, h.T, da, da[0, :0], gradient, 0)
     flat = p.reshape(-1), gradient.reshape(-1), m.reshape(-1), v.reshape(-1)
-    finite = adam_by_estimates.update(*flat, constants, p.size)
-    set_mode(before)
-    return finite
+    return adam_by_estimates.update(*flat, constants, p.size)
 
 
 def problem(examples, inputs, outputs, density=0.13):
