@@ -4,6 +4,7 @@ pyplot is never imported: no window, no global figures. `figure_bytes` turns a f
 """
 
 import io
+import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from math import ceil, isqrt, sqrt
@@ -21,12 +22,13 @@ MOST_PIXELS = 2_000_000  # of a grid of images
 # blue and orange first: they differ for colour-blind readers too
 LIGHT = ["#1f6fb8", "#c8560b", "#2b8a57", "#7d55c0", "#b8336a", "#8a6d1b", "#11808a", "#5f6670", "#a3401f", "#4a4fd8"]
 DARK = ["#6cb2f5", "#f5a15b", "#63d196", "#b79af0", "#f27fae", "#dcb949", "#55cdd8", "#a6adb8", "#f08a66", "#9da2ff"]
+LIGHT_INK, DARK_INK, SOFT = "#1c1e21", "#e6e6e6", "#8a8f98"  # of text; of axes, for light and dark pages alike
 TRAINING, HELD_OUT = "C0", "C1"
 
 
 def style(dark: bool = False) -> AbstractContextManager[None]:
     """Colours and lines of every figure."""
-    ink, soft, colours = ("#e6e6e6", "#8a8f98", DARK) if dark else ("#1c1e21", "#8a8f98", LIGHT)
+    ink, soft, colours = (DARK_INK, SOFT, DARK) if dark else (LIGHT_INK, SOFT, LIGHT)
     return matplotlib.rc_context(
         {
             "font.size": 9.0,
@@ -149,8 +151,16 @@ def zoom(values: NDArray[Any]) -> tuple[float, float] | None:
 
 
 def light_and_dark(draw: Callable[[], Figure], kind: str = "svg") -> tuple[bytes, bytes]:
-    """The same figure drawn for a light and for a dark page, both on a transparent ground."""
+    """The same figure for a light and for a dark page, both on a transparent ground. An SVG is drawn once: its colours
+    are exchanged."""
     with style(dark=False):
         light = figure_bytes(draw(), kind)
+    if kind == "svg":
+        return light, _in_dark_colours(light)
     with style(dark=True):
         return light, figure_bytes(draw(), kind)
+
+
+def _in_dark_colours(svg: bytes) -> bytes:
+    dark = {light.encode(): dark.encode() for light, dark in zip([LIGHT_INK, *LIGHT], [DARK_INK, *DARK], strict=True)}
+    return re.sub(rb"#[0-9a-f]{6}\b", lambda found: dark.get(found[0], found[0]), svg)

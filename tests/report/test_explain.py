@@ -32,6 +32,7 @@ from scratchvae.report.explain import (
 )
 from scratchvae.report.explain import estimators as point_8
 from scratchvae.report.explain.gradient_noise import reparameterized_draws, score_function_draws
+from tests.report.test_plots import assert_svg_of_both_styles
 
 pytestmark = pytest.mark.slow
 SETTINGS = Settings.quick()
@@ -329,9 +330,9 @@ def _named_ticks(axes):
                for label in axes.get_yticklabels())  # fmt: skip
 
 
-def test_pictures_differ_between_light_and_dark(subject, answers):
-    light, dark = plots.light_and_dark(page.drawings(subject, answers)["identity"], "svg")
-    assert light != dark
+@pytest.mark.parametrize("name", sorted(set(page.CAPTIONS) - set(page.RASTER)))
+def test_an_svg_is_drawn_once_for_both_styles(subject, answers, name):
+    assert_svg_of_both_styles(page.drawings(subject, answers)[name])
 
 
 def test_every_excerpt_stands_in_the_package_word_for_word():

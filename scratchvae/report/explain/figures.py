@@ -26,13 +26,8 @@ from .subject import Subject
 WIDTH = 9.4
 MANIFOLD = 15  # decoded grid points along each axis
 
-COLOURS = {
-    "elbo": ("#1f6fb8", "#6cb2f5"),
-    "gap": ("#c8560b", "#f5a15b"),
-    "prior": ("#2a7f4f", "#6fcf97"),
-    "other": ("#8a4fb0", "#c79bea"),
-}
-"""For a light and for a dark page. log p(x) is drawn in the colour of the text."""
+COLOURS = {"elbo": "C0", "gap": "C1", "prior": "C2", "other": "C3"}
+"""In the style's order of colours. log p(x) is drawn in the colour of the text."""
 
 
 def is_dark() -> bool:
@@ -42,7 +37,7 @@ def is_dark() -> bool:
 
 def colour(name: str) -> str:
     """The colour of a quantity under the style in force."""
-    return ink() if name == "evidence" else COLOURS[name][is_dark()]
+    return ink() if name == "evidence" else COLOURS[name]
 
 
 def ink() -> str:
