@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 from scratchvae.engine import ENGINES, get_engine
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # idle threads of OpenMP spin: they would take the processors from each other
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when a parallel loop first runs
+
 settings.register_profile(
     "scratchvae",
     deadline=None,  # the first call of a compiled operation compiles it
@@ -25,6 +28,11 @@ settings.load_profile("scratchvae")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what it runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a test that presses Ctrl-C is heard all the same
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests first: one that begins last keeps one process busy while the others have nothing left to do."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(params=ENGINES)
