@@ -51,27 +51,39 @@ def exact_tanh(x):
 
 @njit
 def exact_rise(x):
-    return -math.expm1(-x) if x > 0 else math.nan
-
-
-@njit
-def rise32(x):
-    return vm.rise32(x) if x > 0 else np.float32(np.nan)  # it is defined for h > 0
-
-
-SMALLEST_NORMAL = np.float32(2.0**-126)  # the root of less is not exact
+    return -math.expm1(-x)
 
 
 @njit
 def exact_root(x):
-    return math.sqrt(x) if x >= SMALLEST_NORMAL else math.nan
+    return math.sqrt(x)
 
 
 @njit
-def root32(x):
-    return vm.root32(x) if x >= SMALLEST_NORMAL else np.float32(np.nan)
+def softplus_of_both(x):
+    return vm.softplus_sigmoid(x)[0]
 
 
+@njit
+def sigmoid_of_both(x):
+    return vm.softplus_sigmoid(x)[1]
+
+
+def within(low, high, *functions):
+    """Functions that are defined for low <= x <= high alone: NaN beyond."""
+    return tuple(_within(low, high, function) for function in functions)
+
+
+def _within(low, high, function):
+    @njit
+    def inside(x):
+        return function(x) if low <= x <= high else np.float32(np.nan)
+
+    return inside
+
+
+SMALLEST, SMALLEST_NORMAL = 2.0**-149, 2.0**-126
+LOWEST = -87.0  # where exp(x) is still a normal number
 FUNCTIONS = {
     "exp": (vm.exp32, exact_exp),
     "log": (vm.log32, exact_log),
@@ -79,8 +91,12 @@ FUNCTIONS = {
     "tanh": (vm.tanh32, exact_tanh),
     "sigmoid": (vm.sigmoid32, exact_sigmoid),
     "softplus": (vm.softplus32, exact_softplus),
-    "softplus_derivative": (rise32, exact_rise),
-    "root": (root32, exact_root),
+    "softplus, of both": within(LOWEST, math.inf, softplus_of_both, exact_softplus),
+    "sigmoid, of both": within(LOWEST, math.inf, sigmoid_of_both, exact_sigmoid),
+    "softplus_derivative": within(SMALLEST, math.inf, vm.rise32, exact_rise),
+    "decay": within(LOWEST, 0.0, vm.decay32, exact_exp),
+    "log1p_unit": within(0.0, 1.0, vm.log1p_unit32, exact_log1p),
+    "root": within(SMALLEST_NORMAL, math.inf, vm.root32, exact_root),
 }
 LARGEST, BEYOND = float(np.finfo(np.float32).max), 2.0**128
 
