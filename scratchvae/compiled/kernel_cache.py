@@ -1,7 +1,7 @@
 """Where compiled kernels are kept on disk: a folder named after the sources they were compiled from.
 
-Numba looks at the one file a kernel stands in. A kernel that has inlined a function of another file would be taken from
-the cache after that other file has changed, and run the old code with the new arguments.
+Numba looks at the one file a kernel stands in. A kernel that has inlined a function or a constant of another file would
+be taken from the cache after that other file has changed, and run the old code with the new arguments.
 """
 
 import hashlib
@@ -24,8 +24,10 @@ KEPT = 3  # versions of the kernels, for processes that still run the sources be
 
 
 def _sources() -> str:
-    """A name for all sources of the compiled engine as they are now."""
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(FOLDER.glob("*.py"))))
+    """A name for what kernels are compiled from as it is now: the compiled engine, and whose constants it takes."""
+    package = FOLDER.parent
+    paths = [*FOLDER.glob("*.py"), *(package / "reference").glob("*.py"), package / "parameters.py"]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(paths)))
     return f"kernels-{digest.hexdigest()[:16]}"
 
 

@@ -1,6 +1,7 @@
 """Compiled kernels: kept under the name of their sources; in a second process once, never in the way of the first."""
 
 import os
+import re
 import time
 from importlib import import_module
 from pathlib import Path
@@ -64,12 +65,16 @@ def test_one_thread_starts_no_other_process(tmp_path, monkeypatch):
 # --- where they are kept ---------------------------------------------------------------------------------------------
 
 
+FILES = ("compiled/a.py", "compiled/b.py", "reference/a.py", "parameters.py")
+
+
 @pytest.fixture
 def sources(tmp_path, monkeypatch):
-    """A folder of two sources in place of the project's."""
-    (tmp_path / "a.py").write_text("one")
-    (tmp_path / "b.py").write_text("two")
-    monkeypatch.setattr(cache, "FOLDER", tmp_path)
+    """A folder with a few sources in place of the project's."""
+    for name in FILES:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    monkeypatch.setattr(cache, "FOLDER", tmp_path / "compiled")
     monkeypatch.setattr(numba.config, "CACHE_DIR", "")
     return tmp_path
 
@@ -77,17 +82,25 @@ def sources(tmp_path, monkeypatch):
 def test_any_change_of_any_source_gives_the_kernels_another_name(sources):
     names = [cache._sources()]
     assert names[0] == cache._sources()
-    for name, text in (("a.py", "One"), ("b.py", "Two"), ("c.py", "three")):
-        (sources / name).write_text(text)
+    for name in (*FILES, "compiled/c.py"):
+        (sources / name).write_text("changed")
         names.append(cache._sources())
-    (sources / "notes.txt").write_text("no source")
-    assert cache._sources() == names[-1]
-    assert len(set(names)) == 4
+    for name in ("compiled/notes.txt", "training.py"):
+        (sources / name).write_text("no source of a kernel")
+        assert cache._sources() == names[-1]
+    assert len(set(names)) == len(names) == 6
     assert all(name.startswith("kernels-") for name in names)
 
 
+def test_kernels_take_nothing_from_files_that_do_not_name_them():
+    taken = set()
+    for path in cache.FOLDER.glob("*.py"):
+        taken |= {name.split(".")[0] for name in re.findall(r"^from scratchvae\.([\w.]+) import", path.read_text(), re.M)}
+    assert taken == {"compiled", "reference", "parameters"}
+
+
 def test_kernels_lie_where_the_user_says_else_beside_the_sources_else_in_the_users_cache(sources, monkeypatch):
-    assert cache._parent() == sources / "__pycache__"
+    assert cache._parent() == sources / "compiled" / "__pycache__"
     monkeypatch.setattr(cache.os, "access", lambda path, mode: False)
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
     assert cache._parent() == Path("/somewhere/scratchvae")
