@@ -22,18 +22,14 @@ LARGE = (300, 2, 784)  # enough for every operation to be split
 @pytest.fixture
 def on_one_and_two_threads():
     """Calls a function on one thread and on two."""
-    before = get_threads()
-    if before < 2:
-        pytest.skip("this machine has one processor")
+    if get_threads() < 2:
+        pytest.skip("one processor")
 
     def call(function):
         results = []
-        try:
-            for threads in (1, 2):
-                set_threads(threads)
-                results.append(function())
-        finally:
-            set_threads(before)
+        for threads in (1, 2):
+            set_threads(threads)
+            results.append(function())
         return results
 
     return call

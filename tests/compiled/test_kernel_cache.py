@@ -95,7 +95,9 @@ def test_any_change_of_any_source_gives_the_kernels_another_name(sources):
 def test_kernels_take_nothing_from_files_that_do_not_name_them():
     taken = set()
     for path in cache.FOLDER.glob("*.py"):
-        taken |= {name.split(".")[0] for name in re.findall(r"^from scratchvae\.([\w.]+) import", path.read_text(), re.M)}
+        taken |= {
+            name.split(".")[0] for name in re.findall(r"^from scratchvae\.([\w.]+) import", path.read_text(), re.M)
+        }
     assert taken == {"compiled", "reference", "parameters"}
 
 

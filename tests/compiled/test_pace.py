@@ -2,12 +2,16 @@
 
 import pytest
 
-from scratchvae.compiled import step
 from scratchvae.compiled.pace import EVERY, Pace, pace_of
 from scratchvae.engine import get_threads
 from tests.compiled.test_step import SOME, Trainer, batches, pixels, sv
 
 STEPS = EVERY // 8  # of a call
+
+
+@pytest.fixture
+def all_threads():
+    """Not here, where their number is chosen."""
 
 
 def run(pace: Pace, seconds: dict[bool, float], calls: int) -> list[bool]:
@@ -54,25 +58,17 @@ def test_pieces_are_all_steps_in_order():
 
 
 @pytest.mark.parametrize("rows", [SOME, 40])
-def test_a_look_changes_no_bit(rows, monkeypatch):
+def test_a_look_changes_no_bit(rows, monkeypatch, made_by):
     """The same steps by all threads, and first by one."""
     if get_threads() < 2:
         pytest.skip("one processor")
-    results, made = [], []
-    original = step._steps
-    list(Trainer(sv.VAE(37, 5, hidden=(150, 131)), pixels()).steps(batches(1, rows)))  # compiled
-
-    def steps(task, parts, *arguments):
-        made.append(parts)
-        original(task, parts, *arguments)
-
-    monkeypatch.setattr(step, "_steps", steps)
+    results = []
     for pieces in ([(0, 40, False)], [(0, 16, True), (16, 40, False)]):
         monkeypatch.setattr(Pace, "pieces", lambda self, steps, pieces=pieces: pieces)
         trainer = Trainer(sv.VAE(37, 5, hidden=(150, 131), seed=1), pixels(), seed=5)
         terms = list(trainer.steps(batches(40, rows)))
         results.append([*(part.elbo for part in terms), trainer.vae.parameters.flat.copy()])
     most = 2 if rows == SOME else get_threads()
-    assert made == [most, 1, most]
+    assert made_by == [most, 1, most]
     for one, other in zip(*results, strict=True):
         assert (one == other).all()

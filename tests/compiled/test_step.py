@@ -191,14 +191,14 @@ def test_an_update_by_one_is_the_composition_in_single_precision_too(name):
 
 @pytest.mark.parametrize("rows", [SOME, MANY])
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_one_and_two_threads_give_the_same_bits(name, rows):
-    before, results = get_threads(), []
-    if before < 2:
+def test_one_and_two_threads_give_the_same_bits(name, rows, made_by):
+    if get_threads() < 2:
         pytest.skip("one processor")
+    results = []
     for threads in (1, 2):
         set_threads(threads)
         results.append(trained(Trainer, OBJECTIVES[name], rows=rows))
-    set_threads(before)
+    assert made_by == [1, 1, 1, 2, 2, 2]
     for one, other in zip(*results, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -217,12 +217,10 @@ def test_samples_that_weigh_nothing_need_not_go_back(threads, monkeypatch):
         return value, cache
 
     monkeypatch.setattr(compiled, "importance_bound_forward", bound)
-    before, one = get_threads(), []
-    for kind in (Trainer, Composed):
-        set_threads(threads)
-        one.append(trained(kind, sv.IWAE(num_samples=20), "none", "float64", noise))
-        set_threads(before)
-    assert_equal_to_rounding(*one)
+    set_threads(threads)
+    assert_equal_to_rounding(
+        *(trained(kind, sv.IWAE(num_samples=20), "none", "float64", noise) for kind in (Trainer, Composed))
+    )
     of_each = (np.concatenate(weights) > 0).sum(axis=1)
     assert of_each.mean() < 10
     assert of_each.min() < 5 < of_each.max()
