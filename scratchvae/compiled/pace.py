@@ -28,10 +28,12 @@ class Pace:
         return [piece for piece in pieces if piece[0] < piece[1]]
 
     def took(self, alone: bool, seconds: float) -> None:
-        """Seconds that a step of a piece took; once both are known the faster is chosen."""
+        """Seconds that a step of a piece took. Once both are known the faster is chosen, and both are forgotten: a
+        step that something disturbs is compared with a look if it is the last one before, and with no other."""
         self.seconds[alone] = seconds
-        if len(self.seconds) == 2 and self.seconds[not self.alone] < GAIN * self.seconds[self.alone]:
-            self.alone = not self.alone
+        if len(self.seconds) == 2:
+            if self.seconds[not self.alone] < GAIN * self.seconds[self.alone]:
+                self.alone = not self.alone
             self.seconds.clear()
 
 

@@ -36,6 +36,16 @@ def test_one_thread_works_alone_while_others_cost_more_than_they_save():
     assert run(pace, near, 20)[16:] == [False] * 4
 
 
+def test_a_step_that_takes_long_now_and_then_is_no_reason_to_change():
+    """Where every call is one step: each is compared with nothing but a look that comes with it."""
+    pace, alone = Pace(), []
+    for number in range(20 * EVERY):
+        for _, _, piece_alone in pace.pieces(1):
+            pace.took(piece_alone, 90 if piece_alone else 62 if number % EVERY != EVERY // 2 else 620)
+            alone.append(piece_alone)
+    assert sum(alone) < 30
+
+
 def test_what_all_threads_take_is_known_for_their_number_alone():
     assert pace_of(1_000, 2) is pace_of(1_000, 2)
     assert len({pace_of(1_000, 2), pace_of(1_000, 3), pace_of(2_000, 2)}) == 3
