@@ -15,14 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 import scratchvae as sv
-from benchmarks.images import Images, mnist
-from benchmarks.machine import describe_machine, processors, warn_if_busy
+from benchmarks.images import mnist, thresholded
+from benchmarks.machine import warn_if_busy
 from benchmarks.measure import Spread, alternate, ratios, round_to
+from benchmarks.peers.evaluation import BLOCK_ROWS
 from benchmarks.peers.scratchvae_training import model_with
 from benchmarks.processes import PeerError, PeerProcess
 from benchmarks.report import bar, bar_panels, say, show_bars, show_table, write_json
 from benchmarks.systems import EVALUATION_SYSTEMS, SCRATCHVAE
 from benchmarks.workloads import WORKLOADS
+from scratchvae.engine import processors
 
 WORKLOAD = WORKLOADS["pytorch-example"]
 PROVED_IMAGES, PROVED_SAMPLES = 5, 50
@@ -34,7 +36,7 @@ JAX_BAR = 1.5
 def measure(options: argparse.Namespace) -> list[dict]:
     """One row a system."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as processes:
-        images = binary(mnist(options.data_dir, test=True), options.images)
+        images = thresholded(mnist(options.data_dir, test=True), options.images)
         files = {name: str(Path(folder) / name) for name in ("parameters.npz", "data.npy", "noise.npy", "claim.npy")}
         parameters = trained_parameters(options)
         np.savez(files["parameters.npz"], **parameters)
@@ -48,12 +50,6 @@ def measure(options: argparse.Namespace) -> list[dict]:
                 running[name] = processes.enter_context(peer)
         time_rounds(running, {row["system"]: row for row in rows}, options)
     return rows
-
-
-def binary(images: Images, count: int) -> Images:
-    """The first images, thresholded: the likelihood is of binary pixels. 0 and 255, so that value / 255 is right."""
-    pixels = np.where(images.pixels[:count] >= 128, 255, 0).astype(np.uint8)
-    return Images(pixels, f"{images.found}, the first {count}, thresholded at 1/2")
 
 
 def trained_parameters(options: argparse.Namespace) -> dict[str, NDArray]:
@@ -105,18 +101,17 @@ def admit(name: str, files: dict, reference: NDArray, threads: int, row: dict) -
 def time_rounds(running: dict[str, PeerProcess], rows: dict[str, dict], options: argparse.Namespace) -> None:
     """Each system estimates every image once, one slice a round."""
     estimates: dict[str, list[NDArray]] = {name: [] for name in running}
-    edges = np.linspace(0, options.images, options.rounds + 1).astype(int)
+    edges = range(0, options.images + 1, options.images // options.rounds)
 
     def timed(name: str) -> float:
         turn = len(estimates[name])
-        start, stop = int(edges[turn]), int(edges[turn + 1])
+        start, stop = edges[turn], edges[turn + 1]
         answer = running[name].ask("estimate", start=start, stop=stop, samples=options.samples)
         estimates[name].append(np.array([answer["log_evidence"], answer["standard_error"]]))
         return answer["seconds"] / (stop - start)
 
-    for peer in running.values():  # compiles, with the sizes of a round
-        peer.ask("estimate", start=0, stop=int(edges[1]), samples=min(options.samples, PROVED_SAMPLES))
-        peer.ask("estimate", start=0, stop=min(20, int(edges[1])), samples=options.samples)
+    for peer in running.values():  # compiles: every round is of such blocks
+        peer.ask("estimate", start=0, stop=BLOCK_ROWS, samples=options.samples)
     values = alternate({name: lambda name=name: timed(name) for name in running}, options.rounds)
     merged = {name: np.concatenate(parts, axis=1) for name, parts in estimates.items()}
     for name in running:
@@ -153,13 +148,13 @@ def standard_errors_apart(one: NDArray, other: NDArray) -> float:
 # --- what is concluded -----------------------------------------------------------------------------------------------
 
 
-def bars_of(rows: list[dict]) -> list[dict]:
+def bars_of(rows: list[dict], estimated: str) -> list[dict]:
     peers = {row["system"]: row.get("ratio_to_scratchvae") for row in rows if row["system"].startswith("jax")}
     measured = {name: ratio for name, ratio in peers.items() if ratio}
     if not measured:
         return []
     best = min(measured, key=lambda name: measured[name])
-    return [bar(f"L_5000 of 1,000 images, times as fast as JAX ({best})", JAX_BAR, measured[best])]
+    return [bar(f"{estimated}, times as fast as JAX ({best})", JAX_BAR, measured[best])]
 
 
 def show(rows: list[dict]) -> None:
@@ -191,27 +186,32 @@ def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.quick:
         options.images, options.samples, options.rounds, options.epochs = 60, 500, 3, 1
+    if options.images % (options.rounds * BLOCK_ROWS):
+        parser.error(
+            f"--images is {options.images} in {options.rounds} rounds; expected a multiple of "
+            f"{options.rounds * BLOCK_ROWS}: whole blocks of {BLOCK_ROWS} images in each"
+        )
     return options
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status 1 where a system's numbers are wrong, 2 where one fails."""
     options = read_options(arguments)
-    warn_if_busy(describe_machine(), say)
+    warn_if_busy(say)
     try:
         rows = measure(options)
     except PeerError as error:
         say(str(error))
         return 2
-    bars = bars_of(rows)
+    estimated = f"L_{options.samples} of {options.images:,} images"
+    bars = bars_of(rows, estimated)
     show(rows)
     show_bars(bars)
     settings = {name: getattr(options, name) for name in ("threads", "rounds", "images", "samples", "epochs")}
     write_json(options.json, "evaluate", settings, rows, bars)
     panel = {row["system"]: row["seconds"] for row in rows if row["status"] == "measured"}
     if panel:
-        name = f"L_{options.samples} of {options.images} images"
-        bar_panels(options.json, {name: panel}, "seconds", SCRATCHVAE, f"log p(x), {options.threads} threads")
+        bar_panels(options.json, {estimated: panel}, "seconds", SCRATCHVAE, f"log p(x), {options.threads} threads")
     return 1 if any(row["status"] == "refused" for row in rows) else 0
 
 

@@ -37,11 +37,16 @@ def mnist(data_dir: str | None, test: bool = False) -> Images:
 
 
 def images_of(workload: Workload, data_dir: str | None) -> Images:
-    """The workload's data set. Thresholded pixels are 0 and 255, so that value / 255 is right for both kinds."""
+    """The workload's data set."""
     if workload.data_dim == 64:
         images = Images(np.round(255 * read_digits()[0]).astype(np.uint8), "scikit-learn's 8x8 digits")
     else:
         images = mnist(data_dir)
-    if workload.pixels == "grey":
-        return images
-    return Images(np.where(images.pixels >= 128, 255, 0).astype(np.uint8), images.found + ", thresholded at 1/2")
+    return images if workload.pixels == "grey" else thresholded(images)
+
+
+def thresholded(images: Images, count: int | None = None) -> Images:
+    """All, or the first, with pixels of 0 and 255, so that value / 255 is right, as for grey ones."""
+    first = "" if count is None else f", the first {count}"
+    pixels = np.where(images.pixels[:count] >= 128, 255, 0).astype(np.uint8)
+    return Images(pixels, f"{images.found}{first}, thresholded at 1/2")

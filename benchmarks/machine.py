@@ -2,15 +2,20 @@
 
 import os
 import platform
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
+from scratchvae.engine import processors
+
 PACKAGES = ("numpy", "numba", "llvmlite", "torch", "jax", "jaxlib", "tensorflow-cpu", "tensorflow", "scratchvae")
 
 
+@cache
 def describe_machine() -> dict:
-    """Processor, processors this process may use, memory in gigabytes, system, versions and the load at the moment."""
+    """Processor, processors this process may use, memory in gigabytes, system, versions, and the load when this is
+    first asked: before a benchmark, whose own load it would be afterwards."""
     return {
         "processor": processor_name(),
         "processors": processors(),
@@ -36,10 +41,6 @@ def processor_name() -> str:
     return f"{name} (family {fields.get('cpu family', '?')}, model {fields.get('model', '?')}; {', '.join(widths)})"
 
 
-def processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def installed_versions() -> dict[str, str]:
     found = {}
     for package in PACKAGES:
@@ -54,7 +55,8 @@ def is_installed(module: str) -> bool:
     return find_spec(module) is not None
 
 
-def warn_if_busy(description: dict, say) -> None:
-    """Others' work on the same processors is the largest error of all these measurements."""
-    if description["load_average"] > 0.5:
-        say(f"load average {description['load_average']}: something else is running, and every number below suffers")
+def warn_if_busy(say) -> None:
+    """To be called first. Others' work on the same processors is the largest error of all these measurements."""
+    load = describe_machine()["load_average"]
+    if load > 0.5:
+        say(f"load average {load}: something else is running, and every number below suffers")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import scratchvae as sv
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_machine, warn_if_busy
 from benchmarks.measure import round_to
 from benchmarks.report import say
 from scratchvae.data.mnist import Mnist, read_mnist
@@ -269,6 +269,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit status 0 done, 1 training diverged, 2 bad input, 130 stopped: the same command goes on."""
     options = read_options(arguments)
     cell = Cell(options.model, options.k, options.layers, options.passes, options.seed, options.kl)
+    warn_if_busy(say)
     try:
         if options.threads is not None:
             set_threads(options.threads)

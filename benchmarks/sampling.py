@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.images import mnist
-from benchmarks.machine import describe_machine, warn_if_busy
+from benchmarks.machine import warn_if_busy
 from benchmarks.measure import Spread, alternate, ratios, round_to
 from benchmarks.processes import PeerError, PeerProcess
 from benchmarks.report import bar, bar_panels, say, show_bars, show_table, write_json
@@ -163,7 +163,7 @@ def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Exit status 1 where a system's draws are wrong, 2 where one fails."""
     options = read_options(arguments)
-    warn_if_busy(describe_machine(), say)
+    warn_if_busy(say)
     try:
         rows = measure(options)
     except PeerError as error:

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.machine import describe_machine, warn_if_busy
+from benchmarks.machine import warn_if_busy
 from benchmarks.measure import Spread, ratios, round_to
 from benchmarks.peers.scratchvae_scaling import BY_MESSAGES, EXCHANGES, LATENCY, ON_PAPER
 from benchmarks.processes import REPOSITORY, thread_environment
@@ -121,7 +121,7 @@ def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Exit status 1 where two processes are not as much faster as they should be."""
     options = read_options(arguments)
-    warn_if_busy(describe_machine(), say)
+    warn_if_busy(say)
     seen, parameters = measure(options)
     spreads = {name: Spread.of(values) for name, values in seen.items()}
     gain = ratios(seen["step of 1"], seen["step of 2"])

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import scratchvae as sv
+from benchmarks.machine import warn_if_busy
 from benchmarks.measure import round_to
 from benchmarks.report import bar, plot_beside, say, show_bars, show_table, write_json
 from scratchvae.objectives import Objective
@@ -238,6 +239,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
+    warn_if_busy(say)
     draws = options.draws // 16 if options.quick else options.draws
     rows = measure(SAMPLES, draws, options.seed)
     verdicts = bars(rows)

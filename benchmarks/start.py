@@ -14,13 +14,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.machine import describe_machine, is_installed, processors, warn_if_busy
+from benchmarks.machine import is_installed, warn_if_busy
 from benchmarks.measure import Spread
 from benchmarks.processes import REPOSITORY, PeerError, PeerProcess, System, thread_environment
 from benchmarks.report import bar, bar_panels, say, show_bars, show_table, write_json
 from benchmarks.systems import SCRATCHVAE, TORCH_EAGER, TRAINING_SYSTEMS
 from benchmarks.train_step import write_files
 from benchmarks.workloads import WORKLOADS
+from scratchvae.engine import processors
 
 IMPORTS = {SCRATCHVAE: "scratchvae", "torch": "torch", "jax": "jax", "tensorflow": "tensorflow", "numba": "numba"}
 SYSTEMS = (SCRATCHVAE, "jax jit", "jax scan 512-bit", TORCH_EAGER, "torch.compile", "tensorflow xla")
@@ -175,7 +176,7 @@ def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Exit status 2 where a process fails."""
     options = read_options(arguments)
-    warn_if_busy(describe_machine(), say)
+    warn_if_busy(say)
     rows = import_rows(options)
     try:
         with tempfile.TemporaryDirectory() as folder:

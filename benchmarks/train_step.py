@@ -15,13 +15,14 @@ import numpy as np
 
 from benchmarks.equality import UPDATES, Proof, compare
 from benchmarks.images import images_of
-from benchmarks.machine import describe_machine, warn_if_busy
+from benchmarks.machine import warn_if_busy
 from benchmarks.measure import Spread, alternate, geometric_mean, ratios, round_to
 from benchmarks.peers.scratchvae_training import train_on_problem
 from benchmarks.processes import PeerError, PeerProcess, System
 from benchmarks.report import bar, bar_panels, say, show_bars, show_table, write_json
 from benchmarks.systems import PEAK, SCRATCHVAE, TORCH_EAGER, TRAINING_SYSTEMS
 from benchmarks.workloads import WORKLOADS, Workload, write_problem
+from scratchvae.engine import processors
 
 WARM_SHARE = 0.2  # of a round's steps, before the clock starts
 CALIBRATION_STEPS = 20
@@ -240,7 +241,7 @@ def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--systems", nargs="+", choices=TRAINING_SYSTEMS, metavar="NAME", help="all by default")
     parser.add_argument("--rounds", type=int, help="default 11, with --quick 3")
     parser.add_argument("--round-seconds", type=float, help="of each system in a round; default 0.5, with --quick 0.15")
-    parser.add_argument("--threads", type=int, default=describe_machine()["processors"])
+    parser.add_argument("--threads", type=int, default=processors())
     parser.add_argument("--data-dir", help="folder with MNIST's four files; else SCRATCHVAE_DATA")
     parser.add_argument("--quick", action="store_true", help="few short rounds, without max-autotune: for a first look")
     options = parser.parse_args(arguments)
@@ -254,7 +255,7 @@ def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Exit status 1 where a system was refused: then something computes the wrong numbers."""
     options = read_options(arguments)
-    warn_if_busy(describe_machine(), say)
+    warn_if_busy(say)
     rows: list[dict] = []
     for name in options.workloads:
         systems = [TRAINING_SYSTEMS[system] for system in options.systems]

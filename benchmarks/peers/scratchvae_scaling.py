@@ -31,7 +31,7 @@ ON_PAPER = (1, 2, 4, 8, 16, 32, 64)  # processes that share a batch
 class Alone:
     """In the place of the other processes: one that takes rows / share of each batch and adds nothing up."""
 
-    is_first, rank = True, 0
+    is_first = True
 
     def __init__(self, share: int) -> None:
         self.share = share

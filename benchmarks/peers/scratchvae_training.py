@@ -16,6 +16,8 @@ from benchmarks.peers.protocol import serve
 from benchmarks.workloads import BETA1, Workload
 from scratchvae.compiled.network import mostly_zero
 from scratchvae.compiled.nonzeros import GROUP
+from scratchvae.compiled.step import FEW
+from scratchvae.compiled.step_by_weights import BY_ROWS
 from scratchvae.engine import get_threads, set_threads
 from scratchvae.training import Trainer
 from scratchvae.vae import VAE
@@ -64,13 +66,15 @@ def endless_batches(trainer: Trainer, batch_size: int) -> Iterator[NDArray]:
 def skipped_multiply_adds(workload: Workload, x: NDArray) -> int:
     """Multiply-adds of the first layer, forward and weight gradient, that are not executed on this minibatch (B, D).
 
-    The kernels step over a place where a whole group of rows of the left factor is zero: rows of x forward, columns of
-    x in the gradient; and only where x is mostly zero.
+    Only where x is mostly zero. The kernels step over a place where a whole group of rows of the left factor is zero:
+    rows of x forward, columns of x in the gradient, but where Adam makes the gradient itself, over every zero.
     """
     if not mostly_zero(x.astype(np.float32)):
         return 0
     outputs = workload.layer_sizes()["encoder.0"][1]
-    return sum(zero_groups(factor) * GROUP * outputs for factor in (x, x.T))
+    few = workload.batch_size * workload.num_samples <= FEW
+    of_gradient = int((x == 0).sum()) if BY_ROWS and few else zero_groups(x.T) * GROUP
+    return (zero_groups(x) * GROUP + of_gradient) * outputs
 
 
 def zero_groups(factor: NDArray) -> int:

@@ -19,7 +19,6 @@ LINE = 8  # elements of a cache line: each thread writes to one of its own
 CLOSED = -1  # instead of how many have come: one of them works alone
 PATIENCE = 20_000  # turns after which the other threads are not waited for: about half a millisecond
 SPINS = 2_000  # turns between two offers of the processor to others
-INT64 = ir.IntType(64)
 
 
 def signals_for(parts: int) -> NDArray[np.int64]:
