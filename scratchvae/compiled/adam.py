@@ -88,9 +88,14 @@ def adam_update(
 ) -> None:
     """See `reference.adam.adam_update`."""
     constants = np.array(adam_constants(step, learning_rate, beta1, beta2, epsilon), parameters.dtype)
-    gradient = np.ascontiguousarray(gradient, parameters.dtype)
-    slices = slices_for(parameters.size, 0.2)
+    g = np.ascontiguousarray(gradient, parameters.dtype).reshape(-1)
+    arrays = parameters, first, second
+    p, m, v = (np.ascontiguousarray(array).reshape(-1) for array in arrays)
+    slices = slices_for(p.size, 0.2)
     if slices > 1:
-        _update_parallel(parameters, gradient, first, second, constants, slices)
+        _update_parallel(p, g, m, v, constants, slices)
     else:
-        _update_flushed(parameters, gradient, first, second, constants)
+        _update_flushed(p, g, m, v, constants)
+    for array, updated in zip(arrays, (p, m, v), strict=True):
+        if not array.flags.c_contiguous:  # else it is what was updated
+            array[...] = updated.reshape(array.shape)

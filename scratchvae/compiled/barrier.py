@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from scratchvae.compiled.kernel_cache import INNER
 from scratchvae.compiled.tile import INT32, call_llvm, on_x86
+from scratchvae.parameters import aligned_zeros
 
 LINE = 8  # elements of a cache line: each thread writes to one of its own
 CLOSED = -1  # instead of how many have come: one of them works alone
@@ -24,7 +25,7 @@ SPINS = 2_000  # turns between two offers of the processor to others
 def signals_for(parts: int) -> NDArray[np.int64]:
     """What so many threads speak by: how many have come; then, a cache line each, how many steps a part has done, and
     behind that what else it says (`shares`)."""
-    return np.zeros((1 + parts) * LINE, np.int64)
+    return aligned_zeros((1 + parts) * LINE, np.int64)
 
 
 @njit(cache=True, **INNER)

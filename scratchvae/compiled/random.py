@@ -442,6 +442,8 @@ def bernoulli_bytes(
 ) -> NDArray:
     """See `reference.random.bernoulli_bytes`."""
     pixels, rows, examples = np.ascontiguousarray(pixels), np.asarray(rows), np.asarray(examples)
+    if rows.size != examples.size:
+        raise ValueError(f"there are {rows.size} rows of pixels and {examples.size} examples; expected as many")
     key0, key1 = _key(seed, step, examples)
     if not within(rows, len(pixels)):
         raise IndexError(f"rows must be rows of the pixels, 0 to {len(pixels) - 1}")
@@ -472,7 +474,8 @@ def bernoulli_probabilities(
     """See `reference.random.bernoulli_probabilities`."""
     draws = uniforms(seed, stream, step, examples, probabilities.shape[1])
     out = np.empty(draws.shape, dtype)
-    _below(draws.reshape(-1), np.ascontiguousarray(probabilities).reshape(-1), out.reshape(-1))
+    probabilities = np.ascontiguousarray(np.broadcast_to(probabilities, draws.shape))
+    _below(draws.reshape(-1), probabilities.reshape(-1), out.reshape(-1))
     return out
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from scratchvae import compiled, reference
 from scratchvae.compiled import adam, adam_by_estimates
 from scratchvae.compiled.simd import SIMD
 from tests.compiled.flushing import flushed
@@ -70,3 +71,14 @@ def test_nothing_moves_where_there_was_never_a_gradient(update):
     before = p.copy()
     assert update(p, *zeros, np.array([0.1, 0.999, 0.001, 1e-3, 1e-8], np.float32))
     np.testing.assert_array_equal(p, before)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("view", [lambda a: a[::2], lambda a: a.reshape(20, 5), lambda a: a.reshape(20, 5).T])
+def test_arrays_of_any_layout_are_updated_where_they_lie(view, dtype):
+    both = [[array.astype(dtype) for array in state(100)] for _ in range(2)]
+    for arrays, ops in zip(both, (compiled, reference), strict=True):
+        p, g, m, v = map(view, arrays)
+        ops.adam_update(p, g, m, v, 3, 1e-2)
+    for got, want in zip(*both, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-5)

@@ -107,6 +107,20 @@ def test_rows_outside_the_data_are_refused():
             compiled.bernoulli_bytes(pixels, np.array([row]), 0, Stream.BINARIZE, 0, np.array([0]))
 
 
+@pytest.mark.parametrize("ops", [reference, compiled])
+def test_every_row_of_pixels_is_one_examples(ops):
+    with pytest.raises(ValueError, match=r"broadcast|3 rows of pixels and 2 examples"):
+        ops.bernoulli_bytes(np.full((9, 8), 128, np.uint8), np.arange(3), 1, Stream.BINARIZE, 0, np.arange(2))
+
+
+def test_probabilities_may_be_those_of_all_examples():
+    probabilities = np.linspace(0, 1, 8)[np.newaxis]
+    both = [
+        ops.bernoulli_probabilities(probabilities, 1, Stream.PIXELS, 0, np.arange(3)) for ops in (reference, compiled)
+    ]
+    np.testing.assert_array_equal(*both)
+
+
 def test_threads_fill_their_own_part_and_nothing_behind_it():
     count, room = 8, 64
     examples, out = np.arange(40)[:20], np.zeros(20 * count + room, np.uint32)
