@@ -20,6 +20,7 @@ from scratchvae.likelihoods import (
     as_likelihood,
     likelihood_named,
 )
+from scratchvae.likelihoods.likelihood import open_uniforms
 from tests.cases import LIKELIHOOD_NAMES, build
 
 WITH_NUMBERS = ("categorical:2,1,3", "discretised-logistic:17", "discretised-logistic-diagonal:2")
@@ -262,13 +263,22 @@ def test_discretised_logistic_draws_have_its_probabilities(location):
 def test_poisson_draws_are_the_quantiles_of_their_uniform_numbers(rate):
     x = draw(Poisson(), np.full((4000, 1), np.log(rate)))[:, 0]
     np.testing.assert_array_equal(x, np.rint(x))
-    u = reference.uniforms(1, reference.random.Stream.PIXELS, 0, np.arange(4000), 1)[:, 0] + 2.0**-25
+    u = reference.uniforms(1, reference.random.Stream.PIXELS, 0, np.arange(4000), 1)[:, 0].astype(np.float64) + 2.0**-25
     if rate < 1e9:
         exact = np.exp(np.log(rate))
         slack = 0 if rate < 1e8 else 1e-7  # of a probability: the resolution of u is 6e-8
         assert (stats.poisson.cdf(x, exact) >= u - slack).all()
         assert (stats.poisson.cdf(x - 1, exact) < u + slack).all()
     assert abs(((x - rate) / np.sqrt(rate)).mean()) < 4 / np.sqrt(4000)
+
+
+def test_the_largest_uniform_number_is_below_1_and_its_poisson_quantile_finite(engine):
+    """1 - 2^-24 is drawn for example 3072; in float32 half a step more would round to 1."""
+    vae = sv.VAE(6, 2, (3,), "poisson", engine=engine)
+    u = open_uniforms(vae.ops, Draws(0, np.array([3072])), 6)
+    assert u.dtype == np.float64
+    assert u[0, 5] == 1 - 2.0**-25
+    assert np.isfinite(vae.sample(3073, seed=0)).all()
 
 
 def test_poisson_draws_of_an_impossible_rate_are_no_nan():

@@ -115,4 +115,4 @@ def normals(ops: ModuleType, out: NDArray, draws: Draws) -> NDArray:
 
 def open_uniforms(ops: ModuleType, draws: Draws, count: int) -> NDArray[np.float64]:
     """Uniform numbers (N, count), odd multiples of 2^-25: in (0, 1) and symmetric, so that no quantile is infinite."""
-    return ops.uniforms(draws.seed, Stream.PIXELS, 0, draws.examples, count) + 2.0**-25
+    return ops.uniforms(draws.seed, Stream.PIXELS, 0, draws.examples, count).astype(np.float64) + 2.0**-25
