@@ -371,7 +371,7 @@ def ais_evidence(
     is 16 chains at 312 temperatures. The options num_temperatures (which wins over num_samples), num_leapfrog, start
     and watch are those of `annealed_importance`.
     """
-    options = {"num_temperatures": max(2, num_samples // num_chains)} | options
+    options = {"num_temperatures": max(2, num_samples // _positive("num_chains", num_chains))} | options
     return annealed_importance(vae, x, num_chains, seed=seed, **options)
 
 

@@ -427,6 +427,13 @@ def test_annealing_that_cannot_be_done_is_refused(asked, message):
         bidirectional(vae, 2, **asked)
 
 
+@pytest.mark.parametrize("num_chains", [0, -1, 2.5, "4"])
+def test_a_number_of_chains_that_cannot_be_is_named_before_it_divides(num_chains):
+    vae, x, _ = build()
+    with pytest.raises(ValueError, match=f"num_chains is {num_chains!r}; expected a whole number of at least 1"):
+        sv.log_evidence(vae, x, "ais", num_chains=num_chains)
+
+
 def test_a_thousand_temperatures_are_taken_unless_others_are_asked_for():
     for estimator in (annealed_importance, bidirectional):
         assert inspect.signature(estimator).parameters["num_temperatures"].default == 1000
