@@ -95,6 +95,13 @@ def test_a_run_cannot_be_resumed_with_other_settings(tmp_path, changed):
     np.testing.assert_array_equal(other.parameters.flat, mine.flat)
 
 
+def test_a_run_goes_on_with_the_same_beta_as_a_number_of_numpy(tmp_path):
+    settings = {"progress": False, "checkpoint": tmp_path / "run.safetensors"}
+    vae, x, _ = build()
+    sv.fit(vae, x, epochs=1, objective=sv.ELBO(beta=0.5), **settings)
+    assert len(sv.fit(build().vae, x, epochs=2, resume=True, objective=sv.ELBO(beta=np.float64(0.5)), **settings)) == 2
+
+
 def test_a_run_is_resumed_by_the_model_it_belongs_to(tmp_path):
     vae, x, _ = build()
     sv.fit(vae, x, epochs=1, checkpoint=tmp_path / "run.safetensors", progress=False)

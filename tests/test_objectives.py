@@ -96,6 +96,25 @@ def test_a_number_of_samples_that_cannot_be_is_refused(objective, samples):
         objective(num_samples=samples)
 
 
+def test_numbers_of_numpy_are_those_of_python_of_the_same_value(engine):
+    """In the terms, whose dtype a float64 would widen, and in a checkpoint, which keeps the objective as written."""
+    vae, x, eps = build(dtype="float32", engine=engine)
+    for objective in (sv.ELBO, sv.IWAE, sv.STL, sv.DReG, sv.ScoreFunction):
+        assert repr(objective(num_samples=np.int64(2))) == repr(objective(num_samples=2))
+    half, five = np.float64(0.5), np.int32(5)
+    for settings, same in (
+        ({"beta": half}, {"beta": 0.5}),
+        ({"beta": five, "free_bits": half, "warm_up": five}, {"beta": 5, "free_bits": 0.5, "warm_up": 5}),
+        ({"beta": np.float32(0.5), "kl": np.str_("monte-carlo")}, {"beta": 0.5, "kl": "monte-carlo"}),
+    ):
+        objective, plain = sv.ELBO(2, **settings), sv.ELBO(2, **same)
+        assert repr(objective) == repr(plain)
+        assert repr(objective.at(np.int64(1))) == repr(plain.at(1))
+        for mine, theirs in zip(*(vae.value_and_grad(x, eps, one)[0] for one in (objective, plain)), strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+            assert mine.dtype == np.float32
+
+
 @pytest.mark.parametrize("beta", [-1.0, float("nan"), float("inf"), "1"])
 def test_a_beta_that_cannot_be_is_refused(beta):
     with pytest.raises(ValueError, match="beta is"):

@@ -1,6 +1,6 @@
 """What training maximises, and its gradient with respect to the terms the model hands over.
 
-sampled.py          the record an objective sees, and the record of gradients it answers with
+sampled.py          the record an objective sees, the record of gradients it answers with, and what it is told
 log_weights.py      log w = log p(x|z) + log p(z) - log q(z|x), and back
 elbo.py             the evidence lower bound; beta, free bits, warm-up, Monte Carlo KL
 iwae.py             the importance-weighted bound

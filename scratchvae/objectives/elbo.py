@@ -7,14 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scratchvae.objectives.log_weights import log_weights_backward, log_weights_forward
-from scratchvae.objectives.sampled import Sampled, Upstream, check_samples
+from scratchvae.objectives.sampled import Sampled, Settings, Upstream
 
 KLS = ("exact", "monte-carlo")
-NUMBERS = (int, float, np.integer, np.floating)
 
 
 @dataclass(frozen=True, repr=False)
-class ELBO:
+class ELBO(Settings):
     """The evidence lower bound, its expectation estimated by the mean over K samples.
 
     Gives     elbo_b = 1/K sum_k log p(x_b|z_bk) - beta KL_b
@@ -35,7 +34,6 @@ class ELBO:
               free bits: Kingma et al. 2016, appendix; warm-up: Sonderby et al. 2016
     """
 
-    num_samples: int = 1
     beta: float = 1.0
     name: str = "elbo"
     free_bits: float = 0.0
@@ -43,13 +41,13 @@ class ELBO:
     kl: str = "exact"
 
     def __post_init__(self) -> None:
-        check_samples(self.num_samples)
+        super().__post_init__()
         for name in ("beta", "free_bits"):
             value = getattr(self, name)
-            number = isinstance(value, NUMBERS) and not isinstance(value, bool)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not (number and np.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} is {value!r}; expected a finite number that is not negative")
-        if isinstance(self.warm_up, bool) or not isinstance(self.warm_up, (int, np.integer)) or self.warm_up < 0:
+        if isinstance(self.warm_up, bool) or not isinstance(self.warm_up, int) or self.warm_up < 0:
             raise ValueError(f"warm_up is {self.warm_up!r}; expected a number of updates, 0 for none")
         if self.kl not in KLS:
             raise ValueError(f"kl is {self.kl!r}; expected one of {', '.join(KLS)}")

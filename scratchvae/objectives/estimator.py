@@ -11,7 +11,7 @@ from typing import NoReturn, Protocol
 
 from numpy.typing import NDArray
 
-from scratchvae.objectives.sampled import Sampled, check_samples
+from scratchvae.objectives.sampled import Sampled, Settings
 
 
 class HasSurrogate(Protocol):
@@ -23,13 +23,8 @@ class HasSurrogate(Protocol):
 
 
 @dataclass(frozen=True)
-class Estimator:
+class Estimator(Settings):
     """The number of samples, and what an estimator cannot do."""
-
-    num_samples: int = 1
-
-    def __post_init__(self) -> None:
-        check_samples(self.num_samples)
 
     def of_log_weights(self, ops: ModuleType, log_weights: NDArray) -> NoReturn:
         """Raises ValueError: how log-weights came about is what an estimator is about."""

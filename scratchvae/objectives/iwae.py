@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scratchvae.objectives.log_weights import log_weights_backward, log_weights_forward
-from scratchvae.objectives.sampled import Sampled, Upstream, check_samples
+from scratchvae.objectives.sampled import Sampled, Settings, Upstream
 
 
 @dataclass(frozen=True)
-class IWAE:
+class IWAE(Settings):
     """The importance-weighted bound of K samples, L_K = log 1/K sum_k w_k, w_k = p(x, z_k) / q(z_k|x).
 
     Gradient  sum_k w~_k d log w_k with self-normalised weights w~ = w / sum w, through z as well as directly
@@ -21,9 +21,6 @@ class IWAE:
 
     num_samples: int = 50
     name: str = "iwae"
-
-    def __post_init__(self) -> None:
-        check_samples(self.num_samples)
 
     def evaluate(self, ops: ModuleType, sampled: Sampled) -> tuple[NDArray, Upstream]:
         """Value (B,) and the gradient through log w = log p(x|z) + log p(z) - log q(z|x)."""

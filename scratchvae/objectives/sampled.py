@@ -1,10 +1,11 @@
-"""The record that an objective sees, `Sampled`, and the record that it answers with, `Upstream`.
+"""The record that an objective sees, `Sampled`, the one it answers with, `Upstream`, and what it is told, `Settings`.
 
 An objective sees what a forward pass has computed. It answers with its value for every example and with `Upstream`, the
 gradient of loss = -mean(objective) with respect to each entry it used; the model carries these on to the parameters.
 The minus sign and the 1/B enter here and nowhere else.
 """
 
+from dataclasses import dataclass
 from types import ModuleType
 from typing import NamedTuple, Protocol
 
@@ -57,7 +58,19 @@ class Objective(Protocol):
     def of_log_weights(self, ops: ModuleType, log_weights: NDArray) -> tuple[NDArray, NDArray]: ...
 
 
-def check_samples(num_samples: int) -> None:
-    """Raises ValueError for a number of samples that is not a whole number of at least 1."""
-    if not isinstance(num_samples, (int, np.integer)) or isinstance(num_samples, bool) or num_samples < 1:
-        raise ValueError(f"num_samples is {num_samples!r}; expected a whole number of at least 1")
+@dataclass(frozen=True)
+class Settings:
+    """What every objective is told. A number of NumPy's is kept as Python's: a float64 would widen terms in float32,
+    and be written as another objective in a checkpoint.
+
+    Raises    ValueError for a number of samples that is not a whole number of at least 1
+    """
+
+    num_samples: int = 1
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, np.generic):
+                object.__setattr__(self, name, value.item())
+        if not isinstance(self.num_samples, int) or isinstance(self.num_samples, bool) or self.num_samples < 1:
+            raise ValueError(f"num_samples is {self.num_samples!r}; expected a whole number of at least 1")
