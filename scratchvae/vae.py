@@ -21,12 +21,13 @@ from scratchvae.likelihoods import Draws, Likelihood, as_likelihood, data_for
 from scratchvae.objectives import ELBO, Objective, Sampled, Upstream, check_objective
 from scratchvae.parameters import ACTIVATION_CODES, Network, Parameters
 from scratchvae.posteriors import POSTERIORS, Gaussian, Posterior
+from scratchvae.reference.decoded import pieces
 from scratchvae.reference.random import Stream, uniforms
 
 __all__ = ["VAE", "Deltas", "Elbo", "ForwardCache", "Gaussian", "Terms"]
 
 DTYPES = ("float32", "float64")
-DECODED_TOGETHER = 1000  # samples at most: results do not depend on it
+DECODED_TOGETHER = 1000  # samples at most: results depend on it by the rounding of the reference engine alone
 DECODED_ELEMENTS = 2_000_000  # of their outputs at most, so that wide data take no more memory
 
 
@@ -222,13 +223,12 @@ class VAE:
         if self.likelihood.name == "bernoulli":  # one operation here too
             return self.ops.decoded_bernoulli_log_likelihood(x, z, self.output_network)
         together = min(DECODED_TOGETHER, max(1, DECODED_ELEMENTS // self.data_dim))
-        step = max(1, together // z.shape[1])
         log_likelihood = np.empty(z.shape[:2], z.dtype)
-        for rows in (slice(start, start + step) for start in range(0, len(x), step)):
-            flat = z[rows].reshape(-1, z.shape[2])
-            out, _ = self.ops.network_forward(flat, self.output_network)
-            out = out.reshape(*z[rows].shape[:2], -1)
-            log_likelihood[rows] = self.likelihood.forward(self.ops, x[rows], out, self.parameters)[0]
+        for rows, samples in pieces(z, together):
+            part = z[rows, samples]
+            out, _ = self.ops.network_forward(part.reshape(-1, z.shape[2]), self.output_network)
+            out = out.reshape(*part.shape[:2], -1)
+            log_likelihood[rows, samples] = self.likelihood.forward(self.ops, x[rows], out, self.parameters)[0]
         return log_likelihood
 
     # --- forward and backward ---------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import scratchvae as sv
+from scratchvae import vae as model
 from scratchvae.engine import get_engine
+from scratchvae.reference import decoded
 from scratchvae.reference.random import Stream
 from tests.cases import LIKELIHOOD_NAMES, architectures, build, linear_gaussian
 from tests.proofs.checks import (
@@ -216,6 +219,30 @@ def test_log_joint_is_the_density_of_x_and_z_together(engine):
     )
     np.testing.assert_allclose(vae.log_joint(x, z) - log_posterior, np.repeat(log_evidence[:, None], 4, 1), rtol=1e-11)
     np.testing.assert_allclose(vae.log_joint(x, z[:, 0]), vae.log_joint(x, z)[:, 0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOOD_NAMES)
+def test_the_joint_density_does_not_depend_on_how_many_points_are_decoded_together(engine, likelihood, monkeypatch):
+    vae, x, z = build(9, likelihood=likelihood, engine=engine, rows=5, samples=8)
+    whole = vae.log_joint(x, z)
+    for together in (1, 3, 8, 20, 39):
+        monkeypatch.setattr(decoded, "TOGETHER", together)
+        monkeypatch.setattr(model, "DECODED_TOGETHER", together)
+        np.testing.assert_allclose(vae.log_joint(x, z), whole, rtol=0 if engine == "compiled" else 1e-13)
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+def test_memory_does_not_grow_with_the_points_of_an_example(engine, likelihood):
+    vae, x, _ = build(data_dim=200, likelihood=likelihood, engine=engine, rows=1)
+    peaks = []
+    for points in (1000, 10_000):
+        z = np.zeros((1, points, 2))
+        vae.log_joint(x, z)  # compiled before it is measured
+        tracemalloc.start()
+        vae.log_joint(x, z)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 0.05 * points * 200 * 8, "a twentieth of the decoder's output: z and the answer"
 
 
 # --- decoding and sampling ------------------------------------------------------------------------------------------

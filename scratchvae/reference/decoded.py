@@ -1,6 +1,8 @@
 """The decoder and the Bernoulli likelihood in one operation, where no gradient is wanted: log p(x|z) of given z, and
 log-weights of samples of q(z|x)."""
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,7 +11,7 @@ from scratchvae.reference.bernoulli import bernoulli_log_likelihood_forward
 from scratchvae.reference.gaussian import reparameterize_forward
 from scratchvae.reference.network import network_forward
 
-TOGETHER = 1000  # samples decoded together, so that memory is bounded; results do not depend on it
+TOGETHER = 1000  # samples decoded together at most, so that memory is bounded; results depend on it by rounding alone
 
 
 def decoded_bernoulli_log_likelihood(x: NDArray, z: NDArray, network: Network) -> NDArray:
@@ -19,12 +21,12 @@ def decoded_bernoulli_log_likelihood(x: NDArray, z: NDArray, network: Network) -
     Takes     x (B, D) in [0, 1]; z (B, K, Z); network: the decoder
     Returns   log p (B, K)
     """
-    (_, samples, latent), step = z.shape, max(1, TOGETHER // z.shape[1])
     log_likelihood = np.empty(z.shape[:2], network.flat.dtype)
-    for rows in (slice(start, start + step) for start in range(0, len(x), step)):
-        logits, _ = network_forward(z[rows].reshape(-1, latent), network)
-        logits = logits.reshape(len(x[rows]), samples, x.shape[1])
-        log_likelihood[rows], _ = bernoulli_log_likelihood_forward(x[rows], logits)
+    for rows, samples in pieces(z, TOGETHER):
+        part = z[rows, samples]
+        logits, _ = network_forward(part.reshape(-1, z.shape[2]), network)
+        logits = logits.reshape(*part.shape[:2], x.shape[1])
+        log_likelihood[rows, samples], _ = bernoulli_log_likelihood_forward(x[rows], logits)
     return log_likelihood
 
 
@@ -42,3 +44,13 @@ def decoded_bernoulli_log_weights(x: NDArray, head: NDArray, eps: NDArray, netwo
     z, _ = reparameterize_forward(mu, logvar, eps)
     log_ratio = 0.5 * (logvar[:, None, :] + eps * eps - z * z).sum(axis=2)
     return decoded_bernoulli_log_likelihood(x, z, network) + log_ratio
+
+
+def pieces(z: NDArray, together: int) -> Iterator[tuple[slice, slice]]:
+    """Examples and samples of each part of z (B, K, Z): whole rows or a piece of one, at most `together` samples."""
+    rows, samples, _ = z.shape
+    width = min(samples, together)
+    height = together // width
+    for row in range(0, rows, height):
+        for sample in range(0, samples, width):
+            yield slice(row, row + height), slice(sample, sample + width)
