@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from scratchvae.finite import check_finite, named_parameters, quiet
 from scratchvae.likelihoods import Likelihood
 from scratchvae.objectives import Objective
 from scratchvae.parameters import Network
@@ -88,31 +89,24 @@ class HierarchicalVAE(VAE):
 
     def encode(self, x: NDArray) -> Gaussian:
         """q(z1|x) of every example. Takes x (B, D); returns mu, logvar (B, Z1)."""
-        head = self.encoder_head(self._batch(x))
-        return Gaussian(*(half.copy() for half in np.split(head, 2, axis=1)))
+        return super().encode(x)
 
     def decode(self, z: NDArray) -> NDArray:
         """Mean of p(x|z1), which does not depend on z2. Takes z1 (..., Z1); returns (..., D)."""
         return super().decode(z)
 
-    def log_joint(self, x: NDArray, z: NDArray) -> NDArray:
-        """log p(x, z) = log p(x|z1) + log p(z1|z2) + log p(z2), in nats.
-
-        Takes     x (B, D); z (B, Z1 + Z2), or (B, K, Z1 + Z2) for K points per example
-        Returns   (B,), or (B, K)
-        """
-        x = self._batch(x)
-        samples = self._samples("z", z, len(x))
-        z1, z2 = self._by_layer(samples)
+    def _log_joint(self, x: NDArray, z: NDArray) -> NDArray:
+        """log p(x, z) = log p(x|z1) + log p(z1|z2) + log p(z2), in nats, (B, K). Takes x (B, D), z (B, K, Z1 + Z2)."""
+        z1, z2 = self._by_layer(z)
         log_prior_1, _ = density_forward(self.ops, self.networks["decoder.2"], _rows(z1), _rows(z2))
         log_prior_2, _ = self.ops.standard_normal_log_density_forward(z2)
-        log_joint = self.log_likelihood(x, z1) + log_prior_1.reshape(samples.shape[:2]) + log_prior_2
-        return log_joint if np.ndim(z) == 3 else log_joint[:, 0]
+        return self.log_likelihood(x, z1) + log_prior_1.reshape(z.shape[:2]) + log_prior_2
 
     def prior_draws(self, eps: NDArray) -> NDArray:
         """z1 = mu(z2) + exp(logvar(z2) / 2) eps1 at z2 = eps2. Takes eps (..., Z1 + Z2); returns z1 (..., Z1)."""
         eps1, z2 = (_rows(layer) for layer in self._by_layer(eps))
-        z1, _, _ = draw_forward(self.ops, self.networks["decoder.2"], z2, eps1[:, None])
+        with quiet():
+            z1, _, _ = draw_forward(self.ops, self.networks["decoder.2"], z2, eps1[:, None])
         return z1.reshape(*eps.shape[:-1], -1)
 
     def encoder_head(self, x: NDArray) -> NDArray:
@@ -129,21 +123,28 @@ class HierarchicalVAE(VAE):
 
         The second mean is estimated from `num_samples` draws of z1, which by themselves add var_k(mu2) / K to its
         variance; so much is taken off, and what is left is unbiased.
+
+        Raises    ValueError for fewer than 2 samples; NotFiniteError where a mean is NaN or infinite
         """
-        mu1, mu2, noise = [], [], []
-        for start in range(0, len(x), BLOCK_ROWS):
-            rows = np.arange(start, min(start + BLOCK_ROWS, len(x)))
-            eps = self.ops.normals(_seed(seed), Stream.AGGREGATE, 0, rows, num_samples * self.latent_dims[0])
-            eps = eps.reshape(len(rows), num_samples, -1).astype(self.dtype)
-            seen = self.likelihood.encoder_input(self._batch(x[rows]))
-            z1, _, cache = draw_forward(self.ops, self.networks["encoder.1"], seen, eps)
-            head, _ = self.ops.network_forward(_rows(z1), self.networks["encoder.2"])
-            means = head[:, : self.latent_dims[1]].reshape(len(rows), num_samples, -1).astype(np.float64)
-            mu1.append(cache.mu.astype(np.float64))
-            mu2.append(means.mean(axis=1))
-            noise.append(means.var(axis=1, ddof=1) / num_samples)
-        near, far, added = (np.concatenate(part) for part in (mu1, mu2, noise))
+        if _positive("num_samples", num_samples) < 2:
+            raise ValueError(f"num_samples is {num_samples}; expected at least 2, to estimate the variance they add")
+        x, seed = self._batch(x), _seed(seed)
+        with quiet():
+            parts = [self._means(x, start, num_samples, seed) for start in range(0, len(x), BLOCK_ROWS)]
+        near, far, added = (np.concatenate(part) for part in zip(*parts, strict=True))
+        check_finite([near, far], [*named_parameters(self), ("mean of q(z1|x)", near), ("E[z2|x]", far)])
         return near.var(axis=0), far.var(axis=0) - added.mean(axis=0)
+
+    def _means(self, x: NDArray, start: int, num_samples: int, seed: int) -> tuple[NDArray, NDArray, NDArray]:
+        """Of a block of rows of x: mu1 (B, Z1), and the mean of mu2 over draws of z1 and its variance (B, Z2)."""
+        rows = np.arange(start, min(start + BLOCK_ROWS, len(x)))
+        eps = self.ops.normals(seed, Stream.AGGREGATE, 0, rows, num_samples * self.latent_dims[0])
+        eps = eps.reshape(len(rows), num_samples, -1).astype(self.dtype)
+        seen = self.likelihood.encoder_input(x[rows])
+        z1, _, cache = draw_forward(self.ops, self.networks["encoder.1"], seen, eps)
+        head, _ = self.ops.network_forward(_rows(z1), self.networks["encoder.2"])
+        means = head[:, : self.latent_dims[1]].reshape(len(rows), num_samples, -1).astype(np.float64)
+        return cache.mu.astype(np.float64), means.mean(axis=1), means.var(axis=1, ddof=1) / num_samples
 
     # --- forward and backward ---------------------------------------------------------------------------------------
 

@@ -142,10 +142,14 @@ class VAE:
         x = self._batch(x)
         samples = self._samples("z", z, len(x))
         with quiet():
-            log_prior, _ = self.ops.standard_normal_log_density_forward(samples)
-            log_joint = self.log_likelihood(x, samples) + log_prior
+            log_joint = self._log_joint(x, samples)
         check_finite([log_joint], [*named_parameters(self), ("log_joint", log_joint)])
         return log_joint if np.ndim(z) == 3 else log_joint[:, 0]
+
+    def _log_joint(self, x: NDArray, z: NDArray) -> NDArray:
+        """`log_joint` (B, K) of input that has been checked: x (B, D), z (B, K, Z)."""
+        log_prior, _ = self.ops.standard_normal_log_density_forward(z)
+        return self.log_likelihood(x, z) + log_prior
 
     def sample(self, n: int, seed: int = 0, mean: bool = False) -> NDArray:
         """n draws from the model: z ~ N(0, I), then x ~ p(x|z), or its mean. Returns (n, D).

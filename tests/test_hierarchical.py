@@ -256,6 +256,24 @@ def test_resuming_gives_the_bits_of_the_run_that_was_not_stopped(engine, tmp_pat
     np.testing.assert_array_equal(again.parameters.flat, whole.vae.parameters.flat)
 
 
+@pytest.mark.parametrize(
+    ("parameter", "value", "ask", "name"),
+    [
+        ("encoder.1", np.nan, lambda vae, x, z: vae.encode(x), r"parameter encoder\.1\.head\.bias"),
+        ("encoder.2", np.nan, lambda vae, x, z: active_units(vae, x), r"parameter encoder\.2\.head\.bias"),
+        ("decoder.2", np.nan, lambda vae, x, z: vae.log_joint(x, z), r"parameter decoder\.2\.head\.bias"),
+        ("encoder.1", 1e4, lambda vae, x, z: active_units(vae, x), r"E\[z2\|x\]"),
+        ("decoder.2", -1e4, lambda vae, x, z: vae.log_joint(x, z), "log_joint"),
+        ("decoder.2", 1e4, lambda vae, x, z: vae.sample(3), "z"),
+    ],
+)
+def test_the_first_array_that_is_not_finite_is_named_and_no_warning_given(engine, parameter, value, ask, name):
+    vae, x, eps = build(engine=engine, dtype="float32")
+    vae.parameters[f"{parameter}.head.bias"][:] = value
+    with pytest.raises(sv.NotFiniteError, match=f"^{name} is not finite"):
+        ask(vae, x, eps)
+
+
 # --- refusals -------------------------------------------------------------------------------------------------------
 
 
@@ -272,6 +290,9 @@ def test_resuming_gives_the_bits_of_the_run_that_was_not_stopped(engine, tmp_pat
         (lambda vae, x, eps: sv.log_evidence(vae, x, "quadrature"), "."),
         (lambda vae, x, eps: inference_gap(vae, x, method="importance", num_samples=5), "has two stochastic layers"),
         (lambda vae, x, eps: elbo_surgery(vae, x), "has two stochastic layers"),
+        (lambda vae, x, eps: vae.mean_variances(x, num_samples=1), "num_samples is 1; expected at least 2"),
+        (lambda vae, x, eps: vae.mean_variances(x, num_samples=2.5), "num_samples is 2.5; expected a whole number"),
+        (lambda vae, x, eps: vae.mean_variances(x[:0]), "empty"),
         (lambda *_: HierarchicalVAE(6, (3,)), r"latent_dims is \(3,\); expected an entry for each of the 2"),
         (lambda *_: HierarchicalVAE(6, 3), "latent_dims is 3; expected an entry"),
         (lambda *_: HierarchicalVAE(6, (3, 0)), "a latent size is 0"),
