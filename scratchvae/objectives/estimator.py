@@ -7,19 +7,11 @@ encoder gradient is, so that `check_gradients` can prove it; a surrogate's value
 
 from dataclasses import dataclass
 from types import ModuleType
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
 from numpy.typing import NDArray
 
-from scratchvae.objectives.sampled import Sampled, Settings
-
-
-class HasSurrogate(Protocol):
-    """An objective whose encoder gradient is the derivative of something else than its value."""
-
-    def encoder_surrogate(self, ops: ModuleType, sampled: Sampled, fixed: Sampled) -> NDArray:
-        """(B,): what the encoder gradient is the derivative of. `fixed` is the same pass, not differentiated."""
-        ...
+from scratchvae.objectives.sampled import Settings
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 # ruff: noqa: RUF001
 """The pictures of the page, one function a point. Each quantity has one colour, here and in the text of the page."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
@@ -468,8 +467,3 @@ def squared_error(found: SquaredError) -> Figure:
     right.set_ylabel("mean log p(x) of the best W, nats")
     right.set_title("Nobody chose these variances")
     return figure
-
-
-def all_axes(figures: Sequence[Figure]) -> list[Axes]:
-    """Every panel of some figures."""
-    return [axes for figure in figures for axes in figure.axes]
