@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scratchvae.engine import one_order_of_sums
 from scratchvae.evidence import importance
 from scratchvae.evidence.annealed import ais_evidence
 from scratchvae.evidence.exact import LinearGaussian
@@ -42,7 +43,7 @@ def log_evidence(
     if method not in METHODS:
         raise ValueError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
     check_finite([vae.parameters.flat], named_parameters(vae))
-    with quiet():
+    with quiet(), one_order_of_sums(vae.engine):
         found = METHODS[method](vae, x, _positive("num_samples", num_samples), _seed(seed), watch=watch, **options)
     if np.isnan(found.log_evidence).any():
         values = f"log_evidence of row {int(np.isnan(found.log_evidence).argmax())}", found.log_evidence

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from scratchvae.data.binarize import binarize as draw_batch
 from scratchvae.data.mapped import Data
+from scratchvae.engine import one_order_of_sums
 from scratchvae.evidence import active_units, log_evidence
 from scratchvae.progress import Watch
 from scratchvae.reference.random import Stream
@@ -101,8 +102,10 @@ def summarise(
     """
     rows = spread_rows(len(data), limit)
     x = as_seen(vae, data, rows, binarize, seed)
-    reconstruction, kl = (float(term.mean()) for term in elbo_terms(vae, x, seed, min(num_samples, ELBO_SAMPLES)))
-    evidence = log_evidence(vae, x, method=method, num_samples=num_samples, seed=seed, watch=watch)
+    with one_order_of_sums(vae.engine):
+        reconstruction, kl = (float(term.mean()) for term in elbo_terms(vae, x, seed, min(num_samples, ELBO_SAMPLES)))
+        evidence = log_evidence(vae, x, method=method, num_samples=num_samples, seed=seed, watch=watch)
+        units = active_units(vae, x)
     values, errors = evidence.log_evidence, evidence.standard_error
     mean, elbo = float(values.mean()), reconstruction - kl
     nats_per_bit = vae.data_dim * log(2.0)
@@ -122,6 +125,6 @@ def summarise(
         bits_per_dimension=-mean / nats_per_bit,
         elbo_bits_per_dimension=-elbo / nats_per_bit,
         effective_sample_size=float(np.median(evidence.effective_sample_size)),
-        active_units=active_units(vae, x),
+        active_units=units,
         latent_dim=vae.latent_dim,
     )

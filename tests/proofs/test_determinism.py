@@ -21,17 +21,19 @@ import hashlib, sys
 import numpy as np
 import scratchvae as sv
 from scratchvae.engine import set_threads
+from scratchvae.report.summary import summarise
 from threadpoolctl import threadpool_limits
 
-x = np.random.default_rng(0).integers(0, 256, (400, 300), dtype=np.uint8)
+x = np.random.default_rng(0).integers(0, 256, (400, 784), dtype=np.uint8)
 for objective in (sv.ELBO(), sv.IWAE(4)):
     seen = set()
     for threads in (1, 2, 4):
         set_threads(threads)
         with threadpool_limits(threads):
-            vae = sv.VAE(300, 10, (96, 40), "bernoulli", "tanh", engine=sys.argv[1])
+            vae = sv.VAE(784, 10, (400, 40), "bernoulli", "tanh", engine=sys.argv[1])
             history = sv.fit(vae, x, epochs=2, batch_size=130, objective=objective, validation=x[:90], progress=False)
-        terms = repr([{**entry, "seconds": 0} for entry in history.epochs]).encode()
+            summary = summarise(vae, x, "training", "dynamic", num_samples=5)
+        terms = repr([{**entry, "seconds": 0} for entry in history.epochs] + [summary]).encode()
         seen.add(hashlib.sha256(vae.parameters.flat.tobytes() + terms).hexdigest())
     assert len(seen) == 1, f"{objective}: {len(seen)} results of 3 numbers of threads"
 """
