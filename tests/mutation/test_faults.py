@@ -1,5 +1,6 @@
 """The tool that measures the tests is itself tested: its faults are those it says, each meets the right tests."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -53,6 +54,13 @@ def test_every_fault_is_another_program_that_differs_in_one_place(file):
         compile(faulty, file, "exec")
         assert fault.statement[0] <= fault.line <= fault.statement[1]
     assert len({(fault.start, fault.end, fault.after) for fault in found}) == len(found)
+
+
+def test_every_reason_is_that_of_a_fault_there_is():
+    reasons = json.loads((ROOT / "tests/mutation/equivalent.json").read_text())
+    files = {key.partition(" ")[0] for key in reasons}
+    there = {f"{file} {fault.key}" for file in files for fault in faults((ROOT / file).read_text())}
+    assert set(reasons) <= there
 
 
 def test_a_fault_meets_the_tests_of_its_file_and_the_quickest_that_run_its_line():
