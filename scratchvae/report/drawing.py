@@ -73,6 +73,11 @@ def figure_bytes(figure: Figure, kind: str = "png", background: str = "none", do
     return buffer.getvalue()
 
 
+def as_written(label: object) -> str:
+    """A label from the data as text for a picture: a dollar sign in it begins no formula."""
+    return str(label).replace("$", r"\$")
+
+
 def axes_or_new(axes: Axes | None, width: float = 6.0, height: float = 4.0) -> Axes:
     """These axes, or those of a figure of its own."""
     return Figure(figsize=(width, height), layout="constrained").subplots() if axes is None else axes

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from ..drawing import show_grid, tile_middles
+from ..drawing import as_written, show_grid, tile_middles
 from .estimators import Estimators
 from .gradient_noise import GradientNoise
 from .identity import Forms, Identity
@@ -81,9 +81,9 @@ def _latent_means(axes: Axes, subject: Subject) -> None:
         axes.scatter(mu[:, 0], second, s=8, color=colour("elbo"), linewidths=0)
     else:
         palette = matplotlib.colormaps["tab10"]
-        for label in np.unique(subject.labels):
+        for index, label in enumerate(np.unique(subject.labels)):
             for m in np.flatnonzero(subject.labels == label):
-                axes.text(mu[m, 0], second[m], str(label), color=palette(int(label) % 10), ha="center", va="center",
+                axes.text(mu[m, 0], second[m], as_written(label), color=palette(index % 10), ha="center", va="center",
                           fontsize=8, fontweight="bold")  # fmt: skip
     limit = 1.05 * max(3.0, float(np.abs(mu).max()))
     for radius in (1, 2):
@@ -238,7 +238,7 @@ def _example(axes: Axes, one: Shape, subject: Subject) -> None:
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set_visible(False)
-    name = "x" if one.label is None else f"x, a {one.label}"
+    name = "x" if one.label is None else f"x, a {as_written(one.label)}"
     axes.set_title(f"{name}: gap {one.gap:.2f} nats")
 
 
@@ -274,11 +274,12 @@ def two_divergences(found: Identity, subject: Subject) -> Figure:
     left.scatter(found.kl_to_prior, found.kl_to_posterior, s=26, color=colour("other"), linewidths=0, zorder=3)
     if subject.labels is not None:
         for x, y, row in zip(found.kl_to_prior, found.kl_to_posterior, found.rows, strict=True):
-            left.annotate(str(subject.labels[row]), (x, y), (5, 0), textcoords="offset points", fontsize=8, va="center")
+            left.annotate(as_written(subject.labels[row]), (x, y), (5, 0), textcoords="offset points", fontsize=8,
+                          va="center")  # fmt: skip
     left.set_yscale("log")
     left.set_xlabel("KL(q ‖ prior), nats: a term of the ELBO")
     left.set_ylabel("KL(q ‖ p(z|x)), nats: the gap")
-    left.set_title("One point an image" + (", with its digit" if subject.labels is not None else ""))
+    left.set_title("One point an image" + (", with its label" if subject.labels is not None else ""))
     right.bar(["KL(q ‖ prior)", "KL(q ‖ p(z|x))"], [found.mean_kl_to_prior, found.mean_gap], width=0.6,
               color=[colour("prior"), colour("gap")])  # fmt: skip
     for place, value in enumerate((found.mean_kl_to_prior, found.mean_gap)):

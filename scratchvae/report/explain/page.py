@@ -255,7 +255,7 @@ def _movement_table(answers: Answers) -> str:
 def _shapes_table(answers: Answers) -> str:
     rows = []
     for one in answers.shapes.shapes:
-        name = f"image {one.row}" if one.label is None else f"image {one.row}, a {one.label}"
+        name = f"image {one.row}" if one.label is None else f"image {one.row}, a {escape(str(one.label))}"
         values = one.gap, one.approximation_gap, one.amortization_gap
         rows.append([name, *(written(value, ".4f") for value in values), written(one.posterior_correlation, ".2f")])
     titles = ["held-out", "gap\nnats", "of the family\napproximation", "of the encoder\namortization",

@@ -24,7 +24,7 @@ class Shape:
 
     row: int
     image: NDArray  # (D,)
-    label: int | None
+    label: str | float | None
     gap: float  # nats
     axes: tuple[NDArray, ...]
     posterior: NDArray  # p(z|x) on the grid
@@ -89,7 +89,7 @@ def shape(subject: Subject, found: Identity, index: int, best: Gaussian) -> Shap
     q = np.exp(_log_normal(axes, mu, logvar))
     for axis in reversed(range(2, vae.latent_dim)):  # a picture has two dimensions: the others are summed out
         density, q = (np.trapezoid(values, axes[axis], axis=axis) for values in (density, q))
-    label = None if subject.labels is None else int(subject.labels[row])
+    label = None if subject.labels is None else subject.labels[row].item()
     log_evidence, elbo = float(found.log_evidence[index]), float(found.elbo[index])
     best_elbo = max(elbo, elbo_of(vae, x[0], best))
     return Shape(

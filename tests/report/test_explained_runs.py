@@ -1,0 +1,40 @@
+"""`explain` on runs unlike its own model: labels in words, on a small model that needs no training."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import scratchvae as sv
+from scratchvae.data import Dataset
+from scratchvae.report.explain import Settings, figures, page, subject_of
+from scratchvae.report.explain.answers import numbers
+from scratchvae.report.explain.identity import identity
+from scratchvae.report.explain.posterior_shapes import shapes
+
+SETTINGS = Settings.quick()._replace(examples=2)
+PIXELS = np.random.default_rng(0).random((60, 4))
+
+
+def subject_on(x, labels=None, latent_dim=1):
+    """An untrained model and its data, the last ten rows held out."""
+    parts = (None, None) if labels is None else (labels[:-10], labels[-10:])
+    data = Dataset("table", x[:-10], x[-10:], None, True, "a table", *parts)
+    vae = sv.VAE(x.shape[1], latent_dim, (3,), activation="tanh", dtype="float64", engine="reference")
+    return subject_of(vae, data, "threshold", 0, 1, "of a run")
+
+
+@pytest.mark.parametrize("words", [("cat", "dog"), ("a & b", "<i>"), (r"$\foo$", "$5")])
+def test_labels_that_are_words_are_shown_as_they_are_written(words):
+    subject = subject_on(PIXELS, np.where(PIXELS[:, 0] > 0.5, *words))
+    one = identity(subject, SETTINGS)
+    found = shapes(subject, SETTINGS, one)
+    assert [shape["label"] for shape in numbers(found)["shapes"]] == [subject.labels[s.row] for s in found.shapes]
+    assert f"image {found.largest.row}, a {page.escape(found.largest.label)}</td>" in page._shapes_table(
+        SimpleNamespace(shapes=found)
+    )
+    drawn = figures.the_model(subject), figures.two_divergences(one, subject), figures.shapes(found, subject)
+    for figure in drawn:
+        figure.draw_without_rendering()  # where text that is a formula would be read
+    colours = {text.get_text(): text.get_color() for text in drawn[0].axes[0].texts}
+    assert len(colours) == len(set(colours.values())) == 2, "a colour for each label"
