@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scratchvae.evidence.surgery import ACTIVE_VARIANCE
 from scratchvae.vae import VAE
 
-from .drawing import HELD_OUT, TRAINING, axes_or_new, image_shape_of, shades, show_grid, tile_middles
+from .drawing import HELD_OUT, TRAINING, as_written, axes_or_new, image_shape_of, shades, show_grid, tile_middles
 from .examples import Shape, grid_axes, show_lines
 
 CATEGORIES = 20  # more different labels than this are drawn as a scale, or the rarest as "other"
@@ -67,9 +67,9 @@ def _groups(labels: NDArray[Any]) -> dict[str, NDArray[Any]]:
     """Rows by label, in the labels' order; of too many words, the commonest, and the rest as "other"."""
     values, counts = np.unique(labels, return_counts=True)
     if len(values) <= CATEGORIES:
-        return {str(value): labels == value for value in values}
+        return {as_written(value): labels == value for value in values}
     kept = np.sort(values[np.argsort(-counts, kind="stable")[: CATEGORIES - 1]])
-    return {str(value): labels == value for value in kept} | {"other": ~np.isin(labels, kept)}
+    return {as_written(value): labels == value for value in kept} | {"other": ~np.isin(labels, kept)}
 
 
 def _labels(labels: NDArray[Any] | None, rows: int) -> NDArray[Any] | None:

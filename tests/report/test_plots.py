@@ -239,6 +239,12 @@ def test_many_numbers_are_a_scale_and_many_words_the_commonest_and_others():
     assert sum(len(points.get_offsets()) for points in words.collections) == 30
 
 
+def test_a_dollar_sign_in_a_label_begins_no_formula():
+    axes = plots.latent_scatter(model(), ROWS, np.array([r"$\foo$", "$5", "5$ or $6"])[LABELS])
+    axes.figure.draw_without_rendering()  # where a formula would be read
+    assert [text.replace(r"\$", "$") for text in legend_of(axes)] == ["$5", r"$\foo$", "5$ or $6"]
+
+
 @pytest.mark.parametrize("posterior", ["diagonal", "full"])
 def test_ellipses_are_one_standard_deviation_of_each_posterior(posterior):
     vae = model(latent_dim=2, posterior=posterior)
