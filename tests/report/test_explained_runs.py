@@ -1,4 +1,4 @@
-"""`explain` on runs unlike its own model: labels in words, on a small model that needs no training."""
+"""`explain` on runs unlike its own model, on small models that need no training."""
 
 from types import SimpleNamespace
 
@@ -10,18 +10,19 @@ from scratchvae.data import Dataset
 from scratchvae.report.explain import Settings, figures, page, subject_of
 from scratchvae.report.explain.answers import numbers
 from scratchvae.report.explain.identity import identity
+from scratchvae.report.explain.movement import movement
 from scratchvae.report.explain.posterior_shapes import shapes
 
-SETTINGS = Settings.quick()._replace(examples=2)
+SETTINGS = Settings.quick()._replace(examples=2, movement_steps=4, movement_looks=2)
 PIXELS = np.random.default_rng(0).random((60, 4))
 
 
-def subject_on(x, labels=None, latent_dim=1):
+def subject_on(x, labels=None, binarize="threshold"):
     """An untrained model and its data, the last ten rows held out."""
     parts = (None, None) if labels is None else (labels[:-10], labels[-10:])
     data = Dataset("table", x[:-10], x[-10:], None, True, "a table", *parts)
-    vae = sv.VAE(x.shape[1], latent_dim, (3,), activation="tanh", dtype="float64", engine="reference")
-    return subject_of(vae, data, "threshold", 0, 1, "of a run")
+    vae = sv.VAE(x.shape[1], 1, (3,), activation="tanh", dtype="float64", engine="reference")
+    return subject_of(vae, data, binarize, 0, 1, "of a run")
 
 
 @pytest.mark.parametrize("words", [("cat", "dog"), ("a & b", "<i>"), (r"$\foo$", "$5")])
@@ -38,3 +39,10 @@ def test_labels_that_are_words_are_shown_as_they_are_written(words):
         figure.draw_without_rendering()  # where text that is a formula would be read
     colours = {text.get_text(): text.get_color() for text in drawn[0].axes[0].texts}
     assert len(colours) == len(set(colours.values())) == 2, "a colour for each label"
+
+
+def test_grey_pixels_that_were_trained_on_are_explained_as_they_are():
+    subject = subject_on(PIXELS, binarize="none")
+    np.testing.assert_array_equal(subject.train, PIXELS[:-10])
+    found = movement(subject, SETTINGS, seed=0)
+    assert found.phi.largest_change <= 1e-10 < found.theta.largest_change

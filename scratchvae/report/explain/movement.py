@@ -55,12 +55,13 @@ class Movement:
 def movement(subject: Subject, settings: Settings, seed: int, watch: Advance = lambda: None) -> Movement:
     """From a young decoder with an untrained encoder: train the encoder alone, then the decoder alone.
 
-    The decoder has had `young_epochs` epochs, so that log p(x) has room to rise when it is its turn.
+    The decoder has had `young_epochs` epochs, so that log p(x) has room to rise when it is its turn. The data are as
+    the run saw them: binarized, or grey where that was allowed.
     """
     vae = subject.fresh(seed + 1)
     untrained = vae.parameters.copy()
     fit(vae, subject.train, settings.young_epochs, batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE,
-        binarize="none", seed=seed, progress=False)  # fmt: skip
+        binarize="none", allow_grey=True, seed=seed, progress=False)  # fmt: skip
     for name, array in vae.parameters.items():
         if name.startswith("encoder"):
             array[...] = untrained[name]
