@@ -10,10 +10,11 @@ from scratchvae.data import Dataset
 from scratchvae.report.explain import Settings, figures, page, subject_of
 from scratchvae.report.explain.answers import numbers
 from scratchvae.report.explain.identity import identity
+from scratchvae.report.explain.known_density import infinite_mixture, train_toy
 from scratchvae.report.explain.movement import movement
 from scratchvae.report.explain.posterior_shapes import shapes
 
-SETTINGS = Settings.quick()._replace(examples=2, movement_steps=4, movement_looks=2)
+SETTINGS = Settings.quick()._replace(examples=2, movement_steps=4, movement_looks=2, toy_epochs=1, toy_examples=100)
 PIXELS = np.random.default_rng(0).random((60, 4))
 
 
@@ -46,3 +47,10 @@ def test_grey_pixels_that_were_trained_on_are_explained_as_they_are():
     np.testing.assert_array_equal(subject.train, PIXELS[:-10])
     found = movement(subject, SETTINGS, seed=0)
     assert found.phi.largest_change <= 1e-10 < found.theta.largest_change
+
+
+def test_the_last_seed_is_as_good_as_any():
+    subject, seed = subject_on(PIXELS), 2**64 - 1
+    assert movement(subject, SETTINGS, seed).examples == SETTINGS.movement_examples
+    found = infinite_mixture(train_toy(SETTINGS, seed), subject, SETTINGS, identity(subject, SETTINGS), seed)
+    assert found.errors[-1] < found.errors[0]

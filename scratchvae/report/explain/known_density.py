@@ -19,7 +19,7 @@ from scratchvae.training import fit
 from scratchvae.vae import VAE, Gaussian
 
 from .identity import Identity
-from .subject import Settings, Subject
+from .subject import Settings, Subject, next_seed
 
 CENTRES = 60
 RADIUS = 1.6
@@ -266,7 +266,7 @@ def infinite_mixture(
     toy: Toy, subject: Subject, settings: Settings, found: Identity, seed: int, watch: Advance = lambda: None
 ) -> InfiniteMixture:
     """Mixtures over finer and finer grids, on the plane and on the digits."""
-    x = toy.density.draw(64, seed + 1)
+    x = toy.density.draw(64, next_seed(seed))
     exact = integrate(toy.vae, x).log_evidence
     watch()
     errors = [

@@ -13,7 +13,7 @@ from scratchvae.reference.random import Stream, normals, permutation
 from scratchvae.training import fit
 from scratchvae.vae import VAE
 
-from .subject import Settings, Subject
+from .subject import Settings, Subject, next_seed
 
 BATCH_SIZE = 100
 LEARNING_RATE = 3e-3
@@ -58,7 +58,7 @@ def movement(subject: Subject, settings: Settings, seed: int, watch: Advance = l
     The decoder has had `young_epochs` epochs, so that log p(x) has room to rise when it is its turn. The data are as
     the run saw them: binarized, or grey where that was allowed.
     """
-    vae = subject.fresh(seed + 1)
+    vae = subject.fresh(next_seed(seed))
     untrained = vae.parameters.copy()
     fit(vae, subject.train, settings.young_epochs, batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE,
         binarize="none", allow_grey=True, seed=seed, progress=False)  # fmt: skip

@@ -102,6 +102,11 @@ class Subject:
         return vae
 
 
+def next_seed(seed: int) -> int:
+    """The seed after this one; after the last, 2^64 - 1, the first."""
+    return (seed + 1) % 2**64
+
+
 def train_on_digits(settings: Settings, seed: int, engine: str, on_epoch: Callable[[int], None]) -> Subject:
     """A model with two latent dimensions, trained on the 8x8 digits, their pixels black or white at one half.
 
