@@ -18,11 +18,12 @@ SETTINGS = Settings.quick()._replace(examples=2, movement_steps=4, movement_look
 PIXELS = np.random.default_rng(0).random((60, 4))
 
 
-def subject_on(x, labels=None, binarize="threshold"):
+def subject_on(x, labels=None, binarize="threshold", **options):
     """An untrained model and its data, the last ten rows held out."""
     parts = (None, None) if labels is None else (labels[:-10], labels[-10:])
     data = Dataset("table", x[:-10], x[-10:], None, True, "a table", *parts)
-    vae = sv.VAE(x.shape[1], 1, (3,), activation="tanh", dtype="float64", engine="reference")
+    settings = {"latent_dim": 1, "hidden": (3,), "activation": "tanh", "dtype": "float64", "engine": "reference"}
+    vae = sv.VAE(x.shape[1], **settings | options)
     return subject_of(vae, data, binarize, 0, 1, "of a run")
 
 
@@ -54,3 +55,12 @@ def test_the_last_seed_is_as_good_as_any():
     assert movement(subject, SETTINGS, seed).examples == SETTINGS.movement_examples
     found = infinite_mixture(train_toy(SETTINGS, seed), subject, SETTINGS, identity(subject, SETTINGS), seed)
     assert found.errors[-1] < found.errors[0]
+
+
+@pytest.mark.parametrize("columns", [[0], [0, 1], [0, 1, 0, 1]])
+def test_data_may_vary_in_no_more_directions_than_there_are_latent_dimensions(columns):
+    subject = subject_on(PIXELS[:, columns], binarize="none", latent_dim=2, likelihood="gaussian")
+    found = identity(subject, SETTINGS)
+    assert found.worst_residual <= 1e-10
+    assert found.linear_residual <= 1e-12
+    assert found.linear_examples == SETTINGS.examples
