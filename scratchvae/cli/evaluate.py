@@ -1,5 +1,6 @@
 """`scratchvae evaluate`: log p(x) of a trained model, with error bars, beside the terms of its ELBO."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,6 +9,7 @@ import typer
 from scratchvae import VAE
 from scratchvae.data import Data, Dataset, load
 from scratchvae.data.images import parse_size
+from scratchvae.data.labels import BY_NAME, NoLabelsError
 from scratchvae.evidence import METHODS
 from scratchvae.likelihoods import data_set_for
 from scratchvae.progress import counting_bar
@@ -80,10 +82,18 @@ def evaluate(
 
 
 def _given(config: dict[str, Any], data: str, data_dir: Path | None) -> Dataset:
-    """Other data than the run's own; images of a folder are resized as the run's were."""
-    size = parse_size(config["data"].get("resize")) if Path(data).is_dir() else None
-    folder = data_dir or config["data"].get("data_dir")
-    return load(data, data_dir=folder, seed=config["training"]["seed"], resize=size)
+    """Other data than the run's own, read as those were: images of a folder resized, labels taken out of a table.
+
+    A table may do without the labels. Of a file that holds none, the run's labels are a file with those of other rows.
+    """
+    resize, labels = parse_size(config["data"].get("resize")), config["data"].get("labels")
+    options = {"data_dir": data_dir or config["data"].get("data_dir"), "seed": config["training"]["seed"]}
+    if Path(data).is_dir():
+        return load(data, resize=resize, **options)
+    if data.lower().endswith(BY_NAME):
+        with suppress(NoLabelsError):
+            return load(data, labels=labels, **options)
+    return load(data, **options)
 
 
 def _parts(vae: VAE, config: dict[str, Any], data: str | None, data_dir: Path | None) -> dict[str, Data]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from scratchvae.data.checks import DataError, one_line
 from scratchvae.data.idx import DEFLATE_LIMIT
-from scratchvae.data.labels import as_labels, fits
+from scratchvae.data.labels import NoLabelsError, as_labels, fits
 
 NPY_MAGIC = b"\x93NUMPY"
 TRAIN_KEYS = ("train", "x_train", "train_images", "x", "data", "images")
@@ -85,7 +85,7 @@ def read_npz(path: Path, labels: str | None = None) -> Arrays:
             keys = [name[:-4] for name in dict.fromkeys(archive.namelist()) if _is_array(name)]
             train, held_out = _choose(path, keys, labels)
             if labels is not None and labels not in keys:
-                raise DataError(f"{path}: no array {labels!r} among its {_listed(keys)}; expected the labels' name")
+                raise NoLabelsError(f"{path}: no array {labels!r} among its {_listed(keys)}; expected the labels' name")
             given = _read_member(path, archive, f"{train}.npy")
             kept = None if held_out is None else _read_member(path, archive, f"{held_out}.npy")
             of_train: NDArray | None
@@ -218,7 +218,7 @@ def _numbers_and_labels(path: Path, text: str, labels: str | None) -> tuple[NDAr
     label = None
     if labels is not None:
         if labels not in names:
-            raise DataError(f"{path}: no column {labels!r}; expected one of {', '.join(map(repr, names[:6]))}")
+            raise NoLabelsError(f"{path}: no column {labels!r}; expected one of {', '.join(map(repr, names[:6]))}")
         label = names.index(labels)
     if label is not None or (lines and not any(_is_number(name) for name in names)):
         del lines[0]

@@ -13,6 +13,11 @@ from scratchvae.data.checks import DataError
 from scratchvae.data.idx import read_idx
 
 KINDS = "biufU"  # numbers and words
+BY_NAME = (".csv", ".parquet", ".npz")  # files that hold their labels themselves, under a name
+
+
+class NoLabelsError(DataError):
+    """A file without a column or an array of the name that labels were said to have."""
 
 
 def fits(labels: NDArray, rows: int) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scratchvae.data.checks import DataError, one_line
-from scratchvae.data.labels import as_labels
+from scratchvae.data.labels import NoLabelsError, as_labels
 
 if TYPE_CHECKING:
     from pyarrow import Array
@@ -41,7 +41,7 @@ def read_parquet(path: Path, labels: str | None = None) -> tuple[NDArray, NDArra
 def _columns(path: Path, file: "ParquetFile", labels: str | None) -> tuple[NDArray, NDArray | None]:
     names = file.schema_arrow.names
     if labels is not None and labels not in names:
-        raise DataError(f"{path}: no column {labels!r}; expected one of {', '.join(map(repr, names[:6]))}")
+        raise NoLabelsError(f"{path}: no column {labels!r}; expected one of {', '.join(map(repr, names[:6]))}")
     parts = [_values(path, name, file.read([name]).column(0)) for name in names if name != labels]
     if not parts:
         raise DataError(f"{path}: no column of numbers; expected at least one")

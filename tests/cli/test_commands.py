@@ -15,7 +15,7 @@ from scratchvae.likelihoods import LIKELIHOODS
 from scratchvae.objectives import OBJECTIVES
 from scratchvae.parameters import ACTIVATION_CODES
 from scratchvae.posteriors import POSTERIORS
-from tests.cli.conftest import REPOSITORY, Command
+from tests.cli.conftest import FAST, REPOSITORY, Command
 
 COMMANDS = ("train", "evaluate", "sample", "export", "gradcheck", "info")
 
@@ -57,6 +57,36 @@ def test_evaluate_prints_a_table_with_units(command: Command, trained):
     for word in ("nats", "bits per dimension", "log p(x)", "effective", "held out", "20 samples"):
         assert word in result.out, result.out
     assert result.err == ""
+
+
+def write_table(path, x, words=None):
+    """A table of x with, if there are words, a column of them called kind."""
+    if path.suffix == ".npz":
+        np.savez(path, data=x, **({} if words is None else {"kind": words}))
+        return
+    columns = {f"x{column}": x[:, column] for column in range(x.shape[1])} | ({} if words is None else {"kind": words})
+    if path.suffix == ".parquet":
+        arrow = pytest.importorskip("pyarrow", reason="pyarrow (the extra 'parquet') is not installed")
+        import_module("pyarrow.parquet").write_table(arrow.table(columns), path)
+        return
+    lines = [",".join(columns), *(",".join(map(str, row)) for row in zip(*columns.values(), strict=True))]
+    path.write_text("\n".join(lines), encoding="utf-8")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npz"])
+def test_evaluate_reads_a_table_as_that_of_the_run_was_read(command: Command, tmp_path, suffix):
+    """Its labels are taken out under the same name; without them it is data alone, and so is a file that has none."""
+    x = np.random.default_rng(0).random((20, 3))
+    write_table(tmp_path / f"table{suffix}", x, np.where(x[:, 0] > 0.5, "cat", "dog"))
+    write_table(tmp_path / f"bare{suffix}", x)
+    np.save(tmp_path / "bare.npy", x)
+    assert command("train", f"table{suffix}", "--labels", "kind", *FAST, "--epochs", 1, "--out", "run").status == 0
+    records = [
+        command("evaluate", "run", data, "--engine", "reference", "--samples", 5, "--json").record
+        for data in (f"table{suffix}", f"bare{suffix}", "bare.npy")
+    ]
+    assert records[0]["given"]["examples"] == 20
+    assert len({record["given"]["log_evidence"] for record in records}) == 1
 
 
 def test_evaluate_takes_all_rows_of_data_it_is_given(command: Command, trained, tmp_path):
