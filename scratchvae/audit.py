@@ -28,6 +28,7 @@ pixel, and depends on p.
 """
 
 import math
+import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
@@ -35,6 +36,8 @@ from typing import Any
 
 ERRORS = ("squared", "cross-entropy")
 REDUCTIONS = ("sum", "mean")
+LARGEST_SIZE = 2**53  # of D, Z and B; together with these weights, nothing that follows leaves the range of a float
+SMALLEST_WEIGHT, LARGEST_WEIGHT = 1e-100, 1e100
 CLOSE = 1e-9  # relative: weights such as 1/784 come typed in, to as many digits
 
 
@@ -46,7 +49,7 @@ class Recipe:
               pixels, batch: how the error is reduced over pixels and examples; latents, kl_batch: how the KL is;
               reconstruction_weight, kl_weight; grey: whether there are pixels strictly between 0 and 1;
               code: the lines as people write them
-    Raises    ValueError for an unknown reduction, a size below 1, a weight that is negative or not finite
+    Raises    ValueError for an unknown reduction, a size or a weight outside its range
     """
 
     error: str = "squared"
@@ -70,12 +73,12 @@ class Recipe:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected sum or mean")
         for name in ("data_dim", "latent_dim", "batch_size"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1")
-        for name in ("reconstruction_weight", "kl_weight"):
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LARGEST_SIZE:
+                raise ValueError(f"{name} is {reprlib.repr(value)}; expected a whole number from 1 to 2^53")
+        for name, expected in (("reconstruction_weight", "a number"), ("kl_weight", "0, or a number")):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name} is {value!r}; expected a finite number that is not negative")
+            if not (value == 0 or SMALLEST_WEIGHT <= value <= LARGEST_WEIGHT):
+                raise ValueError(f"{name} is {reprlib.repr(value)}; expected {expected} from 1e-100 to 1e100")
         if self.reconstruction_weight == 0:
             raise ValueError("reconstruction_weight is 0; expected a positive number: without it there is no decoder")
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -172,15 +173,32 @@ def test_cross_entropy_of_grey_pixels_integrates_to_at_most_a_half():
     [
         ({"error": "l1"}, "squared"),
         ({"pixels": "max"}, "sum or mean"),
-        ({"data_dim": 0}, "data_dim is 0"),
-        ({"kl_weight": -1.0}, "not negative"),
-        ({"kl_weight": math.nan}, "finite"),
+        ({"data_dim": 0}, "data_dim is 0; expected a whole number from 1"),
+        ({"data_dim": 10**400}, r"data_dim is 10+\.\.\.0+; expected"),
+        ({"batch_size": 2**53 + 1}, "batch_size is 9007199254740993"),
+        ({"kl_weight": -1.0}, "kl_weight is -1.0; expected 0, or a number from"),
+        ({"kl_weight": math.nan}, "kl_weight is nan"),
+        ({"kl_weight": math.inf}, "kl_weight is inf"),
+        ({"kl_weight": 10**400}, "kl_weight is 10"),
+        ({"reconstruction_weight": 5e-324}, "reconstruction_weight is 5e-324; expected a number"),
         ({"reconstruction_weight": 0.0}, "no decoder"),
     ],
 )
 def test_a_bad_recipe_is_refused_in_words(change, words):
     with pytest.raises(ValueError, match=words):
         Recipe(**change)
+
+
+def test_the_ends_of_all_ranges_give_finite_numbers():
+    ends = itertools.product((1, 2**53), (1, 2**53), (1, 2**53), (1e-100, 1e100), (0, 1e-100, 1e100))
+    for sizes_and_weights in ends:
+        names = "data_dim", "latent_dim", "batch_size", "reconstruction_weight", "kl_weight"
+        for recipe in ALL_REDUCTIONS:
+            found = audit(replace(recipe, **dict(zip(names, sizes_and_weights, strict=True))))
+            numbers = {name: value for name, value in found.as_dict().items() if isinstance(value, float)}
+            assert all(map(math.isfinite, numbers.values())), numbers
+            assert found.error_scale > 0
+            assert (found.kl_scale > 0) == (found.beta > 0) == (found.recipe.kl_weight > 0)
 
 
 def test_every_verdict_and_remark_is_a_sentence():
