@@ -108,10 +108,12 @@ class RunDirectory:
         """Write config.json. Called once the input is checked and the directory is held."""
         write_whole(self.config_file, json.dumps(plain(config), indent=2) + "\n")
 
-    def remove(self) -> None:
-        """Take away a run in which nothing was trained, and the parent if that leaves it empty."""
+    def remove(self, made: bool) -> None:
+        """Take away a run in which nothing was trained; if its directory was made for it, that and an empty parent."""
         for file in (self.config_file, self.history_file, self.path / LOCK):
             file.unlink(missing_ok=True)
+        if not (made and self.path.exists()):
+            return
         self.path.rmdir()
         if self.path.parent == DEFAULT_PARENT and not any(DEFAULT_PARENT.iterdir()):
             DEFAULT_PARENT.rmdir()

@@ -219,7 +219,7 @@ def _arguments(job: Job) -> dict[str, Any]:
 
 
 def _fit(job: Job, made: bool, processes: Processes | None, live: bool) -> tuple[History, float]:
-    """Train, one line of history an epoch. Bad input that only `fit` sees leaves nothing behind."""
+    """Train, one line of history an epoch. What `fit` refuses, or has no memory for, leaves nothing behind."""
     run = job.run
     if run.exists() and not job.resumed:
         raise ValueError(f"{run.path} was made into a run by another process; continue it with --resume")
@@ -236,11 +236,11 @@ def _fit(job: Job, made: bool, processes: Processes | None, live: bool) -> tuple
             processes=processes,
             progress=live,
         )
-    except ValueError as error:
+    except (ValueError, MemoryError) as error:
         if run.model_file.exists():
-            raise ValueError(f"{error}; {_kept(run)}; {_how_to_go_on(run)}") from None
-        if made and run.path.exists():
-            run.remove()
+            raise ValueError(f"{str(error) or 'out of memory'}; {_kept(run)}; {_how_to_go_on(run)}") from None
+        if not job.resumed:
+            run.remove(made)
         raise
     return history, time.perf_counter() - started
 

@@ -10,10 +10,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+from scratchvae import fit
 from scratchvae.checkpoint import trained_epochs
 from scratchvae.cli.run_directory import RunDirectory
 from scratchvae.files import append_whole
@@ -95,6 +97,47 @@ def test_a_line_that_does_not_fit_is_not_added_in_part(tmp_path):
     assert file.read_bytes() == b"1234567\n"
     append_whole(file, b"7654321\n")
     assert file.read_bytes() == b"1234567\n7654321\n"
+
+
+# --- memory that runs out ---------------------------------------------------------------------------------------------
+
+
+def memory_for(epochs: int, monkeypatch: pytest.MonkeyPatch, words: str) -> None:
+    """Let `train` run out of memory after so many epochs."""
+
+    def fit_until_memory_runs_out(**arguments):
+        if epochs:
+            fit(**arguments | {"epochs": epochs})
+        raise MemoryError(words)
+
+    monkeypatch.setattr(import_module("scratchvae.cli.train"), "fit", fit_until_memory_runs_out)
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["a new folder", "an empty folder"])
+def test_memory_that_runs_out_at_the_start_leaves_nothing(command: Command, images, tmp_path, monkeypatch, there):
+    if there:
+        (tmp_path / "run").mkdir()
+    before = list(tmp_path.rglob("*"))
+    with monkeypatch.context() as patch:
+        memory_for(0, patch, "Unable to allocate 3.64 TiB")
+        failed = command("train", images, *FAST, "--epochs", "2", "--out", "run")
+    assert failed.status == 2
+    assert failed.err.splitlines()[-1] == "scratchvae: Unable to allocate 3.64 TiB"
+    assert list(tmp_path.rglob("*")) == before
+    assert command("train", images, *FAST, "--epochs", "1", "--out", "run").status == 0
+
+
+@pytest.mark.parametrize(("words", "said"), [("Unable to allocate", "Unable to allocate"), ("", "out of memory")])
+def test_memory_that_runs_out_later_keeps_the_checkpoint(command: Command, images, tmp_path, monkeypatch, words, said):
+    with monkeypatch.context() as patch:
+        memory_for(1, patch, words)
+        failed = command("train", images, *FAST, "--epochs", "2", "--out", "run")
+    assert failed.status == 2
+    assert failed.err.splitlines()[-1] == (
+        f"scratchvae: {said}; the checkpoint of epoch 1 is kept; go on with: scratchvae train --out run --resume"
+    )
+    assert command("train", "--out", "run", "--resume").status == 0
+    assert len(trained_epochs(tmp_path / "run" / "model.safetensors")) == 2
 
 
 # --- what is taken away ---------------------------------------------------------------------------------------------
