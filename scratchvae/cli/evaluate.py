@@ -75,7 +75,7 @@ def evaluate(
             "samples": samples,
             "seed": seed,
             "binarize": training["binarize"],
-            "data": data or config["data"]["source"],
+            "data": config["data"]["source"] if data is None else data,
             **{name.replace(" ", "_"): summary.as_dict() for name, summary in summaries.items()},
         }
     )

@@ -59,8 +59,8 @@ class Job(NamedTuple):
 def new_job(out: Path | None, asked: Mapping[str, Any]) -> Job:
     """A run that starts from nothing, with all its input checked. Raises ValueError for bad input; writes nothing."""
     options = {name: asked[name] for name in ("data_dir", "seed", "labels")}
-    dataset = load(asked["data"] or "digits", resize=parse_size(asked["resize"]), **options)
-    run = new_run(out, Path(dataset.name).stem if asked["data"] else dataset.name)
+    dataset = load(asked["data"], resize=parse_size(asked["resize"]), **options)
+    run = new_run(out, Path(dataset.name).stem)
     config = _configuration(asked, dataset)
     vae, objective = _model_and_objective(config, dataset)
     return Job(run, config, dataset, vae, objective, resumed=False)
@@ -100,12 +100,13 @@ def _configuration(asked: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]
     nothing = (None, ())  # how typer says that an option was not given
     chosen = {name: value if asked[name] in nothing else asked[name] for name, value in suited._asdict().items()}
     likelihood, objective = likelihood_named(asked["likelihood"]), asked["objective"]
+    suited_method = "dynamic" if likelihood.binary else "none"
     return {
         "format": FORMAT,
         "scratchvae": __version__,
         "data": {
             "name": dataset.name,
-            "source": asked["data"] or "digits",
+            "source": asked["data"],
             "data_dir": asked["data_dir"],
             "resize": asked["resize"],
             "labels": asked["labels"],
@@ -132,7 +133,7 @@ def _configuration(asked: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]
             "epochs": chosen["epochs"],
             "batch_size": chosen["batch_size"],
             "learning_rate": chosen["learning_rate"],
-            "binarize": asked["binarize"] or ("dynamic" if likelihood.binary else "none"),
+            "binarize": suited_method if asked["binarize"] is None else asked["binarize"],
             "allow_grey": asked["allow_grey"],
             "patience": asked["patience"],
             "seed": asked["seed"],

@@ -34,12 +34,8 @@ FINAL_EXAMPLES = 500  # per part of the data
 def train(
     context: typer.Context,
     data: Annotated[
-        str | None,
-        typer.Argument(
-            help="digits, mnist, or a path: .npy .npz .csv .parquet .idx .gz, a folder of images.",
-            show_default="digits",
-        ),
-    ] = None,
+        str, typer.Argument(help="digits, mnist, or a path: .npy .npz .csv .parquet .idx .gz, a folder of images.")
+    ] = "digits",
     resize: Annotated[
         str | None,
         typer.Option(help="Size of images from a folder, such as 28x28 (width x height).", show_default="as they are"),

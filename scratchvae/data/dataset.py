@@ -143,7 +143,7 @@ def _read_own(path: Path, resize: tuple[int, int] | None, labels: str | None) ->
         data, column = read_parquet(path, labels)
         return Arrays(data, None, "parquet table", column)
     if name.endswith((".idx", "-ubyte", ".gz")):
-        return _with_label_file(read_idx(path), "IDX array", labels or labels_beside(path))
+        return _with_label_file(read_idx(path), "IDX array", labels_beside(path) if labels is None else labels)
     raise DataError(f"{path}: a file of another kind; expected {EXPECTED}")
 
 

@@ -51,6 +51,7 @@ def test_a_label_file_lies_beside_an_idx_file_of_images(tmp_path, pack):
     (tmp_path / f"my-labels-idx1-ubyte{ending}").write_bytes(pack(idx_bytes(NUMBERS.astype(np.uint8))))
     data = load(tmp_path / f"my-images-idx3-ubyte{ending}")
     np.testing.assert_array_equal(data.train_labels, data.train[:, 0] % 3)
+    message_of(lambda: load(tmp_path / f"my-images-idx3-ubyte{ending}", labels=""), "labels", "no such file")
     (tmp_path / f"my-labels-idx1-ubyte{ending}").write_bytes(pack(idx_bytes(NUMBERS[:4].astype(np.uint8))))
     message_of(lambda: load(tmp_path / f"my-images-idx3-ubyte{ending}"), "my-labels-idx1-ubyte", "each of 20 rows")
 
