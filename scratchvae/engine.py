@@ -12,11 +12,16 @@ from types import ModuleType
 ENGINES = ("reference", "compiled")
 
 
-def get_engine(name: str) -> ModuleType:
-    """The package of operations called `name`. Raises ValueError for a name that is neither."""
+def check_engine(name: str) -> str:
+    """The name, if there is such an engine. Raises ValueError for any other."""
     if name not in ENGINES:
         raise ValueError(f"engine is {name!r}; expected one of {', '.join(ENGINES)}")
-    return importlib.import_module(f"scratchvae.{name}")
+    return name
+
+
+def get_engine(name: str) -> ModuleType:
+    """The package of operations called `name`. Raises ValueError for a name that is neither."""
+    return importlib.import_module(f"scratchvae.{check_engine(name)}")
 
 
 def set_threads(threads: int) -> None:

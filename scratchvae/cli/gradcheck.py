@@ -17,7 +17,7 @@ from scratchvae.parameters import ACTIVATION_CODES
 from scratchvae.posteriors import POSTERIORS
 from scratchvae.reference.random import Stream, normals
 
-from .options import Json, Quiet, Seed, Threads, use_threads
+from .options import Json, Quiet, Seed, Threads, known_engine, use_threads
 from .output import Output
 
 DATA_DIM, HIDDEN, LATENT_DIM, EXAMPLES, SAMPLES = 4, (4, 3), 2, 2, 2
@@ -62,7 +62,11 @@ def gradcheck(
     threads: Threads = None,
     engine: Annotated[
         str | None,
-        typer.Option(help="Whose gradients: reference or compiled.", show_default="reference; both with --all"),
+        typer.Option(
+            callback=known_engine,
+            help="Whose gradients: reference or compiled.",
+            show_default="reference; both with --all",
+        ),
     ] = None,
 ) -> None:
     """Check the gradient of every parameter, tensor by tensor, in float64: ||analytic - numeric|| / ||numeric||.

@@ -4,13 +4,18 @@ from typing import Annotated
 
 import typer
 
-from scratchvae.engine import ENGINES, set_threads
+from scratchvae.engine import ENGINES, check_engine, set_threads
 
 
 def _below_2_to_64(seed: int) -> int:
     if not 0 <= seed < 2**64:
         raise typer.BadParameter(f"{seed} is not a whole number from 0 to 2^64 - 1")
     return seed
+
+
+def known_engine(name: str | None) -> str | None:
+    """The name of an engine, or None where none was given. Refuses any other."""
+    return None if name is None else check_engine(name)
 
 
 Json = Annotated[
@@ -29,7 +34,9 @@ Threads = Annotated[
         min=1, help="Threads to use; results do not depend on it.", show_default="all processors; one for a small model"
     ),
 ]
-Engine = Annotated[str, typer.Option(help=f"Where operations come from: {' or '.join(ENGINES)}.")]
+Engine = Annotated[
+    str, typer.Option(callback=known_engine, help=f"Where operations come from: {' or '.join(ENGINES)}.")
+]
 
 
 def use_threads(threads: int | None) -> None:

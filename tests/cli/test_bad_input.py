@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scratchvae.cli import app
 from tests.cli.conftest import FAST, Command, Result
 
 
@@ -186,18 +187,25 @@ def test_a_folder_that_is_no_run_is_refused(command: Command, tmp_path, trained,
         (("evaluate", "RUN", "--samples", "0"), "--samples"),
         (("evaluate", "RUN", "--limit", "-1"), "--limit"),
         (("evaluate", "RUN", "--method", "guess"), "guess"),
-        (("evaluate", "RUN", "--engine", "gpu"), "gpu"),
         (("sample", "RUN", "--count", "0"), "--count"),
         (("sample", "RUN", "--out", "a.jpg"), "a.jpg"),
         (("sample", "RUN", "--out", "nosuch/a.npy"), "nosuch"),
         (("gradcheck", "--method", "guess"), "guess"),
-        (("gradcheck", "--engine", "gpu"), "gpu"),
-        (("info", "--engine", "gpu"), "gpu"),
         (("nosuch",), "nosuch"),
     ],
 )
 def test_other_commands_refuse_what_cannot_be(command: Command, tmp_path, trained, arguments, words):
     assert_refused(command(*(trained if argument == "RUN" else argument for argument in arguments)), words)
+    assert files_of(tmp_path) == {}
+
+
+@pytest.mark.parametrize("engine", ["gpu", ""])
+@pytest.mark.parametrize("name", [known.callback.__name__ for known in app.registered_commands if known.callback])
+def test_every_command_refuses_an_engine_that_is_none(command: Command, tmp_path, trained, name, engine):
+    run = [trained] if name in ("evaluate", "explain", "export", "sample") else []
+    assert_refused(
+        command(name, *run, "--engine", engine), f"engine is {engine!r}; expected one of reference, compiled"
+    )
     assert files_of(tmp_path) == {}
 
 
