@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scratchvae.data.checks import one_line
+from scratchvae.engine import check_engine
 from scratchvae.files import write_whole
 from scratchvae.parameters import Parameters
 
@@ -64,11 +65,13 @@ def save_model(vae: "VAE", path: str | os.PathLike[str], state: TrainingState | 
 def load_model(path: str | os.PathLike[str], engine: str = "compiled") -> "VAE":
     """The model of a file: its best parameters where it has them, else its parameters.
 
-    Raises    ValueError for a file that is missing, damaged, not one of ours, or does not fit its own header
+    Raises    ValueError for an unknown engine, a file that is missing, damaged, not one of ours, or does not fit its
+              own header
     """
     from scratchvae.hierarchical import HierarchicalVAE
     from scratchvae.vae import VAE
 
+    check_engine(engine)
     arrays, header = _read(path)
     best = _without_prefix("best.", arrays)
     try:  # nothing is allocated before the tensors have been seen to be what the header says

@@ -125,6 +125,12 @@ def test_a_training_state_that_says_too_little_cannot_be_resumed(tmp_path):
             sv.fit(build().vae, x, epochs=2, resume=path, progress=False)
 
 
+def test_an_engine_that_is_none_is_not_blamed_on_the_file(tmp_path):
+    build().vae.save(tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"^engine is 'foo'; expected one of reference, compiled$"):
+        sv.VAE.load(tmp_path / "model.safetensors", engine="foo")
+
+
 # --- files that are not ours ----------------------------------------------------------------------------------------
 
 
