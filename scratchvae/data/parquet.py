@@ -20,7 +20,7 @@ def read_parquet(path: Path, labels: str | None = None) -> tuple[NDArray, NDArra
     Columns   of numbers or bool, each one value of a row; of lists, all of one length, as many values. The array has
               the type that holds them all: columns of uint8 stay uint8
     Errors    DataError, one line: pyarrow not installed, a damaged file, no column of that name, a column of another
-              kind, a missing value, lists of different lengths
+              kind, a missing value, empty lists or lists of different lengths
     """
     try:
         import pyarrow
@@ -49,9 +49,20 @@ def _columns(path: Path, file: "ParquetFile", labels: str | None) -> tuple[NDArr
     np.concatenate(parts, axis=1, out=data)
     if labels is None:
         return data, None
-    words = _whole(path, labels, file.read([labels]).column(0)).to_numpy(zero_copy_only=False)
-    words = words.astype(str) if words.dtype == object else words
-    return data, as_labels(words, len(data), f"{path}, column {labels!r}")
+    return data, as_labels(_marks(path, labels, file.read([labels]).column(0)), len(data), f"{path}, column {labels!r}")
+
+
+def _marks(path: Path, name: str, column: Any) -> NDArray:
+    """A column of labels (N,): numbers as they are, all that NumPy has no type for as words."""
+    from pyarrow import large_string, types
+
+    values = _whole(path, name, column)
+    if types.is_nested(values.type):
+        raise DataError(f"{path}: column {name!r} is of {values.type}; expected a number or a word in every row")
+    marks = values.to_numpy(zero_copy_only=False)
+    if marks.dtype != object:
+        return marks
+    return values.cast(large_string()).to_numpy(zero_copy_only=False).astype(str)
 
 
 def _whole(path: Path, name: str, column: Any, lists: int = 1) -> "Array":
@@ -78,7 +89,9 @@ def _values(path: Path, name: str, column: Any) -> NDArray:
             raise DataError(
                 f"{path}: column {name!r} has lists of {min(lengths)} to {max(lengths)} values; expected one length"
             )
-        lists = max(1, int(next(iter(lengths), 1)))
+        lists = int(next(iter(lengths), 1))
+        if lists == 0:
+            raise DataError(f"{path}: column {name!r} has lists of no values; expected at least one in each")
         values = _whole(path, name, values.flatten(), lists)
         kind = values.type
     if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):

@@ -12,6 +12,7 @@ from scratchvae.data.parquet import read_parquet
 arrow = pytest.importorskip("pyarrow", reason="pyarrow (the extra 'parquet') is not installed")
 parquet = pytest.importorskip("pyarrow.parquet")
 
+EMPTY_LISTS = arrow.array([[], []], arrow.list_(arrow.float64()))
 PIXELS = np.random.default_rng(0).integers(0, 256, (30, 6)).astype(np.uint8)
 
 
@@ -68,6 +69,12 @@ def test_a_column_of_labels_is_taken_out_of_the_data(table, encode):
         ({"a": [1, None]}, None, ["column 'a' has no value in row 1"]),
         ({"a": [[1, 2], [3, None]]}, None, ["column 'a' has no value in row 1"]),
         ({"a": [[1, 2], [3]]}, None, ["lists of 1 to 2 values", "expected one length"]),
+        ({"a": [1, 2], "b": EMPTY_LISTS}, None, ["column 'b' has lists of no values", "expected at least one"]),
+        ({"a": EMPTY_LISTS}, None, ["column 'a' has lists of no values"]),
+        ({"a": [1, 2], "b": [[1], [2]]}, "b", ["column 'b' is of list<", "expected a number or a word"]),
+        ({"a": [1, 2], "b": EMPTY_LISTS}, "b", ["column 'b' is of list<"]),
+        ({"a": [1, 2], "b": [{"c": 1}, {"c": 2}]}, "b", ["column 'b' is of struct<"]),
+        ({"a": [1, 2], "b": [b"x", b"\xff"]}, "b", ["cannot be read", "UTF8"]),
         ({"a": [1, 2]}, "b", ["no column 'b'", "expected one of 'a'"]),
         ({"a": [1, 2]}, "a", ["no column of numbers"]),
         ({"a": [1, 2], "b": ["x", None]}, "b", ["column 'b' has no value in row 1"]),
