@@ -54,7 +54,7 @@ def explain(
     from scratchvae.report.explain import Settings, answer, render
 
     output, started = Output(as_json, quiet), time.perf_counter()
-    use_threads(threads)
+    use_threads(threads, "reference")  # whose arithmetic a run is explained by
     if run:
         RunDirectory(run).trained_model()
     target = out or (run / PAGE if run else Path(PAGE))

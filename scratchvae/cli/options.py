@@ -39,11 +39,13 @@ Engine = Annotated[
 ]
 
 
-def use_threads(threads: int | None) -> None:
-    """Limit the compiled engine and NumPy's matrix library to `threads`."""
-    if threads is None:
-        return
+def use_threads(threads: int | None, engine: str | None = None) -> None:
+    """Limit the compiled engine and NumPy's matrix library to `threads`; to one that library under the reference
+    engine, since its sums have another order with every number."""
     from threadpoolctl import threadpool_limits
 
-    set_threads(threads)
-    threadpool_limits(threads)
+    if threads is not None:
+        set_threads(threads)
+        threadpool_limits(threads)
+    if engine == "reference":
+        threadpool_limits(1, "blas")

@@ -42,7 +42,7 @@ def sample(
     scratchvae sample runs/digits-1 --count 10000 --seed 7 --out digits.npy
     """
     output = Output(as_json, quiet)
-    use_threads(threads)
+    use_threads(threads, engine)
     directory = RunDirectory(run)
     config, vae = directory.config(), VAE.load(directory.trained_model(), engine=engine)
     shape = config["data"].get("image_shape")

@@ -8,9 +8,13 @@ from importlib import import_module
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
+from scratchvae import VAE
 from scratchvae import gradcheck as checker
 from scratchvae.cli.gradcheck import CHECKED
+from scratchvae.cli.options import use_threads
+from scratchvae.engine import get_threads, set_threads
 from scratchvae.likelihoods import LIKELIHOODS
 from scratchvae.objectives import OBJECTIVES
 from scratchvae.parameters import ACTIVATION_CODES
@@ -34,6 +38,18 @@ def test_without_a_command_the_commands_are_listed(command: Command):
     result = command()
     assert result.status == 0
     assert all(name in result.out for name in COMMANDS)
+
+
+def test_the_reference_engine_sums_in_one_order_on_any_number_of_threads():
+    vae = VAE(784, 2, (400,), engine="reference")
+    x = (np.random.default_rng(0).random((64, 784)) > 0.5).astype(np.float32)
+    encoded, before = set(), get_threads()
+    with threadpool_limits():
+        for threads in (1, min(2, before)):
+            use_threads(threads, "reference")
+            encoded.add(vae.encode(x).mu.tobytes())
+    set_threads(before)
+    assert len(encoded) == 1
 
 
 def test_the_version_is_shown(command: Command):
