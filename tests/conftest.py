@@ -31,8 +31,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests first: one that begins last keeps one process busy while the others have nothing left to do."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Slow tests first, those that install the wheel before all: one that begins last keeps one process busy while the
+    others have nothing left to do."""
+    items.sort(key=lambda item: (item.get_closest_marker("slow") is None, "test_wheel" not in item.nodeid))
 
 
 @pytest.fixture(params=ENGINES)
