@@ -355,12 +355,13 @@ def test_a_picture_goes_where_it_is_told():
 
 
 def assert_svg_of_both_styles(draw):
-    """What is drawn once, for light and dark pages, is what each style draws."""
-    light, dark = (without_names(svg) for svg in plots.light_and_dark(draw))
+    """What is drawn once, for light and dark pages, is what each style draws: the light one byte for byte."""
+    light, dark = plots.light_and_dark(draw)
     assert light != dark
-    for is_dark, svg in ((False, light), (True, dark)):
-        with plots.style(dark=is_dark):
-            assert without_names(plots.figure_bytes(draw(), "svg")) == svg
+    with plots.style(dark=False):
+        assert plots.figure_bytes(draw(), "svg") == light
+    with plots.style(dark=True):
+        assert without_names(plots.figure_bytes(draw(), "svg")) == without_names(dark)
 
 
 def without_names(svg):
