@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from numpy.typing import NDArray
 
-from scratchvae.engine import ENGINES, get_engine
+from scratchvae.engine import ENGINES, get_engine, get_threads, set_threads
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # idle threads of OpenMP spin: they would take the processors from each other
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when a parallel loop first runs
@@ -34,6 +34,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slow tests first, those that install the wheel before all: one that begins last keeps one process busy while the
     others have nothing left to do."""
     items.sort(key=lambda item: (item.get_closest_marker("slow") is None, "test_wheel" not in item.nodeid))
+
+
+@pytest.fixture(autouse=True)
+def threads_as_before() -> Iterator[None]:
+    """Whatever number of threads a test asks for, and however it ends."""
+    before = get_threads()
+    yield
+    set_threads(before)
 
 
 @pytest.fixture(params=ENGINES)

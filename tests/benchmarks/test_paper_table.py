@@ -1,7 +1,6 @@
 """The table's set-up is the paper's, a shortened schedule learns, and a stopped run ends with the same bits."""
 
 import json
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ import scratchvae as sv
 from benchmarks import paper_table
 from benchmarks.paper_table import PUBLISHED, Cell, main, schedule
 from scratchvae.data.mnist import read_mnist
-from scratchvae.engine import get_threads, set_threads
+from scratchvae.engine import set_threads
 from scratchvae.report.summary import summarise
 
 SHORT = ["--passes", "0.002", "--train-images", "500", "--test-images", "20", "--samples", "100"]
@@ -27,12 +26,9 @@ def only(folder, ending: str):
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
+def one_thread(threads_as_before) -> None:
     """Updates this small gain nothing from a second thread, and on a busy machine lose much."""
-    before = get_threads()
     set_threads(1)
-    yield
-    set_threads(before)
 
 
 # --- the set-up -----------------------------------------------------------------------------------------------------

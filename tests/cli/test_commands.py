@@ -14,7 +14,7 @@ from scratchvae import VAE
 from scratchvae import gradcheck as checker
 from scratchvae.cli.gradcheck import CHECKED
 from scratchvae.cli.options import use_threads
-from scratchvae.engine import get_threads, set_threads
+from scratchvae.engine import get_threads
 from scratchvae.likelihoods import LIKELIHOODS
 from scratchvae.objectives import OBJECTIVES
 from scratchvae.parameters import ACTIVATION_CODES
@@ -43,12 +43,11 @@ def test_without_a_command_the_commands_are_listed(command: Command):
 def test_the_reference_engine_sums_in_one_order_on_any_number_of_threads():
     vae = VAE(784, 2, (400,), engine="reference")
     x = (np.random.default_rng(0).random((64, 784)) > 0.5).astype(np.float32)
-    encoded, before = set(), get_threads()
+    encoded = set()
     with threadpool_limits():
-        for threads in (1, min(2, before)):
+        for threads in (1, min(2, get_threads())):
             use_threads(threads, "reference")
             encoded.add(vae.encode(x).mu.tobytes())
-    set_threads(before)
     assert len(encoded) == 1
 
 

@@ -1,19 +1,9 @@
-"""How many threads work: as many as a test asks for, and as before when it has ended."""
-
-from collections.abc import Iterator
+"""How many threads work on a small step: all that a test asks for."""
 
 import pytest
 
 from scratchvae.compiled import step
 from scratchvae.compiled.pace import Pace
-from scratchvae.engine import get_threads, set_threads
-
-
-@pytest.fixture(autouse=True)
-def threads_as_before() -> Iterator[None]:
-    before = get_threads()
-    yield
-    set_threads(before)
 
 
 @pytest.fixture(autouse=True)
