@@ -52,7 +52,7 @@ def evaluate(
     from scratchvae.report.tables import caption, summary_table
 
     output = Output(as_json, quiet)
-    use_threads(threads, engine)
+    use_threads(threads)
     directory = RunDirectory(run)
     vae, config = VAE.load(directory.trained_model(), engine=engine), directory.config()
     if method not in METHODS:
