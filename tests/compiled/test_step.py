@@ -16,6 +16,7 @@ from scratchvae.compiled.network import call
 from scratchvae.compiled.shares import SHORT
 from scratchvae.compiled.step_by_examples import keep, spread
 from scratchvae.compiled.step_by_weights import FIRST, Layer, plan
+from scratchvae.compiled.step_parts import LINE, laid_out
 from scratchvae.engine import get_threads, set_threads
 from scratchvae.training import Trainer
 
@@ -370,3 +371,11 @@ def test_rows_outside_the_data_are_refused():
     trainer = Trainer(sv.VAE(37, 5, hidden=(12,)), pixels())
     with pytest.raises(IndexError, match="0 to 89"):
         trainer.step(np.array([3, 90]))
+
+
+def test_arrays_of_a_step_stand_further_apart_than_a_processor_looks_ahead():
+    """Some fifty rows: what stands there may be another thread's, who then waits for every line."""
+    places = np.array(laid_out([(20, 784), (1, 5), (0, 3)]))
+    ends = places[:-1, 0] + places[:-1, 1] * places[:-1, 2]
+    assert (places[1:, 0] - ends >= 50 * 784).all()
+    assert (places[:, 0] % LINE == 0).all()
