@@ -27,7 +27,7 @@ from scratchvae.compiled.vector_math import float32_from_bits, softplus_sigmoid,
 
 ELBO, RECONSTRUCTION, KL, OBJECTIVE = range(4)  # rows of `terms`
 LINE = 16  # elements of a cache line, of float32
-APART = 65_536  # elements between arrays: 80 rows of MNIST's images. Never touched, they take no memory
+APART = 65_536  # elements between arrays: 80 rows of MNIST's images. Only where pages are huge do they take memory
 
 
 class Settings(NamedTuple):
