@@ -61,7 +61,7 @@ class Layer(NamedTuple):
     inputs: int
     outputs: int
     weight: int
-    bias: int
+    bias: int  # the part's whose inputs are the second half: it lies behind their weights
     activation: int  # code of what made its inputs; of a network's first layer, identity
     first: int  # the part whose inputs are the first half; in the next layer it is the other
     cut: int  # the first half's inputs
