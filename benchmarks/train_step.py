@@ -25,7 +25,7 @@ from benchmarks.workloads import WORKLOADS, Workload, write_problem
 from scratchvae.engine import processors
 
 WARM_SHARE = 0.2  # of a round's steps, before the clock starts
-CALIBRATION_STEPS = 20
+CALIBRATION_STEPS, CALIBRATIONS = 20, 3
 FASTEST_BAR, GEOMETRIC_BAR, EAGER_BAR, PEAK_BAR = 1.3, 1.6, 3.0, 0.80
 
 
@@ -126,13 +126,15 @@ def time_rounds(workload: Workload, running: dict[str, PeerProcess], peak: PeerP
 
 
 def steps_a_round(peer: PeerProcess, seconds: float) -> int:
-    """As many steps as fill the time, from runs that follow one which compiles and wakes everything up."""
+    """As many steps as fill the time at the best pace of a few runs, which follow some that compile, wake everything up
+    and grow until they last: a run that something disturbs makes no round short."""
     peer.ask("run", steps=CALIBRATION_STEPS, warm=1)
     steps, taken = CALIBRATION_STEPS, 0.0
     while taken < seconds / 4:
         answer = peer.ask("run", steps=steps, warm=1)
         steps, taken = 2 * answer["steps"], answer["seconds"]
-    return max(1, round(seconds * answer["steps"] / answer["seconds"]))
+    answers = [peer.ask("run", steps=answer["steps"], warm=1) for _ in range(CALIBRATIONS)]
+    return max(1, round(seconds / min(answer["seconds"] / answer["steps"] for answer in answers)))
 
 
 def fill_row(row: dict, workload: Workload, values: list[float], ours: list[float] | None, steps: int) -> None:
