@@ -13,6 +13,7 @@ B examples, D data dimensions, Z latent dimensions. Terms are in nats per exampl
 """
 
 import math
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -183,21 +184,27 @@ class CategoricalLikelihood(nn.Module):
 
 
 def likelihood_named(name: str, data_dim: int) -> nn.Module:
-    """The likelihood of a name, such as "bernoulli" or "categorical:3,4,5"."""
-    stem, _, numbers = name.partition(":")
-    levels = int(numbers) if numbers.isdigit() else 256
-    if stem == "categorical":
-        return CategoricalLikelihood([int(size) for size in numbers.split(",")] if numbers else [data_dim])
-    made: dict[str, Callable[[], nn.Module]] = {
+    """The likelihood of a name: "bernoulli", "discretised-logistic:17" (levels), "categorical:3,4,5" (groups).
+
+    Raises    ValueError for a name that is none of them
+    """
+    plain: dict[str, Callable[[], nn.Module]] = {
         "bernoulli": BernoulliLikelihood,
         "gaussian": lambda: GaussianLikelihood(0),
         "gaussian-learned": lambda: GaussianLikelihood(1),
         "gaussian-learned-diagonal": lambda: GaussianLikelihood(data_dim),
         "continuous-bernoulli": ContinuousBernoulliLikelihood,
-        "discretised-logistic": lambda: DiscretisedLogisticLikelihood(1, levels),
-        "discretised-logistic-diagonal": lambda: DiscretisedLogisticLikelihood(data_dim, levels),
         "poisson": PoissonLikelihood,
     }
-    if stem not in made:
-        raise ValueError(f"likelihood is {name!r}; expected one of {', '.join((*made, 'categorical'))}")
-    return made[stem]()
+    counted: dict[str, Callable[..., nn.Module]] = {
+        "categorical": lambda *sizes: CategoricalLikelihood(sizes or (data_dim,)),
+        "discretised-logistic": lambda levels=256: DiscretisedLogisticLikelihood(1, levels),
+        "discretised-logistic-diagonal": lambda levels=256: DiscretisedLogisticLikelihood(data_dim, levels),
+    }
+    stem, _, text = name.partition(":")
+    numbers = re.fullmatch(r"\d+(,\d+)*" if stem == "categorical" else r"\d+", text, re.ASCII)
+    if name in plain or name in counted:
+        return (plain | counted)[name]()
+    if stem in counted and numbers:
+        return counted[stem](*map(int, text.split(",")))
+    raise ValueError(f"likelihood is {name!r}; expected one of {', '.join((*plain, *counted))}")

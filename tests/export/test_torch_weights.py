@@ -97,8 +97,16 @@ def test_the_copied_module_works_by_itself_and_refuses_what_it_does_not_know():
     names: dict = {"__name__": "copied"}
     exec(compile(source, "vae.py", "exec"), names)
     assert names["VAE"](4, 2).decode(torch.zeros(3, 2)).shape == (3, 4)
-    with pytest.raises(ValueError, match="likelihood is 'beta'; expected one of bernoulli, gaussian, "):
-        names["VAE"](4, 2, likelihood="beta")
+    with_numbers = [
+        "gaussian:3",
+        "discretised-logistic:",
+        "discretised-logistic:1,2",
+        "categorical:a",
+        "categorical:3,,1",
+    ]
+    for name in ("beta", *with_numbers):
+        with pytest.raises(ValueError, match=f"likelihood is {name!r}; expected one of bernoulli, gaussian, "):
+            names["VAE"](4, 2, likelihood=name)
 
 
 def test_every_likelihood_has_a_module_or_is_named_as_missing():
