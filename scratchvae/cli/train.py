@@ -57,7 +57,7 @@ def train(
     ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Examples per update.", show_default="64; 128")] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(min=0.0, help="Adam's step size.", show_default="0.003; 0.001")
+        float | None, typer.Option(help="Adam's step size, above 0.", show_default="0.003; 0.001")
     ] = None,
     latent_dim: Annotated[int | None, typer.Option(min=1, help="Latent dimensions Z.", show_default="8; 20")] = None,
     hidden: Annotated[
@@ -190,7 +190,8 @@ def _train_measure_and_draw(
     except KeyboardInterrupt:
         raise InterruptionError(f"interrupted; {_kept(job.run)}; {_how_to_go_on(job.run)}") from None
     except DivergedError as error:
-        output.record({"command": "train", "status": "diverged", "run": job.run.path, "error": str(error)})
+        run = job.run.path if job.run.exists() else None
+        output.record({"command": "train", "status": "diverged", "run": run, "error": str(error)})
         raise
     return history, seconds, summaries
 
@@ -216,7 +217,8 @@ def _arguments(job: Job) -> dict[str, Any]:
 
 
 def _fit(job: Job, made: bool, processes: Processes | None, live: bool) -> tuple[History, float]:
-    """Train, one line of history an epoch. What `fit` refuses, or has no memory for, leaves nothing behind."""
+    """Train, one line of history an epoch. What `fit` refuses, or has no memory for, leaves nothing behind; nor does a
+    new run that diverges in its first epoch: taken up again it would again."""
     run = job.run
     if run.exists() and not job.resumed:
         raise ValueError(f"{run.path} was made into a run by another process; continue it with --resume")
@@ -233,6 +235,10 @@ def _fit(job: Job, made: bool, processes: Processes | None, live: bool) -> tuple
             processes=processes,
             progress=live,
         )
+    except DivergedError:
+        if not (job.resumed or run.model_file.exists()):
+            run.remove(made)
+        raise
     except (ValueError, MemoryError) as error:
         if run.model_file.exists():
             raise ValueError(f"{str(error) or 'out of memory'}; {_kept(run)}; {_how_to_go_on(run)}") from None

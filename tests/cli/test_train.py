@@ -257,6 +257,19 @@ def test_divergence_ends_with_status_1_and_names_the_update(command: Command, ve
     assert result.record["status"] == "diverged"
 
 
+def test_what_diverges_in_its_first_epoch_leaves_nothing_in_the_way_of_the_next_try(command: Command, tmp_path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((60, 5)))  # of one batch: an epoch an update
+    options = (*FAST, "--likelihood", "gaussian", "--epochs", "9", "--out", "run", "--json")
+    diverged = command("train", "x.npy", *options, "--learning-rate", "1e30")
+    assert (diverged.status, diverged.record["run"]) == (1, None)
+    assert not (tmp_path / "run").exists()
+
+    diverged = command("train", "x.npy", *options, "--learning-rate", "1e3")
+    assert (diverged.status, diverged.record["run"]) == (1, "run")
+    assert len(history_lines(tmp_path / "run")) == 1
+    sv.VAE.load(tmp_path / "run" / "model.safetensors")
+
+
 def test_control_c_keeps_a_checkpoint_that_resumes_to_the_same_bits(command: Command, process, images, tmp_path):
     started = process("train", images, *FAST, "--epochs", "1000000", "--out", "stopped")
     deadline = time.monotonic() + 60
