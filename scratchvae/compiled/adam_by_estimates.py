@@ -60,8 +60,9 @@ def loop(builder, size, p, m, v, constants, reach, gradient):
     """The body of a function that makes the step on so many elements and returns whether p is finite; `gradient` gives
     the vectors of a row that start at some places.
 
-    The masked vector comes first. It reaches into what stands behind: were that the next to be loaded, it would wait
-    for the masked store."""
+    Whole vectors begin with p's cache lines, and m's and v's, which lie alike. What is left of the last vector comes
+    before them, what is left of the first behind them: a masked vector reaches into what stands beside it, and were
+    that the next to be loaded, it would wait for the masked store."""
     scalar = ir.FloatType()
     whole = Row(builder, scalar, 1, INDEX(LANES), whole=True)
     settings = [whole.broadcast(builder.gep(constants, [INDEX(n)]))[0] for n in range(5)]
@@ -85,16 +86,23 @@ def loop(builder, size, p, m, v, constants, reach, gradient):
             none = builder.select(row.mask, left_of_itself, ir.Constant(bits, None))
             builder.store(builder.or_(builder.load(seen), none), seen)
 
-    high = builder.and_(size, INDEX(-LANES))
-    left = builder.sub(size, high)
-    with builder.if_then(builder.icmp_signed(">", left, INDEX(0))):
-        step(Row(builder, scalar, 1, left), [high])
-    low = INDEX(0)
+    def masked(start, count):
+        with builder.if_then(builder.icmp_signed(">", count, INDEX(0))):
+            step(Row(builder, scalar, 1, count), [start])
+
+    place = builder.udiv(builder.ptrtoint(p, INDEX), INDEX(SIMD.bytes // LANES))
+    first = builder.and_(builder.neg(place), INDEX(LANES - 1))  # to the next line
+    first = builder.select(builder.icmp_signed("<", first, size), first, size)
+    last = builder.and_(builder.sub(size, first), INDEX(LANES - 1))
+    masked(builder.sub(size, last), last)
+    low = first
     for vectors in (TOGETHER, 1):
-        high, length = builder.and_(size, INDEX(-vectors * LANES)), INDEX(vectors * LANES)
+        length = INDEX(vectors * LANES)
+        high = builder.add(low, builder.and_(builder.sub(size, low), INDEX(-vectors * LANES)))
         with cgutils.for_range_slice(builder, low, high, length, inc=True) as (i, _):
             step(whole, [builder.add(i, INDEX(n * LANES)) for n in range(vectors)])
         low = high
+    masked(INDEX(0), first)
     pattern = builder.bitcast(builder.load(seen), ir.IntType(32 * LANES))
     builder.ret(builder.icmp_unsigned("==", pattern, ir.Constant(pattern.type, 0)))
 

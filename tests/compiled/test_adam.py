@@ -6,6 +6,7 @@ import pytest
 from scratchvae import compiled, reference
 from scratchvae.compiled import adam, adam_by_estimates
 from scratchvae.compiled.simd import SIMD
+from scratchvae.parameters import aligned_zeros
 from tests.compiled.flushing import flushed
 
 GUARD = 20  # elements behind the arrays' ends
@@ -27,24 +28,28 @@ def state(size):
     ]
 
 
+@pytest.mark.parametrize("start", [0, 1, 4, 8, 15])  # in a cache line
 @pytest.mark.parametrize("size", [0, 1, 15, 16, 17, 63, 64, 65, 80, 127, 1000])
-def test_a_step_is_adams_to_two_roundings(update, size):
-    arrays = [np.full(size + GUARD, 7, np.float32) for _ in range(4)]
-    for array, values in zip(arrays, state(size), strict=True):
-        array[:size] = values
-    p, g, m, v = (array[:size].astype(np.float64) for array in arrays)
+def test_a_step_is_adams_to_two_roundings(update, size, start):
+    whole = [aligned_zeros(start + size + GUARD, "float32") for _ in range(4)]
+    arrays = [array[start : start + size] for array in whole]
+    for guarded, array, values in zip(whole, arrays, state(size), strict=True):
+        guarded[:] = 7
+        array[:] = values
+    p, g, m, v = (array.astype(np.float64) for array in arrays)
     constants = np.array([0.1, 0.999, 0.001, 1e-3, 1e-8], np.float32)
     one_minus_beta1, beta2, one_minus_beta2, rate, epsilon = constants.astype(np.float64)
-    assert update(*(array[:size] for array in arrays), constants)
+    assert update(*arrays, constants)
     first, second = m + one_minus_beta1 * (g - m), beta2 * v + one_minus_beta2 * g * g
     moved = rate * first / (np.sqrt(second) + epsilon)
     ulp, differences = 2.0**-23, abs(g) + abs(m)
-    assert np.all(abs(arrays[2][:size] - first) <= ulp * differences)
-    assert np.all(abs(arrays[3][:size] - second) <= 2 * ulp * second)
+    assert np.all(abs(arrays[2] - first) <= ulp * differences)
+    assert np.all(abs(arrays[3] - second) <= 2 * ulp * second)
     slack = 3 * ulp * abs(moved) + ulp * rate * differences / (np.sqrt(second) + epsilon)
-    assert np.all(abs(arrays[0][:size] - (p - moved)) <= slack + ulp / 2 * abs(p - moved))
-    for array in arrays:
-        np.testing.assert_array_equal(array[size:], np.float32(7), "what lies behind the end is not touched")
+    assert np.all(abs(arrays[0] - (p - moved)) <= slack + ulp / 2 * abs(p - moved))
+    for array in whole:
+        outside = np.delete(array, np.arange(start, start + size))
+        np.testing.assert_array_equal(outside, np.float32(7), "what lies before and behind is not touched")
 
 
 @pytest.mark.parametrize("place", [0, 70, 99])
