@@ -1,12 +1,27 @@
 """Twin of `reference.bernoulli`: value and derivative in one read of the logits."""
 
+
 import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
+from scratchvae.compiled.kernel_cache import INNER
 from scratchvae.compiled.slices import slices_for
-from scratchvae.compiled.vector_math import softplus_sigmoid, sum_row
+from scratchvae.compiled.vector_math import sum_row, tails
 from scratchvae.reference.bernoulli import BernoulliCache
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def bernoulli_row(pixels, logits, factor, terms):
+    """log p of each pixel of a row into `terms`; factor d log p / d logits takes the place of the logits."""
+    real = logits.dtype.type
+    zero, one = real(0), real(1)
+    for d in range(logits.size):
+        pixel, logit = real(pixels[d]), logits[d]
+        on = logit > zero
+        softplus, doubt = tails(logit)
+        terms[d] = pixel * logit - (logit if on else zero) - softplus
+        logits[d] = factor * (pixel - (one if on else zero) + (doubt if on else -doubt))
 
 
 @njit(cache=True, error_model="numpy")
@@ -14,11 +29,8 @@ def _rows(x, logits, log_likelihood, derivative, first, last):
     samples, terms = logits.shape[1], np.empty(logits.shape[2], logits.dtype)
     for row in range(first, last):
         b, k = row // samples, row % samples
-        for d in range(logits.shape[2]):
-            pixel = logits.dtype.type(x[b, d])
-            softplus, sigmoid = softplus_sigmoid(logits[b, k, d])
-            terms[d] = pixel * logits[b, k, d] - softplus
-            derivative[b, k, d] = pixel - sigmoid
+        derivative[b, k] = logits[b, k]
+        bernoulli_row(x[b], derivative[b, k], logits.dtype.type(1), terms)
         log_likelihood[b, k] = sum_row(terms)
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
+from scratchvae.compiled.bernoulli import bernoulli_row
 from scratchvae.compiled.gather import _gather
 from scratchvae.compiled.gemm import matrix
 from scratchvae.compiled.importance import drop_negligible
@@ -23,7 +24,7 @@ from scratchvae.compiled.network import call
 from scratchvae.compiled.posterior import _backward as posterior_backward_rows
 from scratchvae.compiled.posterior import log_ratio
 from scratchvae.compiled.random import NORMALS, _binarize_span, _copy, _fill_span
-from scratchvae.compiled.vector_math import float32_from_bits, softplus_sigmoid, sum_row
+from scratchvae.compiled.vector_math import float32_from_bits, sum_row
 
 ELBO, RECONSTRUCTION, KL, OBJECTIVE = range(4)  # rows of `terms`
 LINE = 16  # elements of a cache line, of float32
@@ -126,17 +127,9 @@ def likelihoods(settings, x, out, low, high, log_likelihood):
     factor = number(1) if settings.weighted else number(-1.0 / (settings.batch * settings.samples))
     values = np.empty(high - low, out.dtype)
     for n in range(len(out)):
-        log_likelihood[n] = _log_likelihood(x[n // settings.samples], out[n, low:high], factor, values)
-
-
-@njit(cache=True, error_model="numpy", **INNER)
-def _log_likelihood(pixels, logits, factor, values):
-    """log p(x|z) of a row; its logits become factor d log p / d logits, in one read."""
-    for d in range(logits.size):
-        softplus, sigmoid = softplus_sigmoid(logits[d])
-        values[d] = pixels[d] * logits[d] - softplus
-        logits[d] = factor * (pixels[d] - sigmoid)
-    return sum_row(values)
+        logits = out[n, low:high]
+        bernoulli_row(x[n // settings.samples], logits, factor, values)
+        log_likelihood[n] = sum_row(values)
 
 
 @njit(cache=True, error_model="numpy", **INNER)

@@ -326,6 +326,11 @@ def softplus_sigmoid(x):
     raise NotImplementedError
 
 
+def tails(x):
+    """softplus(-|x|) and sigmoid(-|x|): log(1 + t) and t / (1 + t), t = exp(-|x|). float32: as `softplus_sigmoid`."""
+    raise NotImplementedError
+
+
 def decay(x):
     """exp(x) for x <= 0, as `exp`. float32: a result below 2^-126.5 may be 0."""
     raise NotImplementedError
@@ -342,18 +347,29 @@ def root(x):
 
 
 @njit(cache=True, error_model="numpy", forceinline=True, **INNER)
-def _softplus_sigmoid32(x):
+def _tails32(x):
     t = decay32(-absolute32(x))
-    negative = x < f32(0)
     total = f32(1) + t
-    quotient, lost = (t if negative else f32(1)) / total, t - (total - f32(1))
-    return (f32(0) if negative else x) + log1p_unit32(t), multiply_add(-quotient, lost, quotient)
+    quotient, lost = t / total, t - (total - f32(1))
+    return log1p_unit32(t), multiply_add(-quotient, lost, quotient)
+
+
+@njit(cache=True, error_model="numpy", forceinline=True, **INNER)
+def _tails64(x):
+    t = math.exp(-abs(x))
+    return math.log1p(t), t / (1.0 + t)
+
+
+@njit(cache=True, error_model="numpy", forceinline=True, **INNER)
+def _softplus_sigmoid32(x):
+    (softplus, sigmoid), negative = _tails32(x), x < f32(0)
+    return (f32(0) if negative else x) + softplus, sigmoid if negative else f32(1) - sigmoid
 
 
 @njit(cache=True, error_model="numpy", forceinline=True, **INNER)
 def _softplus_sigmoid64(x):
-    t = math.exp(-abs(x))
-    return (0.0 if x < 0 else x) + math.log1p(t), (t if x < 0 else 1.0) / (1.0 + t)
+    (softplus, sigmoid), negative = _tails64(x), x < 0
+    return (0.0 if negative else x) + softplus, sigmoid if negative else 1.0 - sigmoid
 
 
 INLINE: Any = {"error_model": "numpy", "forceinline": True}
@@ -407,6 +423,11 @@ def _root(x):
 @overload(softplus_sigmoid, jit_options=INLINE)
 def _softplus_sigmoid(x):
     return (lambda x: _softplus_sigmoid32(x)) if x == types.float32 else (lambda x: _softplus_sigmoid64(x))
+
+
+@overload(tails, jit_options=INLINE)
+def _tails(x):
+    return (lambda x: _tails32(x)) if x == types.float32 else (lambda x: _tails64(x))
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------

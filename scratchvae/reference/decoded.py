@@ -17,7 +17,7 @@ TOGETHER = 1000  # samples decoded together at most, so that memory is bounded; 
 def decoded_bernoulli_log_likelihood(x: NDArray, z: NDArray, network: Network) -> NDArray:
     """log p(x|z) of each sample under independent Bernoullis with the decoder's logits, in nats.
 
-    Forward   log p_bk = sum_d (x_bd l_bkd - softplus(l_bkd)), l = network(z)
+    Forward   log p_bk = sum_d (x_bd l_bkd - max(l_bkd, 0) - log(1 + exp(-|l_bkd|))), l = network(z)
     Takes     x (B, D) in [0, 1]; z (B, K, Z); network: the decoder
     Returns   log p (B, K)
     """

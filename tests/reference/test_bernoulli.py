@@ -36,6 +36,19 @@ def test_saturated_logits_keep_value_and_gradient_on_both_engines(ops, dtype):
     )
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("pixel", [0, 1])
+def test_a_pixel_that_is_all_but_certain_keeps_what_is_left_of_its_value_and_gradient(ops, dtype, pixel):
+    logits, sign = np.linspace(0, 80, 401).astype(dtype), 2 * pixel - 1
+    log_likelihood, cache = ops.bernoulli_log_likelihood_forward(
+        np.full((401, 1), pixel, dtype), (sign * logits).reshape(401, 1, 1)
+    )
+    gradient = ops.bernoulli_log_likelihood_backward(np.ones((401, 1), dtype), cache)
+    exact, rtol = logits.astype(np.float64), 4e-7 if dtype == np.float32 else 4e-15
+    np.testing.assert_allclose(log_likelihood[:, 0], -np.log1p(np.exp(-exact)), rtol=rtol)
+    np.testing.assert_allclose(gradient[:, 0, 0], sign * expit(-exact), rtol=rtol)
+
+
 def test_the_gradient_is_zero_exactly_where_the_probability_is_the_value(ops):
     _, cache = ops.bernoulli_log_likelihood_forward(np.array([[0.5]]), np.zeros((1, 1, 1)))
     assert ops.bernoulli_log_likelihood_backward(np.ones((1, 1)), cache) == 0
