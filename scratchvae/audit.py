@@ -18,7 +18,7 @@ s2 = 1 it is 2 c [E/2 + beta KL] with beta = w / (2 c): the same number by anoth
 + KL is c = 1/2, w = 1: s2 = beta = 1. A mean over D pixels with w = 1 is s2 = D / 2: a decoder that expects noise of
 standard deviation sqrt(D / 2) on pixels between 0 and 1.
 
-Cross-entropy, E = -sum_d x_d log p_d + (1 - x_d) log(1 - p_d). A Bernoulli has no variance to absorb the ratio:
+Cross-entropy, E = -sum_d [x_d log p_d + (1 - x_d) log(1 - p_d)]. A Bernoulli has no variance to absorb the ratio:
 
     loss = c [E + beta KL]      beta = w / c
 

@@ -24,7 +24,8 @@ class ELBO(Settings):
                                  this is not pushed further down. The KL of dimension j, given those before it in a full
                                  posterior, is exact
               warm_up > 0        beta is multiplied by min(1, update / warm_up), update = 1, 2, ... told by the trainer
-    Bound     beta = 1 is the bound itself; beta > 1 and free bits lie below it; beta < 1, so warm-up too, above it
+    Bound     beta = 1 is the bound itself; beta > 1 and free bits lie below it; beta < 1, as warm-up makes it, above
+              it; with a sampled KL in expectation
     Choice    The paper floors the mean of KL_bj over the batch. Here each example has its own floor, so that an
               example's value does not depend on its neighbours, nor a run on how a batch is split. As max is convex,
               mean_b max(l, KL_bj) >= max(l, mean_b KL_bj): this objective is the lower one

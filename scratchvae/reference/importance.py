@@ -28,7 +28,9 @@ def negligible(weights: NDArray) -> NDArray:
     Gives     the smallest of an example whose sum is still below eps / 4: half of eps / 2, the distance from 1 to the
               number below. Of equal ones either all are, or none
     Takes     weights (B, K)
-    Returns   (B, K), boolean: a gradient has nothing of these samples that it does not lose by rounding
+    Returns   (B, K), boolean. Without these samples a gradient lacks less than eps / 4 times the largest of their
+              d log w: rounding, beside what the others give. An entry to which none of the others gives anything, as of
+              a relu unit that is off in all of them, is zero instead of that little
     """
     ascending = np.sort(weights.real, axis=1)
     number = (np.cumsum(ascending, axis=1) < np.finfo(weights.dtype).eps / 4).sum(axis=1, keepdims=True)
