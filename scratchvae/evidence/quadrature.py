@@ -6,14 +6,17 @@
 How an example is integrated:
 
 1. Where. A lattice over the prior, shared by all examples, finds the mass of f. A frame, z = centre + axes u, is then
-   moved and scaled until the posterior has mean 0 and covariance I in u, and the box |u_j| <= R holds it all.
+   moved and scaled until what the box |u_j| <= R holds has mean 0 and covariance I in u and ends inside it. That can be
+   one mode of several: the box is widened to every peak that the lattice saw.
 2. How. Smooth decoders: the trapezoidal rule, all weights equal, on a lattice in u. For a function that decays like a
    Gaussian and is analytic, its error falls faster than any power of the spacing. Decoders made of relus are smooth
    only between kinks: for Z = 1 the line, for Z = 2 the plane is cut exactly where the network has a kink, and each
    piece is integrated by Gauss's rule; for Z = 3 planes are, and the trapezoidal rule goes across them.
-3. How well. Finer and finer rules, each with nodes of its own, until two in a row agree. Their difference, what lies
-   in the box's outermost layer, and rounding make the error that is reported; `converged` says whether it is within
-   the tolerance. What no rule can exclude is mass in a place that no lattice point comes near.
+3. How well. Finer and finer rules, each with nodes of its own, until two in a row agree and the last has nodes as high
+   as every peak of the lattice. Their difference, what lies in the box's outermost layer, and rounding make the error
+   that is reported; `converged` says whether it is within the tolerance. What that cannot exclude is a mode that
+   neither the lattice nor the rules come near: far from the others, or much narrower, and a small part of the spacing
+   wide; the lattice's is 1/32 for Z = 1, 1/8 for Z = 2, 1/2 for Z = 3, and it ends at |z_j| = 8.
 
 log p(x) and the ELBO come from the last rule; the KL from the one before it, nodes and normaliser both. No node is
 shared, so that log p(x) - ELBO - KL = 0 is a check and not a tautology.
@@ -42,6 +45,7 @@ PRIOR_BOX = 8.0  # half-width of the lattice that looks for the mass
 PRIOR_POINTS = (513, 129, 33)  # of it along an axis, for Z = 1, 2, 3
 FRAME_BOX = 8.25  # half-width in posterior standard deviations: a Gaussian has 2e-16 of its mass outside
 LARGEST_BOX = 60.0
+FARTHEST_BOX = 2000.0  # the half-width up to which a box is widened to another peak
 FRAME_ATTEMPTS = 40
 COARSEST = 0.75  # spacing in standard deviations: a Gaussian is integrated to 1e-15
 SMOOTH_RATIO, KINKED_RATIO = 2 / 3, 0.6  # of the spacings of successive rules
@@ -102,9 +106,9 @@ def integrate(
     rows: list[tuple] = []
     for start in range(0, len(x), BLOCK_ROWS):
         block = slice(start, start + BLOCK_ROWS)
-        for row, frame in zip(x[block], _first_frames(vae, x[block]), strict=True):
+        for row, survey in zip(x[block], _surveys(vae, x[block]), strict=True):
             around_q = Frame.of(q.mu[len(rows)], covariance[len(rows)])
-            rows.append(_integrate_one(vae, row, around_q, frame, tolerance, max_points))
+            rows.append(_integrate_one(vae, row, around_q, survey, tolerance, max_points))
             advance()
     return Quadrature(*(np.array(column) for column in zip(*rows, strict=True)))
 
@@ -174,6 +178,9 @@ class Frame(NamedTuple):
     def points(self, u: NDArray) -> NDArray:
         return self.centre + u @ self.axes.T
 
+    def coordinates(self, z: NDArray) -> NDArray:
+        return np.linalg.solve(self.axes, (z - self.centre).T).T
+
     def moved(self, mean: NDArray, covariance: NDArray) -> "Frame":
         """The frame of a posterior with this mean and covariance in u."""
         return Frame.of(self.centre + self.axes @ mean, self.axes @ covariance @ self.axes.T)
@@ -223,17 +230,58 @@ def _moments(u: NDArray, weights: NDArray) -> tuple[NDArray, NDArray]:
     return mean, (weights[:, None] * centred).T @ centred
 
 
-def _first_frames(vae: VAE, x: NDArray) -> list[Frame]:
-    """A frame for every example, from one lattice over the prior: one pass of the decoder for all."""
-    axis, spacing = np.linspace(-PRIOR_BOX, PRIOR_BOX, PRIOR_POINTS[vae.latent_dim - 1], retstep=True)
-    z = _tensor((axis,) * vae.latent_dim)
-    frames = []
-    for log_f in _log_joint(vae, x, z):
-        if not np.isfinite(log_f).all():
-            log_f = np.zeros(len(z))  # the integral over this frame will be NaN too, and say so
-        mean, covariance = _moments(z, _temper(log_f, vae.latent_dim).weights)
-        frames.append(Frame.of(mean, covariance + spacing**2 / 12 * np.eye(vae.latent_dim)))
-    return frames
+class Points(NamedTuple):
+    """Some points of the lattice over the prior."""
+
+    z: NDArray  # (n, Z)
+    log_f: NDArray  # (n,)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """f of one example on the lattice over the prior."""
+
+    axis: NDArray  # (n,): the lattice's points along each axis
+    log_f: NDArray  # (n, ..., n)
+
+    @property
+    def spacing(self) -> float:
+        return float(self.axis[1] - self.axis[0])
+
+    @property
+    def z(self) -> NDArray:
+        return _tensor((self.axis,) * self.log_f.ndim)
+
+    def frame(self) -> Frame:
+        """A first guess at the posterior's."""
+        mean, covariance = _moments(self.z, _temper(self.log_f.ravel(), self.log_f.ndim).weights)
+        return Frame.of(mean, covariance + self.spacing**2 / 12 * np.eye(len(mean)))
+
+    def matters(self, log_integral: float) -> NDArray:
+        """bool (n, ..., n): where f times the volume of a cell is not negligible in an integral of f."""
+        return self.log_f + self.log_f.ndim * math.log(self.spacing) > log_integral - NEGLIGIBLE
+
+    def points(self, log_integral: float) -> Points:
+        """All points that matter."""
+        chosen = self.matters(log_integral)
+        return Points(self.z[chosen.ravel()], self.log_f[chosen])
+
+    def peaks(self, log_integral: float) -> Points:
+        """Those that matter and have no higher neighbour along an axis."""
+        chosen = self.matters(log_integral)
+        for number in range(self.log_f.ndim):
+            f, along = np.moveaxis(self.log_f, number, 0), np.moveaxis(chosen, number, 0)
+            along[1:] &= f[1:] >= f[:-1]
+            along[:-1] &= f[:-1] >= f[1:]
+        return Points(self.z[chosen.ravel()], self.log_f[chosen])
+
+
+def _surveys(vae: VAE, x: NDArray) -> list[Survey]:
+    """One for every example, by one pass of the decoder for all."""
+    axis = np.linspace(-PRIOR_BOX, PRIOR_BOX, PRIOR_POINTS[vae.latent_dim - 1])
+    table = _log_joint(vae, x, _tensor((axis,) * vae.latent_dim))
+    table[~np.isfinite(table).all(axis=1)] = 0.0  # the integral will be NaN too, and say so
+    return [Survey(axis, log_f.reshape((len(axis),) * vae.latent_dim)) for log_f in table]
 
 
 @dataclass(frozen=True)
@@ -505,9 +553,9 @@ class Refined(NamedTuple):
     points: int
 
 
-def _integrate_one(vae: VAE, x: NDArray, q: Frame, frame: Frame, tolerance: float, max_points: int) -> tuple:
-    """A row of `Quadrature`. Takes x (D,); q: its mean and axes; frame: a first guess at those of the posterior."""
-    evidence, mean, covariance = _log_integral(vae, x, frame, tolerance / 4, max_points)
+def _integrate_one(vae: VAE, x: NDArray, q: Frame, survey: Survey, tolerance: float, max_points: int) -> tuple:
+    """A row of `Quadrature`. Takes x (D,); q: its mean and axes; survey: where the mass of p(x, z) is."""
+    evidence, mean, covariance = _log_integral(vae, x, survey, tolerance / 4, max_points)
     elbo = _elbo_integral(vae, x, q, tolerance / 4, max_points)
     kl = evidence.before - elbo.before
     error = evidence.error + elbo.error + ROUNDING * (abs(evidence.last) + abs(elbo.last))
@@ -517,21 +565,24 @@ def _integrate_one(vae: VAE, x: NDArray, q: Frame, frame: Frame, tolerance: floa
 
 
 def _log_integral(
-    vae: VAE, x: NDArray, frame: Frame, tolerance: float, max_points: int
+    vae: VAE, x: NDArray, survey: Survey, tolerance: float, max_points: int
 ) -> tuple[Refined, NDArray, NDArray]:
     """log of the integral of p(x, z), and the posterior's mean (Z,) and covariance (Z, Z)."""
     rule = _rule(vae)
-    settled = _settle(vae, x, frame, rule, max_points)
+    settled = _settle(vae, x, survey.frame(), rule, max_points)
+    if settled is not None:
+        settled = _widened(vae, x, settled, survey, rule, max_points)
     if settled is None:
         nothing = np.full((vae.latent_dim, vae.latent_dim), np.nan)
         return Refined(np.nan, np.nan, np.inf, max_points), nothing[0], nothing
     frame, half, nodes, log_f, points = settled
-    last, error = _log_sum(nodes, log_f) + frame.log_volume, np.inf
-    before, level = last, 0
+    last, error = settled.log_integral, np.inf
+    before, level, peaks = last, 0, survey.peaks(last)
+    u_peaks = frame.coordinates(peaks.z)
     while error > max(tolerance, ROUNDING * abs(last)):
         temper = _temper(log_f, vae.latent_dim).temper
         matters = log_f >= log_f.max() - NEGLIGIBLE / temper
-        region = Region.around(nodes.u[matters], half, rule.cell(level))
+        region = Region.around(np.concatenate([nodes.u[matters], u_peaks]), half, rule.cell(level))
         finer = rule.nodes(level + 1, frame, region, max_points - points)
         if finer is None:
             break
@@ -539,7 +590,8 @@ def _log_integral(
         log_f = _log_joint(vae, x[None], frame.points(nodes.u))[0]
         points += len(nodes.u)
         before, last = last, _log_sum(nodes, log_f) + frame.log_volume
-        error = 4 * abs(last - before) + _outermost(nodes, log_f, half) if temper == 1.0 else np.inf
+        seen = temper == 1.0 and _reaches(nodes, log_f, u_peaks, peaks.log_f, rule.cell(level))
+        error = 4 * abs(last - before) + _outermost(nodes, log_f, half) if seen else np.inf
     weights = np.exp(nodes.log_weight + log_f - _log_sum(nodes, log_f))
     mean, covariance = _moments(nodes.u, weights)
     moved = frame.axes @ covariance @ frame.axes.T
@@ -552,6 +604,10 @@ class Settled(NamedTuple):
     nodes: Nodes  # of the coarsest rule
     log_f: NDArray  # at these nodes
     points: int
+
+    @property
+    def log_integral(self) -> float:
+        return _log_sum(self.nodes, self.log_f) + self.frame.log_volume
 
 
 def _settle(vae: VAE, x: NDArray, frame: Frame, rule: Rule, max_points: int) -> Settled | None:
@@ -578,6 +634,34 @@ def _settle(vae: VAE, x: NDArray, frame: Frame, rule: Rule, max_points: int) -> 
         else:
             return Settled(frame, half, nodes, log_f, points)
     return None
+
+
+def _widened(vae: VAE, x: NDArray, settled: Settled, survey: Survey, rule: Rule, max_points: int) -> Settled | None:
+    """The box, widened to what matters on the lattice where a peak of it is outside. None where that is out of reach.
+
+    A mode of mass m at a distance of d standard deviations of the others goes by unseen while a frame settles:
+    without m d^2 the covariance is as good as I, and nothing of it need be in the box's outermost layer.
+    """
+    total = settled.log_integral
+    outside = np.abs(settled.frame.coordinates(survey.peaks(total).z)).max(axis=1) > settled.half - COARSEST
+    if not outside.any():
+        return settled
+    furthest = np.abs(settled.frame.coordinates(survey.points(total).z)).max()
+    half = float(furthest) + FRAME_BOX
+    nodes = rule.nodes(0, settled.frame, Region(half), max_points - settled.points)
+    if nodes is None or half > FARTHEST_BOX:
+        return None
+    log_f = _log_joint(vae, x[None], settled.frame.points(nodes.u))[0]
+    return Settled(settled.frame, half, nodes, log_f, settled.points + len(nodes.u))
+
+
+def _reaches(nodes: Nodes, log_f: NDArray, u: NDArray, log_peaks: NDArray, size: float) -> bool:
+    """Whether within `size` of every peak u (n, Z) some node is as high, or less than a nat lower."""
+    for peak, height in zip(u, log_peaks, strict=True):
+        near = (np.abs(nodes.u - peak) <= size).all(axis=1)
+        if log_f[near].max(initial=-np.inf) < height - 1:
+            return False
+    return True
 
 
 def _log_sum(nodes: Nodes, log_f: NDArray) -> float:

@@ -174,6 +174,62 @@ def test_both_of_two_narrow_modes_are_counted(variance):
     assert (got.posterior_covariance[:, 0, 0] > 0.5).all(), "the spread is between the modes"
 
 
+def valley(slope: float, deviation: float) -> sv.VAE:
+    """x = z to the right of 0 and -slope z to the left, seen with this noise: p(z|x) has a mode on either side."""
+    vae = sv.VAE(1, 1, (2,), "gaussian-learned", "relu", "float64", "reference")
+    vae.parameters["decoder.0.weight"][...] = [[1.0, -1.0]]
+    vae.parameters["decoder.0.bias"][...] = 0
+    vae.parameters["decoder.head.weight"][...] = [[1.0], [slope]]
+    return with_variance(vae, deviation**2)
+
+
+@pytest.mark.parametrize(
+    ("slope", "deviation", "want"),
+    [(0.24, 0.3, -1.2880816941439923), (0.25, 0.1, -1.4127899601706677), (0.28, 0.05, -1.4070156549219903)],
+)
+def test_a_small_mode_far_from_the_large_one_is_counted(slope, deviation, want):
+    """Its mass, 1 % and less, at up to 90 standard deviations; `want` is from scipy's adaptive quadrature."""
+    got = integrate(valley(slope, deviation), np.array([[1.0]]))
+    assert got.converged.all()
+    np.testing.assert_allclose(got.log_evidence, want, rtol=0, atol=BAR)
+
+
+def test_a_mode_ten_times_as_narrow_as_the_others_is_counted_where_the_lattice_sees_it():
+    vae = sv.VAE(1, 1, (2,), "gaussian-learned", "tanh", "float64", "reference")
+    vae.parameters["decoder.0.weight"][...] = [[0.5, -10.0]]
+    vae.parameters["decoder.0.bias"][...] = [0.0, -7.0]
+    vae.parameters["decoder.head.weight"][...] = 1
+    vae.parameters["decoder.head.bias"][...] = 1
+    vae, x = with_variance(vae, 0.03**2), np.array([[0.3]])
+    got, want = integrate(vae, x), log_evidence_by_brute_force(vae, x, half=8)
+    assert got.converged.all()
+    np.testing.assert_allclose(got.log_evidence, want, rtol=0, atol=BAR)
+
+
+def test_a_peak_too_far_to_widen_the_box_to_has_no_answer_and_it_says_so(monkeypatch):
+    monkeypatch.setattr(quadrature, "FARTHEST_BOX", 50.0)
+    got = integrate(valley(0.28, 0.05), np.array([[1.0]]))
+    assert np.isnan(got.log_evidence).all()
+    assert np.isinf(got.error).all()
+    assert not got.converged.any()
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_no_mode_of_a_random_decoder_is_lost_unsaid(activation):
+    rng, differences = np.random.default_rng(1), []
+    for seed in range(20):
+        vae = sv.VAE(2, 1, (8,), "gaussian-learned", activation, "float64", "reference", seed=seed)
+        for name in ("decoder.0.weight", "decoder.0.bias", "decoder.head.weight"):
+            scale = 1 if name == "decoder.head.weight" else 2
+            vae.parameters[name][...] = scale * rng.standard_normal(vae.parameters[name].shape)
+        vae = with_variance(vae, np.exp(rng.uniform(-6, -1)))
+        x = vae.sample(6, seed=seed)
+        got, want = integrate(vae, x), log_evidence_by_brute_force(vae, x, half=12, count=40_001)
+        differences.extend(np.abs(got.log_evidence - want)[got.converged])
+    assert len(differences) >= 100, "of 120"
+    assert max(differences) < 3e-5, "which is the grid's, at kinks"
+
+
 def bump(steepness: float, variance: float) -> sv.VAE:
     """A bump at z = 0, flat elsewhere: where x is on top of it, a sharp core and the prior as its tail."""
     vae = sv.VAE(1, 1, (2,), "gaussian-learned", "tanh", "float64", "reference")
@@ -448,6 +504,32 @@ def test_the_elbo_that_the_kl_is_taken_from_is_the_one_of_the_rule_before(activa
     fine = quadrature._elbo_integral(vae, x[0], frame, 1e-3, 10**6)
     assert fine.before == coarse.last != fine.last
     assert fine.error == 4 * abs(fine.last - fine.before)
+
+
+def test_peaks_of_a_survey_are_what_matters_and_has_no_higher_neighbour():
+    axis = np.linspace(-1.0, 1.0, 5)
+    log_f = np.full((5, 5), -100.0)
+    log_f[0, 1], log_f[2, 2], log_f[2, 3], log_f[4, 4] = -3.0, -1.0, -2.0, -34.5
+    survey = quadrature.Survey(axis, log_f)
+    for log_integral, count in ((-2.0, 3), (-1.0, 2), (40.0, 0)):  # a cell of volume 1/4 takes 1.4 nats
+        peaks, points = survey.peaks(log_integral), survey.points(log_integral)
+        np.testing.assert_array_equal(peaks.z, np.array([[-1.0, -0.5], [0.0, 0.0], [1.0, 1.0]])[:count])
+        np.testing.assert_array_equal(peaks.log_f, [-3.0, -1.0, -34.5][:count])
+        assert len(points.z) == len(points.log_f) == (count + 1 if count else 0)
+
+
+def test_a_rule_reaches_a_peak_where_a_node_near_it_is_less_than_a_nat_lower():
+    nodes, log_f = quadrature.Nodes(np.array([[0.0, 0.0], [2.0, 1.0]]), np.zeros(2)), np.array([-1.0, -7.0])
+    for peak, height, size, reached in (
+        ([0.4, -0.4], -0.1, 0.5, True),
+        ([0.4, -0.4], 0.1, 0.5, False),
+        ([0.4, -0.6], -0.1, 0.5, False),
+        ([1.6, 0.7], -6.5, 0.5, True),
+        ([9.0, 9.0], -90.0, 0.5, False),
+    ):
+        own = np.array([[0.0, 0.0], peak]), np.array([-1.0, height])
+        assert quadrature._reaches(nodes, log_f, *own, size) == reached
+    assert quadrature._reaches(nodes, log_f, np.empty((0, 2)), np.empty(0), 0.5)
 
 
 def test_a_region_holds_its_points_and_their_surroundings_and_not_the_rest():
