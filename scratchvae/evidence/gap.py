@@ -3,10 +3,13 @@
     log p(x) - L[q] = (log p(x) - L[q*]) + (L[q*] - L[q])        L[q] = E_q [log p(x, z) - log q(z)], the ELBO of any q
                       approximation gap     amortization gap
 
-q is the encoder's Gaussian and q* the best Gaussian of its family, diagonal or full, for this one x, found by moving
-the family's parameters uphill with the decoder frozen: the variational inference of the textbook, one optimisation for
-each example. What q* cannot close is the price of the family, the rest is the price of having one encoder for all
-examples. Both parts are at least 0.
+q is the encoder's Gaussian and q* the best Gaussian of its family, diagonal or full, for this one x, looked for by
+moving the family's parameters uphill with the decoder frozen: the variational inference of the textbook, one
+optimisation for each example. What q* cannot close is the price of the family, the rest is the price of having one
+encoder for all examples. Both parts are at least 0.
+
+The search is a local one, from the encoder's q. Where it ends below the best there is, the approximation gap that it
+gives is too large and the amortization gap too small, by the same amount: an upper and a lower estimate.
 
 Shapes: B examples, K samples per example, Z latent dimensions. All in nats.
 Source: Cremer, Li, Duvenaud 2018, "Inference suboptimality in variational autoencoders", equations 4 and 5.
@@ -90,23 +93,31 @@ def inference_gap(
               q*. Its variance vanishes as q becomes the posterior, unlike that of log p(x|z) minus the exact KL.
               q itself is a candidate for q*: where the search found nothing better it is kept, and the amortization
               gap is 0. Which is better is decided on noise of its own, because the larger of two noisy numbers is too
-              large on average. So all estimates are unbiased, and a part is negative only within its error
-    Takes     x (B, D); method and options: where log p(x) comes from, as `log_evidence`, whose estimates are themselves
-              below log p(x) in expectation unless exact; num_samples: for log p(x), and for L[q] rounded up to a
-              multiple of 64; seed; num_steps: of `best_posterior`
+              large on average. So L of both q is unbiased, and with it the amortization gap of the q* that was found.
+              "importance" draws from q*, not from the encoder's q: a bad encoder must not make log p(x) low
+    Takes     x (B, D); method and options: where log p(x) comes from, as `log_evidence`. Estimates from samples are
+              below log p(x) in expectation, and by more than their error where few samples have the weight: the
+              approximation gap is then too small and can be negative; "exact" and "quadrature" have no such bias.
+              num_samples: for log p(x), and for L[q] rounded up to a multiple of 64; seed; num_steps: of
+              `best_posterior`
     Returns   Gap, each (B,). Errors of a difference between log p(x) and L count them as independent
     Raises    ValueError for bad input, or a method that the model cannot take
     Source    Cremer, Li, Duvenaud 2018, equations 4 and 5
     """
     _positive("num_samples", num_samples)
-    evidence = estimate_log_evidence(vae, x, method, num_samples, seed, **options)
-    best_head = best_heads(vae, x, num_steps=num_steps, seed=seed)
+    if method != "importance":
+        evidence = estimate_log_evidence(vae, x, method, num_samples, seed, **options)
+    found = best_heads(vae, x, num_steps=num_steps, seed=seed)
     x = vae._batch(x)
     parts = [
-        _compare(vae, x[rows], best_head[rows], rows, num_samples, seed)
+        _compare(vae, x[rows], found[rows], rows, num_samples, seed)
         for rows in row_blocks(vae, len(x), EVALUATION_SAMPLES)
     ]
-    return _gap(vae, evidence, Comparison(*(np.concatenate(column) for column in zip(*parts, strict=True))))
+    compared = Comparison(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    if method == "importance":
+        options = {"head": compared.best_head} | options
+        evidence = estimate_log_evidence(vae, x, method, num_samples, seed, **options)
+    return _gap(vae, evidence, compared)
 
 
 # --- the best q of one example ----------------------------------------------------------------------------------------

@@ -36,17 +36,19 @@ def importance_evidence(
     seed: int,
     watch: Watch | None = None,
     examples: NDArray | None = None,
+    head: NDArray | None = None,
 ) -> Evidence:
-    """log p(x) from samples of the encoder's posterior: the importance-weighted bound.
+    """log p(x) from samples of the encoder's posterior, or of another q: the importance-weighted bound.
 
     Formula   log p(x) ~ log 1/K sum_k w_k, w = p(x|z) p(z) / q(z|x), z ~ q(z|x): in expectation a lower bound that
               rises with K; standard error sqrt((K / ESS - 1) / (K - 1)), ESS = (sum w)^2 / sum w^2
     Takes     x (B, D); num_samples K; seed; watch: told how many blocks are done; examples (B,): the addresses of the
-              rows' noise, by default their numbers. The estimate of a row depends on these, not on its neighbours
+              rows' noise, by default their numbers; head (B, H): the parameters of q for each row, by default the
+              encoder's. The estimate of a row depends on these, not on its neighbours
     Returns   Evidence, each (B,), in nats
     Source    Burda, Grosse, Salakhutdinov 2015, equation 8
     """
-    return _in_blocks(vae, x, importance_log_weights, num_samples, seed, watch, examples)
+    return _in_blocks(vae, x, importance_log_weights, num_samples, seed, watch, examples, head)
 
 
 def prior_evidence(vae: VAE, x: NDArray, num_samples: int, seed: int, watch: Watch | None = None) -> Evidence:
@@ -109,6 +111,7 @@ def _in_blocks(
     seed: int,
     watch: Watch | None,
     examples: NDArray | None = None,
+    head: NDArray | None = None,
 ) -> Evidence:
     x = vae._batch(x)
     examples = np.arange(len(x)) if examples is None else examples
@@ -116,14 +119,21 @@ def _in_blocks(
     advance = counted(watch, math.ceil(len(x) / BLOCK_ROWS) * math.ceil(num_samples / BLOCK_SAMPLES))
     for start in range(0, len(x), BLOCK_ROWS):
         rows = slice(start, start + BLOCK_ROWS)
-        parts.append(_estimate(vae, x[rows], examples[rows], log_weights, num_samples, seed, advance))
+        own = vae.encoder_head(x[rows]) if head is None else head[rows]
+        parts.append(_estimate(vae, x[rows], own, examples[rows], log_weights, num_samples, seed, advance))
     return Evidence(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def _estimate(
-    vae: VAE, x: NDArray, rows: NDArray, log_weights: LogWeights, num_samples: int, seed: int, advance: Advance
+    vae: VAE,
+    x: NDArray,
+    head: NDArray,
+    rows: NDArray,
+    log_weights: LogWeights,
+    num_samples: int,
+    seed: int,
+    advance: Advance,
 ) -> Evidence:
-    head = vae.encoder_head(x)
     running = RunningWeights.empty(len(rows))
     for block, start in enumerate(range(0, num_samples, BLOCK_SAMPLES)):
         samples = min(BLOCK_SAMPLES, num_samples - start)

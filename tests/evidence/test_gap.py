@@ -99,9 +99,23 @@ def test_where_q_is_the_posterior_there_is_no_gap():
 def test_the_parts_add_up_whatever_log_evidence_comes_from(method):
     vae, x, _ = spoiled_linear_gaussian(rows=5)
     got = inference_gap(vae, x, method, num_samples=500, num_steps=50)
-    np.testing.assert_array_equal(got.log_evidence, sv.log_evidence(vae, x, method, 500).log_evidence)
+    options = {"head": np.concatenate(got.best, axis=1)} if method == "importance" else {}
+    np.testing.assert_array_equal(got.log_evidence, sv.log_evidence(vae, x, method, 500, **options).log_evidence)
     np.testing.assert_allclose(got.inference_gap, got.approximation_gap + got.amortization_gap, atol=1e-12)
     np.testing.assert_allclose(got.inference_gap, got.log_evidence - got.elbo, atol=1e-12)
+
+
+def test_an_encoder_that_is_far_off_does_not_make_the_gap_of_the_family_negative():
+    vae, x, model = spoiled_linear_gaussian(rows=20)
+    vae.parameters["encoder.head.bias"][...] += 3.0  # means, and log-variances
+    got = inference_gap(vae, x, "importance", num_samples=1000)
+    distance = got.approximation_gap - (model.log_evidence(x) - model.elbo(x, got.best))
+    error = got.standard_error.approximation_gap
+    assert (np.abs(distance) < 5 * error).all()
+    assert np.median(error) < 0.1
+    assert (got.approximation_gap > -4 * error).all()
+    of_q = sv.log_evidence(vae, x, "importance", 1000)  # the control: the same samples, from the encoder's q
+    assert (of_q.log_evidence - model.log_evidence(x)).min() < -5 < -5 * error.max()
 
 
 def test_the_encoders_q_is_kept_where_the_search_finds_nothing_better():

@@ -33,9 +33,9 @@ class Shape:
     posterior_covariance: NDArray  # (Z, Z)
     mu: NDArray  # (Z,)
     variance: NDArray  # (Z,)
-    best_elbo: float  # of the best diagonal Gaussian for this image, at least that of q
-    approximation_gap: float  # log p(x) - best ELBO: the price of the family
-    amortization_gap: float  # best ELBO - ELBO: the price of one encoder for all
+    best_elbo: float  # of the best diagonal Gaussian found for this image, at least that of q
+    approximation_gap: float  # log p(x) - best ELBO: the price of the family, or more where the search fell short
+    amortization_gap: float  # best ELBO - ELBO: the price of one encoder for all, or less
 
     @property
     def posterior_correlation(self) -> float:
