@@ -127,7 +127,8 @@ def linear_gaussian(
 ) -> LinearGaussian:
     """A linear model with the best encoder of its family for its decoder: the posterior itself where that is full.
 
-    The best diagonal encoder is exact where W's columns are orthogonal.
+    W (D, Z) as in the source, the decoder's weight (Z, D) transposed; the best diagonal encoder is exact where the
+    columns of W are orthogonal.
 
     Posterior   N(M^-1 W^T (x - b), M^-1), M = W^T W + I; best diagonal: that mean, variances 1 / diag(M)
     Source      Tipping, Bishop 1999; Lucas, Tucker, Grosse, Norouzi 2019
