@@ -31,17 +31,21 @@ def log_evidence(
 ) -> Evidence:
     """log p(x) of every example.
 
+    "importance", "prior" and "ais" are lower bounds on log p(x) in expectation, by Jensen's inequality: their mean
+    weight is unbiased, its logarithm is not. A single estimate can be on either side. "exact" and "quadrature" are
+    log p(x) itself, but for rounding and the error of the integration.
+
     Takes     x (B, D); method: a name in METHODS; num_samples and seed: for the methods that draw samples (of "ais",
               num_samples is chains times temperatures); watch: called with the number of steps done and to do, for a
-              progress bar; options of `ais_evidence`: num_chains, num_temperatures, num_leapfrog, start. The other
-              methods have none
+              progress bar; options: those of the method in OPTIONS, see `ais_evidence` and `importance_evidence`
     Returns   Evidence(log_evidence, standard_error, effective_sample_size), each (B,), in nats; -inf with an infinite
               error where every weight was zero
-    Raises    ValueError for an unknown method, bad input, or a model the method cannot take; NotFiniteError where an
-              estimate is NaN
+    Raises    ValueError for an unknown method or option, bad input, or a model the method cannot take; NotFiniteError
+              where an estimate is NaN
     """
     if method not in METHODS:
         raise ValueError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
+    _check_options(method, options)
     check_finite([vae.parameters.flat], named_parameters(vae))
     with quiet(), one_order_of_sums(vae.engine):
         found = METHODS[method](vae, x, _positive("num_samples", num_samples), _seed(seed), watch=watch, **options)
@@ -49,6 +53,13 @@ def log_evidence(
         values = f"log_evidence of row {int(np.isnan(found.log_evidence).argmax())}", found.log_evidence
         check_finite([found.log_evidence], [values])
     return found
+
+
+def _check_options(method: str, options: Mapping[str, Any]) -> None:
+    known = OPTIONS.get(method, ())
+    for name in options:
+        if name not in known:
+            raise ValueError(f"{name!r} is no option of method {method!r}; expected {', '.join(known) or 'none'}")
 
 
 def exact_evidence(vae: VAE, x: NDArray, num_samples: int, seed: int, watch: Watch | None = None) -> Evidence:
@@ -69,5 +80,12 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "ais": ais_evidence,
         "quadrature": quadrature_evidence,
         "exact": exact_evidence,
+    }
+)
+
+OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "importance": ("examples", "head"),
+        "ais": ("num_chains", "num_temperatures", "num_leapfrog", "start"),
     }
 )

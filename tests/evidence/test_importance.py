@@ -172,9 +172,25 @@ def test_memory_does_not_grow_with_the_number_of_samples():
         ({"num_samples": 0}, "num_samples is 0"),
         ({"num_samples": 2.5}, "num_samples is 2.5"),
         ({"seed": -1}, "seed is -1"),
+        ({"num_chains": 3}, "'num_chains' is no option of method 'importance'; expected examples, head"),
+        ({"method": "ais", "head": 3}, "'head' is no option of method 'ais'; expected num_chains, num_temperatures,"),
+        ({"method": "prior", "examples": [1, 2, 3]}, "'examples' is no option of method 'prior'; expected none"),
+        ({"method": "quadrature", "max_points": 3}, "'max_points' is no option of method 'quadrature'; expected none"),
     ],
 )
 def test_an_estimate_that_cannot_be_made_is_refused(asked, message):
     vae, x, _ = build()
     with pytest.raises(ValueError, match=message):
         sv.log_evidence(vae, x, **asked)
+
+
+def test_options_are_the_addresses_of_the_noise_and_another_q():
+    vae, x, _ = build(rows=6)
+    whole = sv.log_evidence(vae, x, num_samples=60).log_evidence
+    part = sv.log_evidence(vae, x[4:], num_samples=60, examples=np.array([4, 5])).log_evidence
+    np.testing.assert_array_equal(part, whole[4:])
+    head = vae.encoder_head(x)
+    np.testing.assert_array_equal(sv.log_evidence(vae, x, num_samples=60, head=head).log_evidence, whole)
+    moved = sv.log_evidence(vae, x, num_samples=60, head=head + 0.1).log_evidence
+    assert (moved != whole).all()
+    np.testing.assert_allclose(moved, whole, atol=1.0)
