@@ -38,4 +38,5 @@ def importance_bound_backward(dbound: NDArray, weights: NDArray) -> NDArray:
 def effective_sample_size(log_weights: NDArray) -> NDArray:
     """See `reference.importance.effective_sample_size`."""
     _, weights = log_sum_exp_forward(log_weights)
-    return 1.0 / np.square(weights).sum(axis=1)
+    seen = ~np.isneginf(log_weights).all(axis=1)
+    return seen / np.square(weights).sum(axis=1)

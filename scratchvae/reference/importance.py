@@ -50,10 +50,13 @@ def importance_bound_backward(dbound: NDArray, weights: NDArray) -> NDArray:
 def effective_sample_size(log_weights: NDArray) -> NDArray:
     """How many equally weighted samples the K weights are worth: 1 if one has all the weight, K if all are equal.
 
+    0 where every weight is zero.
+
     Gives     ESS = (sum_k w_k)^2 / sum_k w_k^2
     Takes     log_weights (B, K)
     Returns   (B,)
     Source    Kong 1992
     """
     _, weights = log_sum_exp_forward(log_weights)
-    return 1.0 / np.square(weights).sum(axis=1)
+    seen = ~np.isneginf(log_weights).all(axis=1)
+    return seen / np.square(weights).sum(axis=1)

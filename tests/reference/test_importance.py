@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 
 from scratchvae import compiled, reference
+from scratchvae.evidence.importance import RunningWeights
 from tests.proofs.checks import the_best_sample_has_the_largest_weight
 from tests.proofs.pairs import generators, sizes
 
@@ -58,6 +59,17 @@ def test_the_bound_lies_between_the_mean_and_the_largest_log_weight(rng, n):
 def test_equal_weights_are_worth_all_samples_and_one_large_weight_is_worth_one(ops):
     size = ops.effective_sample_size(np.array([[-700.0] * 8, [0.0] + [-800.0] * 7]))
     np.testing.assert_allclose(size, [8, 1], rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_weights_that_are_all_zero_are_worth_no_sample_as_in_an_estimate_of_log_p_x(ops, dtype):
+    log_weights = np.array([[-np.inf] * 4, [-np.inf] * 3 + [0.0], [np.nan] * 4], dtype)
+    size = ops.effective_sample_size(log_weights)
+    assert size.dtype == dtype
+    np.testing.assert_array_equal(size, [0, 1, np.nan])
+    running = RunningWeights.empty(3)
+    running.add(log_weights)
+    np.testing.assert_array_equal(running.evidence(4).effective_sample_size, size)
 
 
 @given(rng=generators, n=sizes)
