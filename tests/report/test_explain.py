@@ -31,7 +31,8 @@ from scratchvae.report.explain import (
     train_on_digits,
 )
 from scratchvae.report.explain import estimators as point_8
-from scratchvae.report.explain.gradient_noise import reparameterized_draws, score_function_draws
+from scratchvae.report.explain import identity as point_1
+from scratchvae.report.explain.gradient_noise import gradient_noise, reparameterized_draws, score_function_draws
 from tests.report.test_plots import assert_svg_of_both_styles
 
 pytestmark = pytest.mark.slow
@@ -205,6 +206,29 @@ def test_both_gradients_agree_and_reparameterization_is_quieter(answers):
     assert found.disagreement < 5
     assert found.ratios[0] > found.ratios[1] > 1
     assert found.ratios[2] == 1
+
+
+def test_differences_of_gradients_from_the_same_noise_have_errors_of_the_right_size(subject, answers):
+    """Over many seeds the differences scatter as their errors say, and less than those of independent means would."""
+    settings = SETTINGS._replace(gradient_samples=200, gradient_examples=2)
+    runs = [gradient_noise(subject, settings, answers.identity, seed) for seed in range(150)]
+    scatter = np.std([one.mean[:-1] - one.mean[-1] for one in runs], axis=0)
+    paired = np.mean([np.square(one.difference_error) for one in runs], axis=0)
+    independent = np.mean([np.square(one.error[:-1]) + np.square(one.error[-1]) for one in runs], axis=0)
+    ratios = [(scatter / np.sqrt(square)).mean(axis=(1, 2)) for square in (paired, independent)]
+    np.testing.assert_allclose(ratios[0], 1, atol=0.1)
+    assert ratios[1][1] < 0.85, "with a baseline the two are correlated"
+
+
+def test_an_integral_that_does_not_converge_is_the_finest_rules_and_without_a_rule_no_number(subject, monkeypatch):
+    vae, x = subject.vae, subject.held_out[0]
+    (mu,), (logvar,) = vae.encode(x[None])
+    q = sv.Gaussian(mu, logvar)
+    want = point_1.expectations_under_q(vae, x, q)
+    monkeypatch.setattr(point_1, "MAX_POINTS", 1500)
+    np.testing.assert_allclose(point_1.expectations_under_q(vae, x, q), want, rtol=1e-2)
+    monkeypatch.setattr(point_1, "MAX_POINTS", 10)
+    assert np.isnan(point_1.expectations_under_q(vae, x, q)).all()
 
 
 def test_a_draws_gradient_averages_to_the_slope_of_the_exact_elbo(subject):

@@ -24,6 +24,7 @@ class GradientNoise:
     names: tuple[str, ...]
     mean: NDArray  # (M, n, 2 Z): means over draws
     error: NDArray  # (M, n, 2 Z): standard errors of these means
+    difference_error: NDArray  # (M - 1, n, 2 Z): standard errors of their differences from the last, draw by draw
     variance: NDArray  # (M, n): of a single draw, summed over the 2 Z components
     histogram: NDArray  # (M, S): d ELBO / d mu_1 of one example, draw by draw
     samples: int
@@ -42,11 +43,14 @@ class GradientNoise:
     def disagreement(self) -> float:
         """The largest difference between the means of two methods, in standard errors: no more than a few."""
         difference = self.mean[:-1] - self.mean[-1]
-        return float(np.abs(difference / np.hypot(self.error[:-1], self.error[-1])).max())
+        return float(np.abs(difference / self.difference_error).max())
 
 
 def gradient_noise(subject: Subject, settings: Settings, found: Identity, seed: int) -> GradientNoise:
-    """Both estimators, with the same noise, on the same model and examples."""
+    """Both estimators, with the same noise, on the same model and examples.
+
+    So the means of two methods are not independent: the error of their difference is that of paired differences.
+    """
     x = subject.held_out[found.rows[: settings.gradient_examples]]
     draws = []
     for row, x_row in enumerate(x):
@@ -57,10 +61,12 @@ def gradient_noise(subject: Subject, settings: Settings, found: Identity, seed: 
         draws.append((score, centred, reparameterized_draws(subject.vae, x_row, eps)))
     stacked = np.moveaxis(np.array(draws), 1, 0)  # (M, n, S, 2 Z)
     deviation = stacked.std(axis=2, ddof=1)
+    of_difference = (stacked[:-1] - stacked[-1]).std(axis=2, ddof=1)
     return GradientNoise(
         NAMES,
         stacked.mean(axis=2),
         deviation / np.sqrt(settings.gradient_samples),
+        of_difference / np.sqrt(settings.gradient_samples),
         np.square(deviation).sum(axis=2),
         stacked[:, 0, :, 0],
         settings.gradient_samples,

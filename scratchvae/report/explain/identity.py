@@ -190,10 +190,14 @@ def forms(subject: Subject, settings: Settings, found: Identity, seed: int, watc
 
 
 def expectations_under_q(vae: VAE, x: NDArray, q: Gaussian) -> tuple[float, float]:
-    """E_q log p(x|z) and E_q log p(x, z) of one example (D,), by finer and finer rules until two in a row agree."""
+    """E_q log p(x|z) and E_q log p(x, z) of one example (D,), by finer and finer rules until two in a row agree.
+
+    Returns   both, in nats: where no two rules of at most MAX_POINTS agree, those of the finest, which are then off by
+              more than TOLERANCE; `Forms.spread` shows it. NaN where even the first rule has more points
+    """
     rule, region = _rule(vae), Region(FRAME_BOX)
     frame = Frame.of(q.mu, np.diag(np.exp(q.logvar)))
-    before, level, points = np.full(2, np.inf), 0, MAX_POINTS
+    before, level, points = np.full(2, np.nan), 0, MAX_POINTS
     while True:
         nodes = rule.nodes(level, frame, region, points)
         if nodes is None:
