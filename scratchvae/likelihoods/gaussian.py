@@ -53,7 +53,12 @@ class UnitGaussian:
 
 @dataclass(frozen=True)
 class LearnedGaussian:
-    """p(x|z) = N(x; out, exp(likelihood.logvar)): one learned variance, or one per dimension."""
+    """p(x|z) = N(x; out, exp(likelihood.logvar)): one learned variance, or one per dimension.
+
+    A constant column with a variance of its own has no maximum: the decoder learns the constant, and the smaller the
+    variance, the higher the density there, so logvar falls for as long as training goes on. The same holds of one
+    variance for data that the decoder can reproduce exactly.
+    """
 
     per_dimension: bool = False
     binary: bool = False

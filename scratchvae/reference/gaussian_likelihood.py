@@ -9,8 +9,8 @@ from scratchvae.reference.gaussian import LOG_2_PI
 
 
 class GaussianLikelihoodCache(NamedTuple):
-    deviation: NDArray  # (B, K, D)
-    precision: NDArray  # (1,) or (D,)
+    scaled: NDArray  # (B, K, D): (x - mean) / sigma
+    inverse_std: NDArray  # (1,) or (D,): 1 / sigma
 
 
 def gaussian_log_likelihood_forward(
@@ -23,10 +23,10 @@ def gaussian_log_likelihood_forward(
     Returns   log p (B, K), cache
     Source    Kingma, Welling 2013, appendix C.2
     """
-    deviation = x[:, None, :] - mean
-    precision = np.exp(-logvar)
-    log_likelihood = -0.5 * (LOG_2_PI + logvar + deviation * deviation * precision).sum(axis=2)
-    return log_likelihood, GaussianLikelihoodCache(deviation, precision)
+    inverse_std = np.exp(-0.5 * logvar)  # not its square: that overflows float32 from logvar = -88 on
+    scaled = (x[:, None, :] - mean) * inverse_std
+    log_likelihood = -0.5 * (LOG_2_PI + logvar + scaled * scaled).sum(axis=2)
+    return log_likelihood, GaussianLikelihoodCache(scaled, inverse_std)
 
 
 def gaussian_log_likelihood_backward(
@@ -39,13 +39,11 @@ def gaussian_log_likelihood_backward(
     Takes     dlog_likelihood (B, K); cache
     Returns   dmean (B, K, D), dlogvar of logvar's shape
     """
-    scaled = cache.deviation * cache.precision
-    dmean = dlog_likelihood[:, :, None] * scaled  # reverse of: deviation = x - mean
-    dterm = (
-        0.5 * dlog_likelihood[:, :, None] * (cache.deviation * scaled - 1.0)
-    )  # reverse of: logvar + ... exp(-logvar)
+    scaled, inverse_std = cache
+    dmean = dlog_likelihood[:, :, None] * scaled * inverse_std  # reverse of: scaled^2, x - mean
+    dterm = 0.5 * dlog_likelihood[:, :, None] * (scaled * scaled - 1.0)  # reverse of: logvar + scaled^2
     dlogvar = dterm.sum(axis=(0, 1))
-    return dmean, dlogvar if cache.precision.size == dlogvar.size else dlogvar.sum(keepdims=True)
+    return dmean, dlogvar if inverse_std.size == dlogvar.size else dlogvar.sum(keepdims=True)
 
 
 class UnitGaussianCache(NamedTuple):

@@ -48,3 +48,16 @@ def test_the_best_variance_is_the_mean_squared_deviation(ops):
         _, dlogvar = ops.gaussian_log_likelihood_backward(np.ones((200, 1)), cache)
         assert dlogvar.shape == best.shape
         assert np.abs(dlogvar).max() < 1e-10
+
+
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize(("deviation", "logvar"), [(0.0, -89.0), (1e20, 90.0)])
+def test_single_precision_holds_where_one_factor_of_the_square_overflows(ops, deviation, logvar, size):
+    """exp(89) and the square of 1e20 are no float32, but (x - mean) exp(-logvar / 2) is, and so is its square."""
+    x, mean = np.full((1, 2), deviation, np.float32), np.zeros((1, 1, 2), np.float32)
+    value, cache = ops.gaussian_log_likelihood_forward(x, mean, np.full(size, logvar, np.float32))
+    dmean, dlogvar = ops.gaussian_log_likelihood_backward(np.ones((1, 1), np.float32), cache)
+    deviation, std = float(x[0, 0]), np.exp(logvar / 2)
+    np.testing.assert_allclose(value, [[2 * stats.norm.logpdf(deviation, scale=std)]], rtol=1e-5)
+    np.testing.assert_allclose(dmean, np.full((1, 1, 2), deviation / std**2), rtol=1e-5)
+    np.testing.assert_allclose(dlogvar, np.full(size, (2 / size) * ((deviation / std) ** 2 - 1) / 2), rtol=1e-5)

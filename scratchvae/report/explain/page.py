@@ -158,7 +158,7 @@ def excerpts() -> dict[str, sources.Excerpt]:
         "annealing": take(annealed.Annealing.walk, "log_weights +="),
         "score": take(gradient_noise.score_function_draws, "reward = prior", "return"),
         "reparameterize": take(gaussian.reparameterize_forward, "std =", "z ="),
-        "gaussian": take(gaussian_likelihood.gaussian_log_likelihood_forward, "deviation =", "log_likelihood ="),
+        "gaussian": take(gaussian_likelihood.gaussian_log_likelihood_forward, "inverse_std =", "log_likelihood ="),
         "audit": take(audit_module.audit, "c = recipe", "return"),
         "variance": take(property_code(audit_module.Audit, "variance"), "return"),
     }
