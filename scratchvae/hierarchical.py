@@ -6,9 +6,9 @@
     log w = log p(x|z1) + log p(z1|z2) + log p(z2) - log q(z1|x) - log q(z2|z1)
 
 Its mean over samples is the ELBO, log 1/K sum w the importance-weighted bound: with the log-weights of the samples an
-objective has all it needs. No KL divergence here has a closed form, for q(z2|z1) is met at sampled z1 only; `kl` is
-the same samples' estimate of it, so elbo = reconstruction - kl is the mean log-weight, and both are noisier than with
-one layer.
+objective has all it needs. KL(q(z2|z1) || p(z2)) has a closed form at every z1, but its average over z1 has none, nor
+has the average of log q(z1|x) - log p(z1|z2), in which z2 is drawn given z1. `kl` is the same samples' estimate of all
+of it, so elbo = reconstruction - kl is the mean log-weight, and both are noisier than with one layer.
 
 B examples, K samples, Z1 and Z2 latent dimensions. The noise, and z where both layers are meant, is (B, K, Z1 + Z2):
 first z1, then z2. Sums over samples of z1 and z2 are always joint: sample k of z2 belongs to sample k of z1.
@@ -121,8 +121,9 @@ class HierarchicalVAE(VAE):
     def mean_variances(self, x: NDArray, num_samples: int = 50, seed: int = 0) -> tuple[NDArray, NDArray]:
         """Variance over the data of the mean of q(z1|x) and of E[z2|x] = E_q(z1|x) mu2(z1), (Z1,) and (Z2,).
 
-        The second mean is estimated from `num_samples` draws of z1, which by themselves add var_k(mu2) / K to its
-        variance; so much is taken off, and what is left is unbiased.
+        The second mean is estimated from K = `num_samples` draws of z1, independent for each of the N examples: example
+        b has an error of variance v_b = var_k(mu2) / K. In the variance over the data these errors are measured from
+        their own mean, and add (1 - 1/N) mean_b(v_b): so much is taken off, and what is left is unbiased.
 
         Raises    ValueError for fewer than 2 samples; NotFiniteError where a mean is NaN or infinite
         """
@@ -133,7 +134,7 @@ class HierarchicalVAE(VAE):
             parts = [self._means(x, start, num_samples, seed) for start in range(0, len(x), BLOCK_ROWS)]
         near, far, added = (np.concatenate(part) for part in zip(*parts, strict=True))
         check_finite([near, far], [*named_parameters(self), ("mean of q(z1|x)", near), ("E[z2|x]", far)])
-        return near.var(axis=0), far.var(axis=0) - added.mean(axis=0)
+        return near.var(axis=0), far.var(axis=0) - (1 - 1 / len(x)) * added.mean(axis=0)
 
     def _means(self, x: NDArray, start: int, num_samples: int, seed: int) -> tuple[NDArray, NDArray, NDArray]:
         """Of a block of rows of x: mu1 (B, Z1), and the mean of mu2 over draws of z1 and its variance (B, Z2)."""

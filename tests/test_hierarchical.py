@@ -202,6 +202,17 @@ def test_active_units_are_counted_in_each_layer(engine):
     assert active_units(vae, x) == 3
 
 
+def test_the_variance_of_the_second_mean_is_unbiased_however_few_the_examples_and_samples():
+    vae, x, _ = build(hidden=((), ()), activation="identity", rows=3)
+    vae.parameters["encoder.1.head.bias"][3:] = 2.0
+    linear = vae.parameters["encoder.2.head.weight"][:, :2], vae.parameters["encoder.2.head.bias"][:2]
+    for rows in (1, 2, 3):
+        exact = (vae.encode(x[:rows]).mu @ linear[0] + linear[1]).var(axis=0)
+        draws = np.array([vae.mean_variances(x[:rows], num_samples=2, seed=seed)[1] for seed in range(2000)])
+        error = draws.std(axis=0, ddof=1) / np.sqrt(len(draws))
+        assert (np.abs(draws.mean(axis=0) - exact) < 5 * error + 1e-12).all()
+
+
 # --- training and files ---------------------------------------------------------------------------------------------
 
 
