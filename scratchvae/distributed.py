@@ -251,7 +251,7 @@ class DistributedTrainer(Trainer):
         self._gradients = processes.shared_zeros(flat.size, flat.dtype)
         self._gradient = Parameters(self.vae.parameters.layout, self._gradients[0])
         self._part = part = processes.own(flat.size)
-        # where tensors lie in it: not the padding, where Adam's step would be 0 / 0 with an epsilon of 0
+        # where tensors lie in it: not the padding between them, which has no gradient and is nobody's parameter
         ends = ((entry.offset, entry.offset + entry.size) for entry in self._gradient.layout)
         own = ((max(low, part.start), min(high, part.stop)) for low, high in ends)
         self._own = [slice(low, high) for low, high in own if low < high]

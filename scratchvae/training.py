@@ -5,6 +5,7 @@ example by (seed, update, row). So a run is the same bits whatever is logged or 
 stopping and resuming.
 """
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 VALIDATION_ROWS = 500  # examples handled together; the result does not depend on it
 VALIDATION_VALUES = 1_000_000  # of these examples at most, so that wide data take no more memory
 UPDATES_TOGETHER = 1_024  # made in one call of the engine at most
+FIRST_CORRECTION = math.sqrt(1 - 0.999)  # what `adam_update` multiplies epsilon by at update 1, the least it ever does
 WORK_TOGETHER = 5_000_000_000  # multiply-adds of a thread in their forward passes at most: a quarter of a second
 
 OnEpoch: TypeAlias = Callable[[dict[str, Any]], object]  # is called with each entry of the history
@@ -83,6 +85,8 @@ class Trainer:
     """One model, its data and its moments; `step` is one update.
 
     With `noise` (N, K, Z) every example's noise is given instead of drawn: for comparing with another program.
+
+    Raises    ValueError for an adam_epsilon that is not a positive number, or rounds to 0 or infinity in vae's dtype
     """
 
     def __init__(
@@ -99,7 +103,7 @@ class Trainer:
         self.vae = vae
         self.x = x
         self.learning_rate = learning_rate
-        self.adam_epsilon = adam_epsilon
+        self.adam_epsilon = _adam_epsilon(adam_epsilon, vae.dtype)
         self.objective = objective or ELBO()
         self._at = self.objective.at if isinstance(self.objective, ELBO) and self.objective.warm_up else None
         self.binarize = binarize
@@ -336,7 +340,8 @@ def fit(
               progress: a bar on standard error, where that is a terminal
               allow_grey: accept values between 0 and 1 under a Bernoulli with binarize="none"
               on_epoch: called with each entry of the history
-              adam_epsilon: what Adam adds to the root of the second moment
+              adam_epsilon: what Adam adds to the root of the second moment, so that a gradient that has always been 0
+              is not divided by 0: positive also in the model's dtype
               processes: `scratchvae.distributed.launched_processes()` to share the work with all processes that a
               launcher started together and that call `fit` with the same arguments; the first alone writes
     Returns   History. An untrained model's output bias is first set to fit the training mean
@@ -349,10 +354,9 @@ def fit(
     if checkpoint is not None and not Path(checkpoint).parent.is_dir():
         raise ValueError(f"{checkpoint}: cannot be written; expected a folder {Path(checkpoint).parent}")
     _check_non_negative("checkpoint_seconds", checkpoint_seconds)
-    _check_non_negative("adam_epsilon", adam_epsilon)
     rate = learning_rate if callable(learning_rate) else float(learning_rate)
     new_trainer = Trainer if processes is None else processes.trainer
-    trainer = new_trainer(vae, plan.x, rate, plan.objective, plan.binarize, _seed(seed), float(adam_epsilon))
+    trainer = new_trainer(vae, plan.x, rate, plan.objective, plan.binarize, _seed(seed), adam_epsilon)
     source = (checkpoint if resume is True else resume) or None
     if resume is True and checkpoint is None:
         raise ValueError("resume is True but checkpoint is None; expected the checkpoint to go on from")
@@ -559,6 +563,19 @@ def _check(
     if validation is not None:
         validation = data_set_for(likelihood, validation, vae.data_dim, method, allow_grey, "validation")
     return _Plan(x, validation, objective or ELBO(), method)
+
+
+def _adam_epsilon(value: float, dtype: np.dtype) -> float:
+    """The value, if what `adam_update` makes of it is a normal number of the dtype at every update."""
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    range_of = np.finfo(dtype)
+    smallest, largest = float(range_of.tiny) / FIRST_CORRECTION, float(range_of.max)
+    if not (number and smallest <= value <= largest):
+        raise ValueError(
+            f"adam_epsilon is {value!r}; expected a number from {smallest:.2g} to {largest:.2g} ({dtype}): Adam "
+            "divides by it where a gradient has always been 0"
+        )
+    return float(value)
 
 
 def _check_non_negative(name: str, value: float) -> None:

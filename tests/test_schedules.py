@@ -53,6 +53,21 @@ def test_adams_epsilon_is_the_one_given(engine):
         np.testing.assert_allclose((before[name] - vae.parameters[name]) * 1e6 / 0.5, gradient, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_smallest_epsilon_leaves_a_parameter_without_a_gradient_alone(engine, dtype):
+    """By itself 0 / 0; a pixel that is always 0 has such parameters."""
+    vae, x, _ = build(engine=engine, dtype=dtype)
+    x[:, 0] = 0
+    smallest = float(np.finfo(dtype).tiny) / np.sqrt(1 - 0.999)
+    for given in (0.0, 0.99 * smallest, np.nan, np.inf, True, "1e-8", 2 * float(np.finfo(dtype).max)):
+        for make in (sv.fit, Trainer):
+            with pytest.raises(ValueError, match=rf"adam_epsilon is .*; expected a number from .* \({dtype}\)"):
+                make(vae, x, adam_epsilon=given)
+    before = vae.parameters["encoder.0.weight"][0].copy()
+    sv.fit(vae, x, epochs=3, batch_size=2, adam_epsilon=1.001 * smallest, progress=False)
+    np.testing.assert_array_equal(vae.parameters["encoder.0.weight"][0], before)
+
+
 def test_a_resumed_run_goes_on_with_its_schedule_and_refuses_another(tmp_path):
     path = tmp_path / "run.safetensors"
     settings = {"batch_size": 2, "progress": False, "learning_rate": Stages((0.05, 0.01), (3, 1))}
