@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from scratchvae.finite import check_finite, quiet
 from scratchvae.reference.full_posterior import cholesky_factor, full_head_size
 
 
@@ -139,8 +140,10 @@ class FullPosterior:
 
     @staticmethod
     def gaussian(head: NDArray) -> FullGaussian:
-        """The Gaussian that a head (B, H) stands for."""
-        mu, _, cholesky = cholesky_factor(head)
+        """The Gaussian that a head (B, H) stands for. Raises NotFiniteError where exp(logvar / 2) overflows."""
+        with quiet():
+            mu, _, cholesky = cholesky_factor(head)
+        check_finite([cholesky], [("head", head), ("L of q(z|x)", cholesky)])
         return FullGaussian(mu.copy(), cholesky)
 
 

@@ -118,6 +118,7 @@ class VAE:
 
         Takes     x (B, D)
         Returns   Gaussian: mu, logvar (B, Z); of a full posterior FullGaussian: mu (B, Z), cholesky (B, Z, Z)
+        Raises    ValueError as `elbo`; NotFiniteError where what is returned is NaN or infinite
         """
         x = self._batch(x)
         with quiet():
@@ -126,11 +127,11 @@ class VAE:
         return self.posterior.gaussian(head)
 
     def decode(self, z: NDArray) -> NDArray:
-        """Mean of p(x|z). Takes z (..., Z); returns (..., D)."""
-        return self.likelihood.mean(self.ops, self._decoder_output(z), self.parameters)
+        """Mean of p(x|z). Takes z (..., Z); returns (..., D). Raises NotFiniteError where that overflows."""
+        return self._mean(self._decoder_output(z))
 
     def reconstruct(self, x: NDArray) -> NDArray:
-        """Mean of p(x|z) at z = mu(x). Takes x (B, D); returns (B, D)."""
+        """Mean of p(x|z) at z = mu(x). Takes x (B, D); returns (B, D). Raises as `encode` and `decode`."""
         return self.decode(self.encode(x).mu)
 
     def log_joint(self, x: NDArray, z: NDArray) -> NDArray:
@@ -154,14 +155,12 @@ class VAE:
     def sample(self, n: int, seed: int = 0, mean: bool = False) -> NDArray:
         """n draws from the model: z ~ N(0, I), then x ~ p(x|z), or its mean. Returns (n, D).
 
-        Draw i is the same whatever n is.
+        Draw i is the same whatever n is. Raises NotFiniteError for a draw, or a mean, beyond this precision.
         """
         examples = np.arange(_positive("n", n))
         eps = self.ops.normals(_seed(seed), Stream.LATENT, 0, examples, self.latent_dim)
         out = self._decoder_output(self.prior_draws(eps.astype(self.dtype)))
-        if mean:
-            return self.likelihood.mean(self.ops, out, self.parameters)
-        return self.likelihood.draw(self.ops, out, self.parameters, Draws(seed, examples))
+        return self._mean(out) if mean else self._draw(out, Draws(seed, examples))
 
     def elbo(self, x: NDArray, eps: NDArray) -> Elbo:
         """The ELBO of every example with the noise given, in nats.
@@ -415,6 +414,20 @@ class VAE:
             out, _ = self.ops.network_forward(rows, self.output_network)
         check_finite([out], [*named_parameters(self), ("z", rows), ("the decoder's output", out)])
         return out.reshape(*z.shape[:-1], self.data_dim)
+
+    def _mean(self, out: NDArray) -> NDArray:
+        """E[x|z] from the decoder's output, finite: that of log rates may not be."""
+        with quiet():
+            mean = self.likelihood.mean(self.ops, out, self.parameters)
+        check_finite([mean], [*named_parameters(self), ("the mean of p(x|z)", mean)])
+        return mean
+
+    def _draw(self, out: NDArray, draws: Draws) -> NDArray:
+        """x ~ p(x|z) from the decoder's output (N, D), finite."""
+        with quiet():
+            x = self.likelihood.draw(self.ops, out, self.parameters, draws)
+        check_finite([x], [*named_parameters(self), ("a draw from p(x|z)", x)])
+        return x
 
 
 def _rebuild(model: type[VAE], config: dict[str, Any], engine: str, parameters: Parameters) -> VAE:

@@ -449,7 +449,7 @@ def draw_joint(vae: VAE, n: int, seed: int) -> tuple[NDArray, NDArray]:
     """n draws from the model: x (n, D), as `vae.sample(n, seed)`, and the z (n, Z) that made it: a sample of p(z|x)."""
     examples = np.arange(n)
     z = vae.ops.normals(seed, Stream.LATENT, 0, examples, vae.latent_dim).astype(vae.dtype)
-    x = vae.likelihood.draw(vae.ops, vae._decoder_output(z), vae.parameters, Draws(seed, examples))
+    x = vae._draw(vae._decoder_output(z), Draws(seed, examples))
     return vae._batch(x), z
 
 

@@ -87,6 +87,34 @@ def test_a_learned_variance_of_logvar_100_is_finite_or_names_what_is_not(engine,
         assert all_finite(*terms, gradient.flat)
 
 
+# --- answers beyond the precision -----------------------------------------------------------------------------------
+
+
+def test_a_mean_and_a_draw_beyond_single_precision_are_named(engine):
+    """Rates of exp(100), about 2.7e43."""
+    vae, x, eps = build(engine=engine, dtype="float32", likelihood="poisson")
+    with_head(vae, "decoder", 100.0)
+    for call, name in (
+        (lambda: vae.decode(eps), "the mean of p"),
+        (lambda: vae.reconstruct(x), "the mean of p"),
+        (lambda: vae.sample(2, mean=True), "the mean of p"),
+        (lambda: vae.sample(2), "a draw from p"),
+    ):
+        with pytest.raises(sv.NotFiniteError, match=rf"^{name}\(x\|z\) is not finite"):
+            call()
+    with_head(vae, "decoder", 80.0)  # exp(80) is a float32
+    assert all_finite(vae.decode(eps), vae.reconstruct(x), vae.sample(2, mean=True), vae.sample(2))
+
+
+def test_a_full_posterior_beyond_single_precision_is_named(engine):
+    vae, x, _ = build(engine=engine, dtype="float32", posterior="full")
+    with_head(vae, "encoder", 200.0, slice(2, 4))
+    with pytest.raises(sv.NotFiniteError, match=r"^L of q\(z\|x\) is not finite"):
+        vae.encode(x)
+    with_head(vae, "encoder", 100.0, slice(2, 4))  # exp(50) is a float32
+    assert all_finite(vae.encode(x).cholesky)
+
+
 # --- parameters that are not finite ---------------------------------------------------------------------------------
 
 
