@@ -17,7 +17,7 @@ class Stages:
     """A rate that is constant in stages.
 
     Takes     rates, each a positive number; updates: how many updates each lasts. The last rate goes on for ever
-    Raises    ValueError for stages that are empty, or rates and updates that do not pair
+    Raises    ValueError for stages that are empty, rates and updates that do not pair, or updates that are not whole
     """
 
     rates: tuple[float, ...]
@@ -28,7 +28,7 @@ class Stages:
             raise ValueError(f"{len(self.rates)} rates and {len(self.updates)} updates; expected as many, at least one")
         for rate in self.rates:
             check_learning_rate(rate)
-        if min(self.updates) < 0:
+        if not all(_is_count(number) for number in self.updates):
             raise ValueError(f"updates is {self.updates}; expected whole numbers that are not negative")
 
     def __call__(self, update: int) -> float:
@@ -39,6 +39,10 @@ class Stages:
     def _ends(self) -> tuple[int, ...]:
         """The number of the last update of each stage but the last."""
         return tuple(accumulate(self.updates[:-1]))
+
+
+def _is_count(number: object) -> bool:
+    return isinstance(number, (int, np.integer)) and not isinstance(number, bool) and int(number) >= 0
 
 
 def check_learning_rate(learning_rate: LearningRate) -> None:
