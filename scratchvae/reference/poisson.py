@@ -16,7 +16,7 @@ def poisson_log_likelihood_forward(x: NDArray, log_rate: NDArray) -> tuple[NDArr
 
     Forward   log p_bk = sum_d (x_bd l_bkd - exp(l_bkd) - log x_bd!)
               in float64 whatever the arguments are: three large numbers cancel. A rate beyond the largest number gives
-              -inf, which is log p rounded; the rate 0 of a very negative l gives its x l
+              -inf, which is log p rounded; the rate 0 of a very negative l gives x l - log x!
     Takes     x (B, D), whole numbers that are not negative; log_rate (B, K, D)
     Returns   log p (B, K), cache
     """

@@ -41,6 +41,15 @@ def test_the_normaliser_and_both_derivatives_are_exact_at_every_logit():
     np.testing.assert_allclose(got[2], want[2], rtol=1e-14)
 
 
+def test_the_variance_loses_at_most_two_digits_where_the_series_ends():
+    logits = np.linspace(0.4, 3, 300)
+    logits = np.concatenate([logits, -logits])
+    want = np.array([exactly(logit)[2] for logit in logits])
+    error = np.abs(continuous_bernoulli_normaliser(logits).variance / want - 1) / np.finfo(float).eps
+    assert error.max() < 70
+    assert error[np.abs(logits) > 2.9].max() < 5
+
+
 def test_each_derivative_is_the_complex_step_of_the_one_before():
     for order in (0, 1):
         got = complex_derivative(
@@ -57,7 +66,7 @@ def test_the_series_is_that_of_the_uniform_distributions_cumulants():
 
 
 def test_the_mean_has_an_inverse_over_the_whole_interval():
-    means = np.array([1e-6, 0.01, 0.3, 0.5 - 1e-9, 0.5, 0.5 + 1e-9, 0.77, 0.99, 1 - 1e-6])
+    means = np.array([1e-17, 1e-6, 0.01, 0.3, 0.5 - 1e-9, 0.5, 0.5 + 1e-9, 0.77, 0.99, 1 - 1e-6])
     logits = continuous_bernoulli_logits(means)
     np.testing.assert_allclose(continuous_bernoulli_normaliser(logits).mean, means, rtol=1e-14)
     assert continuous_bernoulli_logits(np.array([0.5])) == 0

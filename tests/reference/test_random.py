@@ -124,6 +124,20 @@ def test_box_muller_is_the_formula_to_float32():
     np.testing.assert_allclose(sines, length * np.sin(turned), atol=1.5e-6)
 
 
+def test_normals_are_right_relative_to_the_uniform_that_float32_holds_and_small_radii_absolutely():
+    rng = np.random.default_rng(0)
+    words, angle_words = rng.integers(0, 2**32, (2, 200_000), dtype=np.uint32)
+    held = (words.astype(np.float32) * np.float32(2.0**-32) + np.float32(2.0**-33)).astype(np.float64)
+    angle = (angle_words << np.uint32(2)).view(np.int32) / 2**31 * np.pi / 4
+    angle = np.where(angle_words >> 30 & 1, np.pi / 2 - angle, angle)
+    radius = np.where(angle_words >> 31, -1, 1) * np.sqrt(-2 * np.log(held))
+    for got, want in zip(box_muller(words, angle_words), (radius * np.cos(angle), radius * np.sin(angle)), strict=True):
+        np.testing.assert_allclose(got.astype(np.float64), want, rtol=4e-7)
+    top = np.arange(FULL - 2**16, FULL, dtype=np.uint32)  # u near 1
+    got = box_muller(top, np.zeros_like(top))[0].astype(np.float64)
+    np.testing.assert_allclose(got, np.sqrt(-2 * np.log((top + 0.5) / 2**32)), rtol=0, atol=2.5e-4)
+
+
 def test_the_smallest_uniform_gives_the_longest_radius_and_none_is_infinite():
     words = np.array([0, FULL], np.uint32)
     radius = box_muller(words, np.zeros(2, np.uint32))[0]
