@@ -10,6 +10,7 @@ from scipy import integrate, stats
 import scratchvae as sv
 from scratchvae import reference
 from scratchvae.data import DataError
+from scratchvae.engine import get_engine
 from scratchvae.likelihoods import (
     LIKELIHOODS,
     Bernoulli,
@@ -195,6 +196,16 @@ def test_columns_that_never_vary_have_a_finite_output_bias(name):
 
 
 # --- means and draws ------------------------------------------------------------------------------------------------
+
+
+def test_the_mean_of_many_levels_is_right_to_half_a_level_in_single_precision(engine):
+    likelihood, out = DiscretisedLogistic(levels=2**16), np.array([[0.1, 0.5, 0.77, 0.98]])
+    scale = {"likelihood.log_scale": np.full(1, np.log(0.02))}
+    want = likelihood.mean(reference, out, scale)
+    rounded = {name: value.astype(np.float32) for name, value in scale.items()}
+    got = likelihood.mean(get_engine(engine), out.astype(np.float32), rounded)
+    assert got.dtype == np.float32
+    assert np.abs(got - want).max() < 0.5 / (2**16 - 1)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -68,12 +68,15 @@ class DiscretisedLogistic:
         return dout, {"likelihood.log_scale": dlog_scale}
 
     def mean(self, ops: ModuleType, out: NDArray, parameters: Mapping[str, NDArray]) -> NDArray:
-        """sum_k P(x > k / (L - 1)) / (L - 1), k = 0 .. L - 2: a level below x adds one step. P is a sigmoid."""
+        """sum_k P(x > k / (L - 1)) / (L - 1), k = 0 .. L - 2: a level below x adds one step. P is a sigmoid.
+
+        Summed in float64: of 65535 terms a float32 total would be levels off.
+        """
         inverse, steps = np.exp(-parameters["likelihood.log_scale"]), self.levels - 1
-        total = np.zeros_like(out)
+        total = np.zeros(out.shape, np.float64)
         for edge in (np.arange(steps) + 0.5) / steps:
             total += ops.sigmoid_forward((out - out.dtype.type(edge)) * inverse)[0]
-        return total / steps
+        return (total / steps).astype(out.dtype)
 
     def draw(self, ops: ModuleType, out: NDArray, parameters: Mapping[str, NDArray], draws: Draws) -> NDArray:
         """The bin of a draw from the density, which is out + scale logit(u)."""
