@@ -16,22 +16,25 @@ from scratchvae.reference.discretised_logistic import DiscretisedLogisticCache
 @njit(cache=True, error_model="numpy")
 def _rows(x, location, half, of_scale, log_likelihood, dlocation, dlog_scale, first, last):
     real, samples, terms = location.dtype.type, location.shape[1], np.empty(location.shape[2], location.dtype)
-    zero, bottom, top = real(0), real(half), real(1.0 - half)
-    inverse, half_width, log_mass, dwidth = of_scale[0], of_scale[1], of_scale[2], of_scale[3]
+    zero, bottom, top, largest = real(0), real(half), real(1.0 - half), real(np.finfo(location.dtype).max)
+    inverse_root, log_mass, dwidth = of_scale[0], of_scale[1], of_scale[2]
     for row in range(first, last):
         b, k = row // samples, row % samples
         for d in range(location.shape[2]):
             value = real(x[b, d])
-            centre = (value - location[b, k, d]) * inverse[d]
-            lower, upper = centre - half_width[d], centre + half_width[d]
-            above, dupper = softplus_sigmoid(-upper)
-            below, dlower = softplus_sigmoid(lower)
+            distance, factor = value - location[b, k, d], inverse_root[d]
             has_lower, has_upper = value > bottom, value < top
             interior = has_lower & has_upper
+            lower, upper = (distance - bottom) * factor * factor, (distance + bottom) * factor * factor
+            lower = -largest if lower < -largest else lower  # where its derivative is 0, and so is their product
+            upper = largest if upper > largest else upper
+            lower, upper = lower if has_lower else zero, upper if has_upper else zero
+            above, dupper = softplus_sigmoid(-upper)
+            below, dlower = softplus_sigmoid(lower)
             above, dupper = above if has_upper else zero, dupper if has_upper else zero
             below, dlower = below if has_lower else zero, dlower if has_lower else zero
             terms[d] = (log_mass[d] if interior else zero) - above - below
-            dlocation[b, k, d] = (dlower - dupper) * inverse[d]
+            dlocation[b, k, d] = (dlower - dupper) * factor * factor
             dlog_scale[b, k, d] = lower * dlower - upper * dupper - (dwidth[d] if interior else zero)
         log_likelihood[b, k] = sum_row(terms)
 
@@ -45,11 +48,11 @@ def _rows_parallel(x, location, half, of_scale, log_likelihood, dlocation, dlog_
 
 
 def _of_scale(log_scale: NDArray, half: float, size: int, dtype: np.dtype) -> NDArray:
-    """1 / s, h / s, log(1 - exp(-w)) and w / (exp(w) - 1) with w = 2 h / s, for each of `size` dimensions (4, D)."""
-    inverse = np.exp(-log_scale.astype(np.float64))
-    width = 2 * half * inverse
+    """1 / sqrt(s), log(1 - exp(-w)) and w / (exp(w) - 1) with w = 2 h / s, for each of `size` dimensions (3, D)."""
+    inverse_root = np.exp(-0.5 * log_scale.astype(np.float64))
+    width = np.minimum(2 * half * inverse_root * inverse_root, np.finfo(np.float64).max)
     mass = -np.expm1(-width)
-    values = inverse, width / 2, np.log(mass), width * np.exp(-width) / mass
+    values = inverse_root, np.log(mass), width * np.exp(-width) / mass
     return np.array([np.broadcast_to(value, size) for value in values], dtype)
 
 

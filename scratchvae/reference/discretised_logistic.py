@@ -40,22 +40,23 @@ def discretised_logistic_log_likelihood_forward(
     Source    Kingma et al. 2016, appendix C; Salimans et al. 2017, equation 2
     """
     x, half = x[:, None, :], 0.5 / (levels - 1)
-    scale = np.exp(log_scale)
-    width = 2 * half / scale  # b - a
-    centre = (x - location) / scale
-    lower, upper = centre - width / 2, centre + width / 2
     has_lower, has_upper = x > half, x < 1 - half
     interior = has_lower & has_upper
+    inverse_root = np.exp(-0.5 * log_scale)  # not its square: 1 / s overflows float32 from log s = -88 on
+    width = _below_infinity(2 * half * inverse_root * inverse_root)  # b - a
+    distance = x - location
+    upper = np.where(has_upper, _below_infinity((distance + half) * inverse_root * inverse_root), 0)
+    lower = np.where(has_lower, -_below_infinity((half - distance) * inverse_root * inverse_root), 0)
 
     terms = (
-        interior * np.log(-np.expm1(-width))
-        - has_upper * softplus_forward(-upper)[0]
-        - has_lower * softplus_forward(lower)[0]
+        np.where(interior, np.log(-np.expm1(-width)), 0)
+        - np.where(has_upper, softplus_forward(-upper)[0], 0)
+        - np.where(has_lower, softplus_forward(lower)[0], 0)
     )
-    dupper = has_upper * sigmoid_forward(-upper)[0]  # d log p / d b
-    dlower = has_lower * -sigmoid_forward(lower)[0]  # d log p / d a
-    dwidth = interior * np.exp(-width) / -np.expm1(-width)  # d log p / d width, beyond b and a themselves
-    dlocation = -(dupper + dlower) / scale  # a and b both fall by 1 / s
+    dupper = np.where(has_upper, sigmoid_forward(-upper)[0], 0)  # d log p / d b
+    dlower = np.where(has_lower, -sigmoid_forward(lower)[0], 0)  # d log p / d a
+    dwidth = np.where(interior, np.exp(-width) / -np.expm1(-width), 0)  # d log p / d width, beyond b and a themselves
+    dlocation = -(dupper + dlower) * inverse_root * inverse_root  # a and b both fall by 1 / s
     dlog_scale = -(
         upper * dupper + lower * dlower + width * dwidth
     )  # a, b and the width are all 1 / s times a constant
@@ -76,3 +77,9 @@ def discretised_logistic_log_likelihood_backward(
     dlog_likelihood = dlog_likelihood[:, :, None]
     dlog_scale = (dlog_likelihood * cache.dlog_scale).sum(axis=(0, 1))
     return dlog_likelihood * cache.dlocation, dlog_scale.sum(keepdims=True) if cache.shared else dlog_scale
+
+
+def _below_infinity(a: NDArray) -> NDArray:
+    """a, and in the place of infinity the largest number, which times a derivative of 0 is 0."""
+    largest = np.finfo(a.dtype).max
+    return np.where(a.real > largest, largest, a)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from scratchvae import reference
 from tests.proofs.checks import relative_error
 
 
@@ -79,6 +80,30 @@ def test_scales_far_below_a_bin_and_far_above_the_range_are_finite(ops, log_scal
     value, cache = ops.discretised_logistic_log_likelihood_forward(x, out, np.full(1, log_scale))
     assert np.isfinite(value).all()
     assert all(np.isfinite(d).all() for d in ops.discretised_logistic_log_likelihood_backward(np.ones((1, 1)), cache))
+
+
+@pytest.mark.parametrize("size", [1, 20])
+@pytest.mark.parametrize("log_scale", [-60.0, -90.0, -103.0])
+def test_scales_whose_inverse_is_no_float32_have_the_value_and_gradient_of_double_precision(ops, log_scale, size):
+    """Five locations, one of them in the middle of a bin, four levels: exp(90) times a distance is finite, or 0, or
+    beyond all numbers; and never 0 times infinity."""
+    locations, levels = np.array([-3.0, 0.0, 51 / 255, 0.4, 1e4], np.float32), np.array([0, 51, 128, 255])
+    x = np.tile((levels / 255).astype(np.float32), 5)[None]
+    values = x, np.repeat(locations, 4)[None, None], np.full(size, log_scale, np.float32)
+    results = []
+    for engine, dtype in ((reference, np.float64), (ops, np.float32)):
+        arguments = [value.astype(dtype) for value in values]
+        with np.errstate(over="ignore"):
+            each = [
+                engine.discretised_logistic_log_likelihood_forward(arguments[0][:, [d]], arguments[1][..., [d]], scale)
+                for d, scale in enumerate(np.broadcast_to(arguments[2], 20)[:, None])
+            ]
+            value, cache = engine.discretised_logistic_log_likelihood_forward(*arguments)
+            gradients = engine.discretised_logistic_log_likelihood_backward(np.ones((1, 1), dtype), cache)
+            alone = np.array([value[0, 0] for value, _ in each])
+            results.append([array.astype(np.float32) for array in (alone, value, *gradients)])
+    for got, want in zip(results[1], results[0], strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
 def test_one_scale_for_all_has_the_sum_of_the_gradients_of_one_each(ops):
