@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from scratchvae.compiled.vector_math import exp, sum_row
+from scratchvae.compiled.vector_math import exp, expm1_and_excess, sum_row
 from scratchvae.reference.full_posterior import full_head_size, full_latent_dim
 from scratchvae.reference.gaussian import LOG_2_PI
 
@@ -61,14 +61,15 @@ def _head_gradient(dtransposed, transposed, dhead):
 @njit(cache=True, error_model="numpy")
 def _kl_row(head, transposed, kl):
     latent = len(transposed)
-    half, one = head.dtype.type(0.5), head.dtype.type(1)
+    half = head.dtype.type(0.5)
     for j in range(latent):
         kl[j] = 0
     for i in range(latent):
-        for j in range(i, latent):
+        for j in range(i + 1, latent):
             kl[j] += transposed[i, j] * transposed[i, j]
     for j in range(latent):
-        kl[j] = half * (head[j] * head[j] + kl[j] - one - head[latent + j])
+        _, excess = expm1_and_excess(head[latent + j], transposed[j, j] * transposed[j, j])
+        kl[j] = half * (head[j] * head[j] + kl[j] + excess)
 
 
 @njit(cache=True, error_model="numpy")

@@ -8,7 +8,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from scratchvae.compiled.bernoulli import scale_rows
-from scratchvae.compiled.vector_math import exp, sum_row
+from scratchvae.compiled.vector_math import exp, expm1_and_excess, sum_row
 from scratchvae.reference.gaussian import (
     LOG_2_PI,
     GaussianLogDensityCache,
@@ -53,16 +53,24 @@ def reparameterize_forward(mu: NDArray, logvar: NDArray, eps: NDArray) -> tuple[
     return mu[:, None, :] + std[:, None, :] * eps, ReparameterizeCache(std, eps)
 
 
+@njit(cache=True, error_model="numpy")
+def _growth_and_excess(logvar, growth, excess):
+    for i in range(logvar.size):
+        growth[i], excess[i] = expm1_and_excess(logvar[i], exp(logvar[i]))
+
+
 def kl_to_prior_forward(mu: NDArray, logvar: NDArray) -> tuple[NDArray, KLCache]:
     """See `reference.gaussian.kl_to_prior_forward`."""
-    variance = _exp(1, logvar)
-    return 0.5 * (mu * mu + variance - 1 - logvar).sum(axis=1), KLCache(mu, variance)
+    kl, cache = kl_per_dimension_forward(mu, logvar)
+    return kl.sum(axis=1), cache
 
 
 def kl_per_dimension_forward(mu: NDArray, logvar: NDArray) -> tuple[NDArray, KLCache]:
     """See `reference.gaussian.kl_per_dimension_forward`."""
-    variance = _exp(1, logvar)
-    return 0.5 * (mu * mu + variance - 1 - logvar), KLCache(mu, variance)
+    logvar = np.ascontiguousarray(logvar)
+    growth, excess = np.empty_like(logvar), np.empty_like(logvar)
+    _growth_and_excess(logvar.reshape(-1), growth.reshape(-1), excess.reshape(-1))
+    return 0.5 * (mu * mu + excess), KLCache(mu, growth)
 
 
 @njit(cache=True, error_model="numpy")

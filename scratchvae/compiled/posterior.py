@@ -7,7 +7,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from scratchvae.compiled.kernel_cache import INNER
-from scratchvae.compiled.vector_math import exp, sum_row
+from scratchvae.compiled.vector_math import exp, expm1_and_excess, sum_row
 
 
 class PosteriorCache(NamedTuple):
@@ -19,7 +19,7 @@ class PosteriorCache(NamedTuple):
 @njit(cache=True, error_model="numpy")
 def _forward(head, eps, std, z, kl):
     """The exponentials run over all examples at once: a row of Z is often shorter than a vector."""
-    half, one, latent = head.dtype.type(0.5), head.dtype.type(1), std.shape[1]
+    half, latent = head.dtype.type(0.5), std.shape[1]
     terms = np.empty(latent, head.dtype)
     for b in range(std.shape[0]):
         for j in range(latent):
@@ -30,7 +30,8 @@ def _forward(head, eps, std, z, kl):
     for b in range(std.shape[0]):
         for j in range(latent):
             mu, logvar, sigma = head[b, j], head[b, latent + j], std[b, j]
-            terms[j] = mu * mu + sigma * sigma - one - logvar
+            _, excess = expm1_and_excess(logvar, sigma * sigma)
+            terms[j] = mu * mu + excess
         kl[b] = half * sum_row(terms)
         for k in range(eps.shape[1]):
             for j in range(latent):
@@ -57,7 +58,7 @@ def posterior_forward(head: NDArray, eps: NDArray) -> tuple[NDArray, NDArray, Po
 @njit(cache=True, error_model="numpy")
 def _backward(dz, dkl, head, std, eps, dhead):
     """dhead first gathers d mu of the draw and d std; then both uses of mu and of logvar are summed."""
-    half, one, latent = head.dtype.type(0.5), head.dtype.type(1), std.shape[1]
+    half, latent = head.dtype.type(0.5), std.shape[1]
     for b in range(std.shape[0]):
         for j in range(2 * latent):
             dhead[b, j] = 0
@@ -67,8 +68,9 @@ def _backward(dz, dkl, head, std, eps, dhead):
                 dhead[b, latent + j] += dz[b, k, j] * eps[b, k, j]
         for j in range(latent):
             sigma, dstd = std[b, j], dhead[b, latent + j]
+            growth, _ = expm1_and_excess(head[b, latent + j], sigma * sigma)
             dhead[b, j] = dhead[b, j] + dkl[b] * head[b, j]
-            dhead[b, latent + j] = half * sigma * dstd + dkl[b] * (half * (sigma * sigma - one))
+            dhead[b, latent + j] = half * sigma * dstd + dkl[b] * (half * growth)
 
 
 def posterior_backward(dz: NDArray, dkl: NDArray, cache: PosteriorCache) -> NDArray:

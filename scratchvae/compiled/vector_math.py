@@ -4,8 +4,8 @@ calls into the C library do not.
 `exp32` and its kin take and return float32. No branches, only selections; multiply-adds are fused explicitly, so that
 no flag decides about the bits. Errors, over all 2^32 arguments (`benchmarks/vector_math_sweep.py`): at most 2 units in
 the last place (ulp). NaN gives NaN, infinities and -0.0 give what mathematics says, results below 2^-126 are subnormal;
-but the root of a subnormal number comes out too small. float64 goes to the C library. `exp`, `log`, ... take either and
-are for use inside compiled functions.
+but the root of a subnormal number comes out too small, and `expm1_and_excess32` says itself how right it is. float64
+goes to the C library. `exp`, `log`, ... take either and are for use inside compiled functions.
 
 Method: reduce the argument to a small interval exactly, then a polynomial fitted there for the least relative error
 (Muller, Elementary Functions, 2016, chapters 3 and 11).
@@ -26,6 +26,7 @@ f32, i32 = np.float32, np.int32
 
 LOG2_E = f32(1 / math.log(2))
 LOG_2_HIGH, LOG_2_LOW = f32(0.693359375), f32(-2.12194440e-4)  # the high part has 10 bits: n times it is exact
+HALF_LOG_2 = f32(math.log(2) / 2)
 ROUNDER = f32(1.5 * 2**23)  # adding it leaves a float32's nearest integer in the low bits
 ROUNDER_BITS = i32(0x4B400000)
 EXP_LOWEST, EXP_HIGHEST = f32(-104), f32(89)  # exp rounds to 0 below, overflows above
@@ -149,6 +150,19 @@ def _log_polynomial(f, exponent):
 @njit(cache=True, error_model="numpy", forceinline=True, **INNER)
 def absolute32(x):
     return float32_from_bits(bits_from_float32(x) & MAGNITUDE_BITS)
+
+
+@njit(cache=True, error_model="numpy", forceinline=True)
+def expm1_and_excess32(x, power):
+    """exp(x) - 1 and exp(x) - 1 - x, which is never negative, of a power = exp(x) to rounding.
+
+    The second is right to 6 ulp for |x| <= log(2) / 2, where it is a square times a polynomial fitted for the first;
+    beyond, where it is 0.05 at least, to 5e-6 of it: the rounding of the power, which also leaves the first 1e-6.
+    """
+    p = multiply_add(x, multiply_add(x, multiply_add(x, multiply_add(x, E4, E3), E2), E1), E0)
+    near, curved = absolute32(x) <= HALF_LOG_2, x * x * p
+    growth = multiply_add(x * x, p, x) if near else power - f32(1)
+    return growth, curved if near else growth - x
 
 
 @njit(cache=True, error_model="numpy", forceinline=True)
@@ -278,6 +292,12 @@ def softplus32(x):
 
 
 @njit(cache=True, error_model="numpy", forceinline=True)
+def expm1_and_excess64(x, power):
+    growth = math.expm1(x)
+    return growth, growth - x
+
+
+@njit(cache=True, error_model="numpy", forceinline=True)
 def sigmoid64(x):
     t = math.exp(-abs(x))
     return (t if x < 0 else 1.0) / (1.0 + t)
@@ -328,6 +348,11 @@ def softplus_sigmoid(x):
 
 def tails(x):
     """softplus(-|x|) and sigmoid(-|x|): log(1 + t) and t / (1 + t), t = exp(-|x|). float32: as `softplus_sigmoid`."""
+    raise NotImplementedError
+
+
+def expm1_and_excess(x, power):
+    """exp(x) - 1 and exp(x) - 1 - x of x and power = exp(x), as `exp`; see `expm1_and_excess32`."""
     raise NotImplementedError
 
 
@@ -403,6 +428,12 @@ def _sigmoid(x):
 @overload(softplus, jit_options=INLINE)
 def _softplus(x):
     return (lambda x: softplus32(x)) if x == types.float32 else (lambda x: softplus64(x))
+
+
+@overload(expm1_and_excess, jit_options=INLINE)
+def _expm1_and_excess(x, power):
+    way = expm1_and_excess32 if x == types.float32 else expm1_and_excess64
+    return lambda x, power: way(x, power)
 
 
 @overload(decay, jit_options=INLINE)

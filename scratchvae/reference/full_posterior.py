@@ -67,7 +67,8 @@ def full_kl_per_dimension_forward(head: NDArray) -> tuple[NDArray, FullKLCache]:
     Returns   kl (B, Z), cache
     """
     mu, logvar, cholesky = cholesky_factor(head)
-    kl = 0.5 * (mu * mu + (cholesky * cholesky).sum(axis=2) - 1.0 - logvar)
+    below = np.tril(cholesky, -1)
+    kl = 0.5 * (mu * mu + (below * below).sum(axis=2) + (np.expm1(logvar) - logvar))  # L_jj^2 = exp(logvar_j)
     return kl, FullKLCache(mu, cholesky)
 
 

@@ -46,7 +46,7 @@ def reparameterize_backward(dz: NDArray, cache: ReparameterizeCache) -> tuple[ND
 
 class KLCache(NamedTuple):
     mu: NDArray  # (B, Z)
-    variance: NDArray  # (B, Z)
+    growth: NDArray  # (B, Z): exp(logvar) - 1
 
 
 def kl_to_prior_forward(mu: NDArray, logvar: NDArray) -> tuple[NDArray, KLCache]:
@@ -57,9 +57,9 @@ def kl_to_prior_forward(mu: NDArray, logvar: NDArray) -> tuple[NDArray, KLCache]
     Returns   kl (B,), cache
     Source    Kingma, Welling 2013, appendix B
     """
-    variance = np.exp(logvar)
-    kl = 0.5 * (mu * mu + variance - 1.0 - logvar).sum(axis=1)
-    return kl, KLCache(mu, variance)
+    growth = np.expm1(logvar)  # near logvar = 0, exp(logvar) - 1 would be mostly rounding, and kl of either sign
+    kl = 0.5 * (mu * mu + (growth - logvar)).sum(axis=1)
+    return kl, KLCache(mu, growth)
 
 
 def kl_to_prior_backward(dkl: NDArray, cache: KLCache) -> tuple[NDArray, NDArray]:
@@ -70,7 +70,7 @@ def kl_to_prior_backward(dkl: NDArray, cache: KLCache) -> tuple[NDArray, NDArray
     Returns   dmu, dlogvar (B, Z)
     """
     dmu = dkl[:, None] * cache.mu
-    dlogvar = dkl[:, None] * (0.5 * (cache.variance - 1.0))
+    dlogvar = dkl[:, None] * (0.5 * cache.growth)
     return dmu, dlogvar
 
 
@@ -81,8 +81,8 @@ def kl_per_dimension_forward(mu: NDArray, logvar: NDArray) -> tuple[NDArray, KLC
     Takes     mu, logvar (B, Z)
     Returns   kl (B, Z), cache
     """
-    variance = np.exp(logvar)
-    return 0.5 * (mu * mu + variance - 1.0 - logvar), KLCache(mu, variance)
+    growth = np.expm1(logvar)
+    return 0.5 * (mu * mu + (growth - logvar)), KLCache(mu, growth)
 
 
 def kl_per_dimension_backward(dkl: NDArray, cache: KLCache) -> tuple[NDArray, NDArray]:
@@ -92,7 +92,7 @@ def kl_per_dimension_backward(dkl: NDArray, cache: KLCache) -> tuple[NDArray, ND
     Takes     dkl (B, Z): d loss / d kl; cache
     Returns   dmu, dlogvar (B, Z)
     """
-    return dkl * cache.mu, dkl * (0.5 * (cache.variance - 1.0))
+    return dkl * cache.mu, dkl * (0.5 * cache.growth)
 
 
 class GaussianLogDensityCache(NamedTuple):

@@ -4,6 +4,7 @@
 every argument next to a power of two.
 """
 
+import math
 import platform
 import re
 
@@ -97,6 +98,30 @@ def test_float64_functions_are_right_to_thirteen_digits(name):
     if name in ("log", "log1p"):
         x = x[x > 0]
     np.testing.assert_allclose(apply(getattr(vm, name), x), TRUTH[name](x), rtol=1e-13)
+
+
+@FUSED
+def test_exp_minus_one_and_what_is_left_of_it_without_x_are_right_and_of_one_sign():
+    @njit(error_model="numpy")
+    def both(x, power, growth, excess):
+        for i in range(x.size):
+            growth[i], excess[i] = vm.expm1_and_excess(x[i], power[i])
+
+    x = np.concatenate([next_to_powers_of_two(), np.linspace(-2, 2, 100_001, dtype=np.float32), [0, np.nan]])
+    x = x[~(np.abs(x) > 80)].astype(np.float32)
+    wide = x.astype(np.longdouble)
+    terms = [wide**n / math.factorial(n) for n in range(2, 25)]
+    exact = np.where(np.abs(wide) < 1, sum(reversed(terms)), np.expm1(wide) - wide)
+    growth, excess = np.empty_like(x), np.empty_like(x)
+    with np.errstate(under="ignore"):
+        both(x, np.exp(x), growth, excess)
+    assert (excess[:-1] >= 0).all()
+    assert np.isnan([growth[-1], excess[-1]]).all()
+    np.testing.assert_allclose(growth, np.expm1(x.astype(float)), rtol=1e-6)
+    np.testing.assert_allclose(excess, exact.astype(float), rtol=5e-6, atol=2**-149)
+    near = np.abs(x) <= np.log(2) / 2
+    errors = [ulp_error(got, float(truth)) for got, truth in zip(excess[near], exact[near], strict=True)]
+    assert max(errors) <= 6
 
 
 def test_exp_goes_through_the_subnormals_to_zero():

@@ -21,6 +21,29 @@ def test_kl_is_zero_for_the_prior_itself_and_nowhere_else(ops):
         assert ops.kl_to_prior_forward(zero + mu, zero + logvar)[0] > 0
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_kl_next_to_the_prior_is_half_the_squares_and_not_rounding(ops, dtype):
+    """In single precision exp(-1e-4) - 1 + 1e-4 as it stands is -1.7e-8; it is 5e-9."""
+    logvar = np.geomspace(1e-12, 1e-3, 200).astype(dtype)
+    logvar = np.concatenate([logvar, -logvar])[:, None]
+    mu, none = np.zeros_like(logvar), np.zeros((400, 1, 1), dtype)
+    exact = logvar.astype(float)
+    exact = exact**2 / 4 + exact**3 / 12 + exact**4 / 48
+    head = np.concatenate([mu, logvar], axis=1)
+    for kl in (
+        ops.kl_to_prior_forward(mu, logvar)[0],
+        ops.kl_per_dimension_forward(mu, logvar)[0][:, 0],
+        ops.full_kl_per_dimension_forward(head)[0][:, 0],
+        ops.posterior_forward(head, none)[1],
+        ops.full_posterior_forward(head, none)[1],
+    ):
+        assert (kl >= 0).all()
+        np.testing.assert_allclose(kl, exact[:, 0], rtol=1e-5, atol=np.finfo(dtype).eps * np.abs(logvar).max() / 2)
+    _, cache = ops.kl_to_prior_forward(mu, logvar)
+    _, dlogvar = ops.kl_to_prior_backward(np.ones(400, dtype), cache)
+    np.testing.assert_allclose(dlogvar, np.expm1(logvar.astype(float)) / 2, rtol=4 * np.finfo(dtype).eps)
+
+
 @given(rng=generators, n=sizes)
 def test_kl_is_the_sum_of_its_dimensions_none_of_them_negative(rng, n):
     mu, logvar = rng.normal(size=(2, n.b, n.d))
