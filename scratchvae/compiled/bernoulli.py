@@ -1,6 +1,5 @@
 """Twin of `reference.bernoulli`: value and derivative in one read of the logits."""
 
-
 import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
