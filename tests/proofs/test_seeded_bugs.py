@@ -72,7 +72,7 @@ def test_bug_3_kl_averaged_over_latents_is_caught_by_meaning_where_derivatives_a
 def test_bug_3_kl_summed_over_examples_is_caught_by_meaning():
     def forward(mu, logvar):
         variance = np.exp(logvar)
-        return 0.5 * (mu * mu + variance - 1 - logvar).sum(axis=0), KLCache(mu, variance)
+        return 0.5 * (mu * mu + variance - 1 - logvar).sum(axis=0), KLCache(mu, variance - 1)
 
     catches(checks.kl_equals_monte_carlo, forward)
 

@@ -140,7 +140,7 @@ def excerpts() -> dict[str, sources.Excerpt]:
         "log_integral": take(quadrature._log_sum, "terms =", "return"),
         "elbo_integral": take(quadrature._elbo_integral, "log_q =", "value ="),
         "forms": take(identity.forms, "exact = (", ")"),
-        "kl": take(gaussian.kl_to_prior_forward, "variance =", "kl ="),
+        "kl": take(gaussian.kl_to_prior_forward, "growth =", "kl ="),
         "elbo_objective": take(ELBO.evaluate, "value ="),
         "freeze": take(movement.freeze, "for name", "array[...]"),
         "posterior": take(quadrature.posterior_on_grid, "table =", "log_density ="),
