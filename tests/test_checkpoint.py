@@ -1,10 +1,13 @@
 """Checkpoints: what is saved comes back, resuming is the uninterrupted run, and bad files are refused."""
 
 import json
+import os
+import stat
 import struct
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import scratchvae as sv
@@ -79,7 +82,15 @@ def test_of_a_run_with_early_stopping_the_best_parameters_are_loaded(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changed", [{"batch_size": 3}, {"learning_rate": 0.5}, {"seed": 7}, {"objective": sv.IWAE(3)}, {"binarize": "none"}]
+    "changed",
+    [
+        {"batch_size": 3},
+        {"learning_rate": 0.5},
+        {"seed": 7},
+        {"objective": sv.IWAE(3)},
+        {"binarize": "none"},
+        {"objective": sv.ELBO(kl="monte-carlo")},
+    ],
 )
 def test_a_run_cannot_be_resumed_with_other_settings(tmp_path, changed):
     settings = {"epochs": 2, "batch_size": 2, "progress": False, "checkpoint": tmp_path / "run.safetensors"}
@@ -123,6 +134,35 @@ def test_a_training_state_that_says_too_little_cannot_be_resumed(tmp_path):
         path = rewritten(tmp_path, lambda arrays, header, training=training: header.update(training=training))
         with pytest.raises(ValueError, match="without a training state"):
             sv.fit(build().vae, x, epochs=2, resume=path, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"updates": -1}, "training.history is not one that fit wrote"),
+        ({"updates": 2**63}, "training.history is not one that fit wrote"),
+        ({"history": [{"epoch": 1}]}, "training.history is not one that fit wrote"),
+        ({"best_epoch": 1}, "best_epoch 1 does not fit a history of 1 epochs"),
+    ],
+)
+def test_a_training_state_whose_parts_do_not_fit_cannot_be_resumed(tmp_path, change, message):
+    vae, x, _ = build()
+    path = tmp_path / "run.safetensors"
+    sv.fit(vae, x, epochs=1, checkpoint=path, progress=False)
+    tensors, header = load_file(path), json.loads(safe_open(path, "np").metadata()["scratchvae"])
+    header["training"] |= change
+    save_file(tensors, path, {"scratchvae": json.dumps(header)})
+    with pytest.raises(ValueError, match=message):
+        sv.fit(build().vae, x, epochs=2, resume=path, progress=False)
+
+
+def test_a_file_is_as_readable_as_any_other(tmp_path):
+    before = os.umask(0o022)
+    try:
+        build().vae.save(tmp_path / "model.safetensors")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "model.safetensors").stat().st_mode) == 0o644
 
 
 def test_an_engine_that_is_none_is_not_blamed_on_the_file(tmp_path):

@@ -94,9 +94,41 @@ def test_a_checkpoint_is_written_as_often_as_asked_and_at_the_end(tmp_path, monk
         assert written == expected
 
 
+def test_a_checkpoint_is_as_old_as_asked_at_most(tmp_path, monkeypatch):
+    from scratchvae import training
+
+    clock, written = [0.0], []
+
+    def passes(entry):
+        clock[0] += 1.0
+
+    monkeypatch.setattr(training.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(training, "save_model", lambda vae, path, state: written.append(state.progress["updates"]))
+    vae, x, _ = build()
+    fitted = {"progress": False, "checkpoint": tmp_path / "run.safetensors", "on_epoch": passes}
+    sv.fit(vae, x, epochs=8, checkpoint_seconds=3, **fitted)
+    assert written == [4, 7, 8]  # before `on_epoch` is told, and an epoch takes a second
+
+
+def test_a_run_that_patience_ends_writes_its_checkpoint(tmp_path, monkeypatch):
+    """At a rate of zero, which a schedule may give, the first epoch stays the best."""
+    from scratchvae import training
+
+    written = []
+    monkeypatch.setattr(training, "save_model", lambda vae, path, state: written.append(state.progress["updates"]))
+    vae, x, _ = build()
+    sv.fit(
+        vae, x, epochs=9, learning_rate=lambda update: 0.0, validation=x, patience=2, progress=False,
+        checkpoint=tmp_path / "run.safetensors", checkpoint_seconds=3600,
+    )  # fmt: skip
+    assert written == [3]
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: check_learning_rate(np.inf), "learning_rate is inf"),
+        (lambda: rate_at(lambda update: np.inf, 7), r"learning_rate\(7\) is inf"),
         (lambda: Stages((), ()), "0 rates and 0 updates"),
         (lambda: Stages((0.1,), (1, 2)), "1 rates and 2 updates"),
         (lambda: Stages((0.1, -0.1), (1, 2)), "learning_rate is -0.1"),

@@ -13,6 +13,7 @@ from scratchvae.compiled import step
 from scratchvae.compiled.barrier import line_of, signals_for
 from scratchvae.compiled.importance import importance_bound_forward
 from scratchvae.compiled.network import call
+from scratchvae.compiled.pace import Pace
 from scratchvae.compiled.shares import SHORT
 from scratchvae.compiled.step_by_examples import keep, spread
 from scratchvae.compiled.step_by_weights import FIRST, Layer, plan
@@ -52,11 +53,11 @@ MANY, SOME = 40, 10  # examples of a minibatch; with few samples of each, thread
 
 def trained(
     kind: type[Trainer], objective, binarize: str = "dynamic", dtype: str = "float32", noise=None, updates=3, rows=MANY,
-    latent=5, hidden=(150, 131), activation="tanh",
+    latent=5, hidden=(150, 131), activation="tanh", **settings,
 ):  # fmt: skip
     """Terms of the last update, parameters and moments."""
     vae = sv.VAE(37, latent, hidden=hidden, activation=activation, dtype=dtype, seed=1)
-    trainer = kind(vae, pixels(), 1e-2, objective, binarize=binarize, seed=5, noise=noise)
+    trainer = kind(vae, pixels(), 1e-2, objective, binarize=binarize, seed=5, noise=noise, **settings)
     for batch in batches(updates, rows):
         terms = trainer.step(batch)
     return [*terms, vae.parameters.flat, trainer.first.flat, trainer.second.flat]
@@ -71,6 +72,24 @@ def assert_equal_to_rounding(one, other):
 @pytest.mark.parametrize("name", ["elbo", "beta, three samples"])
 def test_elbo_has_the_bits_of_the_composition(name, binarize):
     for one, other in zip(*(trained(kind, OBJECTIVES[name], binarize) for kind in (Trainer, Composed)), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_adams_epsilon_is_the_one_given():
+    usual, larger, composed = (
+        trained(kind, sv.ELBO(), adam_epsilon=epsilon)[-3]
+        for kind, epsilon in ((Trainer, 1e-8), (Trainer, 1e-2), (Composed, 1e-2))
+    )
+    np.testing.assert_array_equal(larger, composed)
+    assert (larger != usual).mean() > 0.9
+
+
+def test_data_of_any_strides_give_the_bits_of_their_copy():
+    results = []
+    for x in (pixels(180)[::2], pixels(180)[::2].copy()):
+        trainer = Trainer(sv.VAE(37, 5, hidden=(12,), seed=1), x, seed=5)
+        results.append([*trainer.step(np.arange(MANY)), trainer.vae.parameters.flat])
+    for one, other in zip(*results, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
@@ -93,10 +112,10 @@ def test_a_bound_of_log_weights_is_the_composition_to_rounding(name):
     assert_equal_to_rounding(*(trained(kind, OBJECTIVES[name], dtype="float64") for kind in (Trainer, Composed)))
 
 
-def test_a_small_batch_weighs_its_samples_as_the_composition_does():
+@pytest.mark.parametrize("objective", [OBJECTIVES["monte carlo, beta, three samples"], sv.IWAE(num_samples=3)])
+def test_a_small_batch_weighs_its_samples_as_the_composition_does(objective):
     """d loss / d log p(x|z) and d loss / d [log p(z) - log q(z|x)], which beta makes different; first moments hold the
     gradient."""
-    objective = OBJECTIVES["monte carlo, beta, three samples"]
     one, other = (trained(kind, objective, updates=1, rows=SOME)[-2] for kind in (Trainer, Composed))
     np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6 * np.abs(other).max())
 
@@ -302,6 +321,7 @@ def test_updates_made_in_one_call_have_the_bits_of_single_ones(rows, binarize, m
     results = []
     for together in (1, 4):
         monkeypatch.setattr(training, "UPDATES_TOGETHER", together)
+        monkeypatch.setattr(step, "pace_of", lambda multiply_adds, threads: Pace())  # the call is made in two pieces
         vae = sv.VAE(37, 5, hidden=(150, 131), seed=1)
         rate, objective = (lambda update: 1e-2 / update), sv.ELBO(warm_up=9)
         trainer = Trainer(vae, pixels(), rate, objective, binarize, seed=5)
