@@ -317,11 +317,12 @@ def test_rows_may_be_of_any_whole_numbers_and_strides(rows):
 @pytest.mark.parametrize("binarize", ["dynamic", "fixed"])
 @pytest.mark.parametrize("rows", [SOME, MANY])
 def test_updates_made_in_one_call_have_the_bits_of_single_ones(rows, binarize, monkeypatch):
-    """Learning rate and beta change from one to the next; batches of another size are a call of their own."""
+    """Learning rate and beta change from one to the next; batches of another size are a call of their own, and a call
+    may be made in pieces."""
     results = []
     for together in (1, 4):
         monkeypatch.setattr(training, "UPDATES_TOGETHER", together)
-        monkeypatch.setattr(step, "pace_of", lambda multiply_adds, threads: Pace())  # the call is made in two pieces
+        monkeypatch.setattr(Pace, "pieces", lambda self, steps: [(0, 1, False), (1, steps, False)][:steps])
         vae = sv.VAE(37, 5, hidden=(150, 131), seed=1)
         rate, objective = (lambda update: 1e-2 / update), sv.ELBO(warm_up=9)
         trainer = Trainer(vae, pixels(), rate, objective, binarize, seed=5)
