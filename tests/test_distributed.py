@@ -306,15 +306,10 @@ def wait_until(done):
 
 def second_process(launcher):
     """The process of rank 1 under a launcher."""
-    children = {int(path.name): Path(path, "stat").read_text() for path in Path("/proc").glob("[0-9]*")}
-    parents = {pid: int(stat.rpartition(")")[2].split()[1]) for pid, stat in children.items()}
-    for pid in parents:
-        ancestor = pid
-        while ancestor in parents and ancestor != launcher:
-            ancestor = parents[ancestor]
-        if ancestor == launcher and b"PMI_RANK=1" in Path(f"/proc/{pid}/environ").read_bytes():
-            return pid
-    raise AssertionError("there is no second process")
+    below = [launcher]
+    for pid in below:  # grows as it is walked
+        below += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    return next(pid for pid in below if b"PMI_RANK=1" in Path(f"/proc/{pid}/environ").read_bytes())
 
 
 @pytest.mark.slow
