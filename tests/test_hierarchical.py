@@ -202,6 +202,7 @@ def test_active_units_are_counted_in_each_layer(engine):
     assert active_units(vae, x) == 3
 
 
+@pytest.mark.slow
 def test_the_variance_of_the_second_mean_is_unbiased_however_few_the_examples_and_samples():
     vae, x, _ = build(hidden=((), ()), activation="identity", rows=3)
     vae.parameters["encoder.1.head.bias"][3:] = 2.0

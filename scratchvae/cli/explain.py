@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -47,9 +48,11 @@ def explain(
 
     The page is one HTML file that needs no network. It takes about two minutes.
 
+    A run needs at most 3 latent dimensions; one with relu takes ten times as long as one with tanh.
+
     [bold]Examples[/bold]
     scratchvae explain --out explain.html
-    scratchvae explain runs/digits-1 --json
+    scratchvae explain runs/plane --json
     """
     from scratchvae.report.explain import Settings, answer, render
 
@@ -102,7 +105,12 @@ def _of_run(run: Path) -> "Subject":
 
 
 def _command(run: Path | None, quick: bool, seed: int) -> str:
-    words = ["scratchvae explain", *([str(run)] if run else []), *(["--quick"] if quick else []), f"--seed {seed}"]
+    words = [
+        "scratchvae explain",
+        *([quote(str(run))] if run else []),
+        *(["--quick"] if quick else []),
+        f"--seed {seed}",
+    ]
     return " ".join(words)
 
 

@@ -35,7 +35,7 @@ def export(
     threads: Threads = None,
     engine: Engine = "compiled",
 ) -> None:
-    """Write a trained model in the format of another tool. ONNX needs: pip install 'scratchvae[onnx]'
+    r"""Write a trained model in the format of another tool. ONNX needs: pip install 'scratchvae\[onnx]'
 
     [bold]Examples[/bold]
     scratchvae export runs/digits-1

@@ -135,9 +135,9 @@ def _smallest_parallel_loop(count: int) -> int:
 
 
 def _table(facts: dict[str, Any]) -> "Table":
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("", "", show_header=False, box=None, pad_edge=False)
+    table = Table("", "", Column(overflow="fold"), show_header=False, box=None, pad_edge=False)
     for part, entries in facts.items():
         if isinstance(entries, dict):
             for index, (name, value) in enumerate(entries.items()):

@@ -27,6 +27,8 @@ ENTRIES: dict[str, dict[str, Any]] = {  # what config.json must hold, and of whi
     "data": {
         "name": str,
         "source": str,
+        "found": str,
+        "examples": int,
         "data_dir": (str, OPTIONAL),
         "resize": (str, OPTIONAL),
         "labels": (str, OPTIONAL),

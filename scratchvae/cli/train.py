@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -254,7 +255,7 @@ def _kept(run: RunDirectory) -> str:
 
 
 def _how_to_go_on(run: RunDirectory) -> str:
-    return f"go on with: scratchvae train --out {run.path} --resume"
+    return f"go on with: scratchvae train --out {quote(str(run.path))} --resume"
 
 
 def measure(vae: VAE, dataset: Dataset, binarize: str, seed: int) -> dict[str, Summary]:

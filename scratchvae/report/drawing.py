@@ -106,11 +106,12 @@ def image_grid(
 
 
 def grid_png(images: NDArray[Any], columns: int | None = None, scale: int | None = None) -> bytes:
-    """A PNG of images (N, H, W), 0 black and 1 white, every pixel enlarged `scale` times and nothing blurred."""
+    """A PNG of images (N, H, W) in their `shades`, every pixel enlarged `scale` times and nothing blurred."""
     from PIL import Image
 
     scale = scale or max(1, round(96 / max(images.shape[1:])))
-    enlarged = np.kron(images, np.ones((1, scale, scale)))
+    black, white = shades(images)
+    enlarged = np.kron((images - black) / (white - black), np.ones((1, scale, scale)))
     grid = image_grid(enlarged, columns, gap=max(1, scale // 2), fill=0.35)
     pixels = np.rint(255.0 * np.clip(grid, 0.0, 1.0)).astype(np.uint8)
     buffer = io.BytesIO()

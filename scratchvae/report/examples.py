@@ -13,6 +13,8 @@ from scratchvae.vae import VAE
 
 from .drawing import axes_or_new, image_shape_of, shades, show_grid, tile_middles
 
+COLUMNS = 12  # of images in a picture
+
 Shape = Sequence[int] | None
 
 
@@ -119,18 +121,19 @@ def samples(
 def pictures(lines: Mapping[str, NDArray[Any]], draws: NDArray[Any], shape: tuple[int, int] | None) -> Figure:
     """Data and what became of them, each (N, D) under its name, above samples (M, D), in one figure."""
     limits = shades(next(iter(lines.values())))
-    columns = min(12, len(next(iter(lines.values()))))
+    columns = min(COLUMNS, len(next(iter(lines.values()))))
     if shape is None:
         figure = Figure(figsize=(9.4, 3.8), layout="constrained")
         upper, lower = figure.subplots(1, 2, sharex=True, sharey=draws.shape[1] == 2)
     else:
-        rows = len(lines) * (len(next(iter(lines.values()))) // columns), ceil(len(draws) / columns)
-        heights = [count * 8.4 / columns * shape[0] / shape[1] + 0.4 for count in rows]
+        rows = len(lines) * (len(next(iter(lines.values()))) // columns), ceil(len(draws) / COLUMNS)
+        widths = 8.4 / max(columns, COLUMNS // 2), 8.4 / COLUMNS  # inches: a few images are not drawn larger
+        heights = [count * width * shape[0] / shape[1] + 0.4 for count, width in zip(rows, widths, strict=True)]
         figure = Figure(figsize=(8.4 / 0.88, sum(heights)))
         places = {"left": 0.12, "right": 1, "bottom": 0, "top": 1, "hspace": 0.1}
         upper, lower = figure.subplots(2, 1, height_ratios=heights, gridspec_kw=places)
     show_lines(upper, lines, shape, columns, limits)
     upper.set_title("Held-out data and their reconstructions, p(x|z)'s mean at z = q(z|x)'s")
-    show_lines(lower, {"samples": draws}, shape, columns, limits)
+    show_lines(lower, {"samples": draws}, shape, COLUMNS, limits)
     lower.set_title("Samples: the mean of p(x|z) at z drawn from the prior N(0, I)")
     return figure

@@ -17,7 +17,7 @@ ROWS = (
     ("reconstruction", "nats per example", lambda s: f"{s.reconstruction:.3f}"),
     ("KL", "nats per example", lambda s: f"{s.kl:.3f}"),
     ("ELBO", "nats per example", lambda s: f"{s.elbo:.3f}"),
-    ("log p(x)", "nats per example", lambda s: f"{s.log_evidence:.3f} ± {s.standard_error:.3f}"),
+    ("log p(x)", "nats per example", lambda s: f"{s.log_evidence:.3f}{_error(s)}"),
     ("gap", "nats per example", lambda s: f"{s.gap:.3f}"),
     ("log p(x)", "bits per dimension", lambda s: f"{s.bits_per_dimension:.4f}"),
     ("active units", "latent dimensions", lambda s: f"{s.active_units} of {s.latent_dim}"),
@@ -33,6 +33,11 @@ ESTIMATORS = {
     "quadrature": "by integration over z",
     "exact": "in closed form",
 }
+
+
+def _error(summary: "Summary") -> str:
+    """The standard error over examples; a single one has none."""
+    return f" ± {summary.standard_error:.3f}" if summary.examples > 1 else ""
 
 
 def _effective(summary: "Summary") -> str:

@@ -144,6 +144,8 @@ def make_no_run(folder: Path, trained: Path, kind: str) -> None:
         config["format"] = 99
     if kind == "a missing entry":
         del config["model"]["latent_dim"]
+    if kind == "no word of the data":
+        del config["data"]["found"]
     if kind == "an entry of another type":
         config["training"]["binarize"] = 3
     (folder / "config.json").write_text(json.dumps(config))
@@ -158,6 +160,7 @@ NO_RUNS = (
     "not JSON",
     "not an object",
     "another format",
+    "no word of the data",
     "a missing entry",
     "an entry of another type",
     "no model",

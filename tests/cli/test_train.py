@@ -1,6 +1,7 @@
 """`scratchvae train`: what it leaves, what it says, and that stopping it loses nothing."""
 
 import json
+import shlex
 import signal
 import time
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 from safetensors.numpy import load_file
 
 import scratchvae as sv
+from scratchvae.cli.run_directory import RunDirectory
+from scratchvae.cli.train import _how_to_go_on
 from scratchvae.likelihoods import LIKELIHOODS
 from tests.cli.conftest import FAST, Command, Result
 
@@ -268,6 +271,11 @@ def test_what_diverges_in_its_first_epoch_leaves_nothing_in_the_way_of_the_next_
     assert (diverged.status, diverged.record["run"]) == (1, "run")
     assert len(history_lines(tmp_path / "run")) == 1
     sv.VAE.load(tmp_path / "run" / "model.safetensors")
+
+
+def test_how_to_go_on_can_be_pasted():
+    words = shlex.split(_how_to_go_on(RunDirectory(Path("my runs/it's one"))))
+    assert words[-3:] == ["--out", "my runs/it's one", "--resume"]
 
 
 def test_control_c_keeps_a_checkpoint_that_resumes_to_the_same_bits(command: Command, process, images, tmp_path):

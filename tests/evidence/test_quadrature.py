@@ -214,6 +214,7 @@ def test_a_peak_too_far_to_widen_the_box_to_has_no_answer_and_it_says_so(monkeyp
     assert not got.converged.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_no_mode_of_a_random_decoder_is_lost_unsaid(activation):
     rng, differences = np.random.default_rng(1), []

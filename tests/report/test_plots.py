@@ -76,6 +76,14 @@ def test_a_png_of_a_grid_keeps_every_pixel_sharp():
     assert np.all(pixels[10:, :20] == 0)
 
 
+def test_a_png_of_a_grid_has_the_shades_of_its_images():
+    counts = np.arange(5.0, 21.0).reshape(1, 4, 4)
+    with Image.open(io.BytesIO(plots.grid_png(counts, scale=1))) as picture:
+        pixels = np.asarray(picture)
+    assert (pixels[0, 0], pixels[-1, -1]) == (0, 255)
+    assert (np.diff(pixels.reshape(-1).astype(int)) > 0).all()
+
+
 @pytest.mark.parametrize(
     ("data_dim", "given", "shape"),
     [(784, None, (28, 28)), (12, (3, 4), (3, 4)), (12, [3, 4], (3, 4)), (12, None, None), (4, None, None)],
@@ -159,6 +167,13 @@ def test_every_kind_of_data_has_its_picture(dimensions, shape, panels):
     assert len(figure.axes) == panels  # heat maps have colour bars of their own
     assert all(axes.get_title() or axes.get_ylabel() for axes in figure.axes)
     assert plots.figure_bytes(figure).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("count", [1, 2, 12, 24])
+def test_a_few_tall_images_are_not_drawn_larger_than_many(count):
+    rows = RNG.random((count, 360))
+    figure = plots.pictures({"data": rows, "reconstruction": rows}, RNG.random((48, 360)), (30, 12))
+    assert figure.get_figheight() < 20  # inches
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
