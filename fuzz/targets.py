@@ -144,7 +144,10 @@ def _config() -> bytes:
     return json.dumps(
         {
             "format": 1,
-            "data": {"name": "x", "source": "x.npy", "data_dir": None, "image_shape": [1, 2], "sha256": "0" * 64},
+            "data": {
+                "name": "x", "source": "x.npy", "found": ".npy array", "examples": 3, "data_dir": None,
+                "image_shape": [1, 2], "sha256": "0" * 64,
+            },
             "model": {name: model[name] for name in names} | {"engine": "reference"},
             "training": {
                 "objective": "elbo", "samples": 1, "beta": 1.0, "epochs": 3, "batch_size": 2, "learning_rate": 1e-3,
