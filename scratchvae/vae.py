@@ -206,6 +206,8 @@ class VAE:
     def log_weights(self, x: NDArray, head: NDArray, eps: NDArray) -> NDArray:
         """log w = log p(x, z) - log q(z|x) of each sample, z ~ q(z|x), in nats.
 
+        Forward   log w = log p(x|z) + 1/2 sum_j (logvar_j + eps_j^2 - z_j^2), z = mu + L eps. Of q's own draw
+                  L^-1 (z - mu) is eps: solved for, it would be mostly rounding where L is nearly singular
         Takes     x (B, D); head: `encoder_head` of x, computed once for all samples; eps (B, K, Z)
         Returns   (B, K)
         Source    Burda, Grosse, Salakhutdinov 2015, equation 8
@@ -214,9 +216,9 @@ class VAE:
             # one operation: what evaluation spends its time on
             return self.ops.decoded_bernoulli_log_weights(x, head, eps, self.output_network)
         z, _, _ = self.posterior.forward(head, eps)
-        log_prior, _ = self.ops.standard_normal_log_density_forward(z)
-        log_posterior, _ = self.posterior.log_density_forward(z, head)
-        return self.log_likelihood(x, z) + log_prior - log_posterior
+        logvar = head[:, self.latent_dim : 2 * self.latent_dim]
+        log_ratio = 0.5 * (logvar[:, None, :] + eps * eps - z * z).sum(axis=2)
+        return self.log_likelihood(x, z) + log_ratio
 
     def log_likelihood(self, x: NDArray, z: NDArray) -> NDArray:
         """log p(x|z) of each sample, in nats. Takes x (B, D) and z (B, K, Z), as `forward` does; returns (B, K).
