@@ -152,7 +152,7 @@ def excerpts() -> dict[str, sources.Excerpt]:
         "mixture": take(known_density.Mixture.log_density, "return log_sum"),
         "known_means": take(known_density.which_density, "log_evidence, elbo, gap = terms", "rows.append"),
         "known_terms": take(known_density.terms_on, "log_evidence =", "gap = _expected"),
-        "importance": take(VAE.log_weights, "log_prior", "return"),
+        "importance": take(VAE.log_weights, "logvar =", "return"),
         "bound": take(importance_bound_forward, "total, weights", "return"),
         "prior": take(importance.prior_log_weights, "return"),
         "annealing": take(annealed.Annealing.walk, "log_weights +="),
