@@ -69,6 +69,8 @@ class Posterior(Protocol):
 
     def log_density_backward(self, dlog_density: NDArray, cache: Any) -> tuple[NDArray, NDArray]: ...
 
+    def draw_scores(self, dlog_density: NDArray, eps: NDArray, head: NDArray) -> tuple[NDArray, NDArray]: ...
+
     def kl_per_dimension_forward(self, head: NDArray) -> tuple[NDArray, Any]: ...
 
     def kl_per_dimension_backward(self, dkl: NDArray, cache: Any) -> NDArray: ...
@@ -111,6 +113,11 @@ class DiagonalPosterior:
         dz, dmu, dlogvar = self.ops.gaussian_log_density_backward(dlog_density, cache)
         return dz, np.concatenate([dmu, dlogvar], axis=1)
 
+    def draw_scores(self, dlog_density: NDArray, eps: NDArray, head: NDArray) -> tuple[NDArray, NDArray]:
+        """dz (B, K, Z), dhead (B, 2 Z) of log q of the samples that eps (B, K, Z) draws, each with the other held."""
+        dz, dmu, dlogvar = self.ops.gaussian_draw_scores(dlog_density, eps, head[:, eps.shape[2] :])
+        return dz, np.concatenate([dmu, dlogvar], axis=1)
+
     def kl_per_dimension_forward(self, head: NDArray) -> tuple[NDArray, Any]:
         """The KL to the prior, a latent dimension at a time: (B, Z), and cache."""
         return self.ops.kl_per_dimension_forward(*np.split(head, 2, axis=1))
@@ -130,6 +137,7 @@ class FullPosterior:
         self.backward = ops.full_posterior_backward
         self.log_density_forward = ops.full_gaussian_log_density_forward
         self.log_density_backward = ops.full_gaussian_log_density_backward
+        self.draw_scores = ops.full_gaussian_draw_scores
         self.kl_per_dimension_forward = ops.full_kl_per_dimension_forward
         self.kl_per_dimension_backward = ops.full_kl_per_dimension_backward
 

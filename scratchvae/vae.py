@@ -206,8 +206,7 @@ class VAE:
     def log_weights(self, x: NDArray, head: NDArray, eps: NDArray) -> NDArray:
         """log w = log p(x, z) - log q(z|x) of each sample, z ~ q(z|x), in nats.
 
-        Forward   log w = log p(x|z) + 1/2 sum_j (logvar_j + eps_j^2 - z_j^2), z = mu + L eps. Of q's own draw
-                  L^-1 (z - mu) is eps: solved for, it would be mostly rounding where L is nearly singular
+        Forward   log w = log p(x|z) + 1/2 sum_j (logvar_j + eps_j^2 - z_j^2), z = mu + L eps: see `log_ratio_forward`
         Takes     x (B, D); head: `encoder_head` of x, computed once for all samples; eps (B, K, Z)
         Returns   (B, K)
         Source    Burda, Grosse, Salakhutdinov 2015, equation 8
@@ -217,7 +216,7 @@ class VAE:
             return self.ops.decoded_bernoulli_log_weights(x, head, eps, self.output_network)
         z, _, _ = self.posterior.forward(head, eps)
         logvar = head[:, self.latent_dim : 2 * self.latent_dim]
-        log_ratio = 0.5 * (logvar[:, None, :] + eps * eps - z * z).sum(axis=2)
+        log_ratio, _ = self.ops.log_ratio_forward(logvar, eps, z)
         return self.log_likelihood(x, z) + log_ratio
 
     def log_likelihood(self, x: NDArray, z: NDArray) -> NDArray:
@@ -248,7 +247,7 @@ class VAE:
             self.ops, x, out.reshape(rows, samples, self.data_dim), self.parameters
         )
         reconstruction = np.add.reduce(log_likelihood, axis=1) / samples
-        sampled = Sampled(head, z, kl, log_likelihood, reconstruction, self.posterior)
+        sampled = Sampled(head, eps, z, kl, log_likelihood, reconstruction, self.posterior)
         return sampled, ForwardCache(encoder, posterior, decoder, likelihood)
 
     def backward(self, upstream: Upstream, cache: ForwardCache) -> Deltas:

@@ -56,8 +56,9 @@ def test_with_free_bits_a_row_does_not_notice_its_neighbours(engine):
 
 def test_a_kl_that_is_not_a_number_does_not_hide_under_the_floor(ops):
     head = np.array([[np.nan, 0.5, 0.0, 0.0]])
-    z, kl, _ = sv.VAE(3, 2).posterior.forward(head, np.zeros((1, 1, 2)))
-    sampled = Sampled(head, z, kl, np.zeros((1, 1)), np.zeros(1), DiagonalPosterior(ops))
+    eps = np.zeros((1, 1, 2))
+    z, kl, _ = sv.VAE(3, 2).posterior.forward(head, eps)
+    sampled = Sampled(head, eps, z, kl, np.zeros((1, 1)), np.zeros(1), DiagonalPosterior(ops))
     value, upstream = sv.ELBO(free_bits=10.0).evaluate(ops, sampled)
     assert np.isnan(value).all()
     assert np.isnan(upstream.dhead[0, 0])

@@ -44,6 +44,7 @@ with kernel_cache():
         discretised_logistic_log_likelihood_forward,
     )
     from scratchvae.compiled.full_posterior import (
+        full_gaussian_draw_scores,
         full_gaussian_log_density_backward,
         full_gaussian_log_density_forward,
         full_kl_per_dimension_backward,
@@ -53,6 +54,7 @@ with kernel_cache():
     )
     from scratchvae.compiled.gather import gather_rows
     from scratchvae.compiled.gaussian import (
+        gaussian_draw_scores,
         gaussian_log_density_backward,
         gaussian_log_density_forward,
         kl_per_dimension_backward,
@@ -81,7 +83,12 @@ with kernel_cache():
         poisson_log_likelihood_backward,
         poisson_log_likelihood_forward,
     )
-    from scratchvae.compiled.posterior import posterior_backward, posterior_forward
+    from scratchvae.compiled.posterior import (
+        log_ratio_backward,
+        log_ratio_forward,
+        posterior_backward,
+        posterior_forward,
+    )
     from scratchvae.compiled.random import (
         bernoulli_bytes,
         bernoulli_probabilities,
@@ -115,6 +122,7 @@ __all__ = [
     "discretised_logistic_log_likelihood_backward",
     "discretised_logistic_log_likelihood_forward",
     "effective_sample_size",
+    "full_gaussian_draw_scores",
     "full_gaussian_log_density_backward",
     "full_gaussian_log_density_forward",
     "full_kl_per_dimension_backward",
@@ -122,6 +130,7 @@ __all__ = [
     "full_posterior_backward",
     "full_posterior_forward",
     "gather_rows",
+    "gaussian_draw_scores",
     "gaussian_log_density_backward",
     "gaussian_log_density_forward",
     "gaussian_log_likelihood_backward",
@@ -134,6 +143,8 @@ __all__ = [
     "kl_per_dimension_forward",
     "kl_to_prior_backward",
     "kl_to_prior_forward",
+    "log_ratio_backward",
+    "log_ratio_forward",
     "log_sum_exp_backward",
     "log_sum_exp_forward",
     "network_adam",

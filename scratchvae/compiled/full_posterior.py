@@ -236,3 +236,18 @@ def full_gaussian_log_density_backward(dlog_density: NDArray, cache: FullLogDens
     dz, dhead = np.empty_like(u), np.zeros((len(u), full_head_size(latent)), u.dtype)
     _density_gradient(np.ascontiguousarray(dlog_density, u.dtype), u, transposed, dz, dhead)
     return dz, dhead
+
+
+@njit(cache=True, error_model="numpy")
+def _factors(head, transposed):
+    for b in range(len(head)):
+        _factor(head[b], transposed[b])
+
+
+def full_gaussian_draw_scores(dlog_density: NDArray, eps: NDArray, head: NDArray) -> tuple[NDArray, NDArray]:
+    """See `reference.full_posterior.full_gaussian_draw_scores`."""
+    head, latent = np.ascontiguousarray(head), full_latent_dim(head)
+    transposed = np.empty((len(head), latent, latent), head.dtype)
+    _factors(head, transposed)
+    cache = FullLogDensityCache(np.ascontiguousarray(eps, head.dtype), transposed)
+    return full_gaussian_log_density_backward(dlog_density, cache)

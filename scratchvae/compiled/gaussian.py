@@ -20,6 +20,7 @@ from scratchvae.reference.gaussian import (
 )
 
 __all__ = [
+    "gaussian_draw_scores",
     "gaussian_log_density_backward",
     "gaussian_log_density_forward",
     "kl_per_dimension_backward",
@@ -116,6 +117,13 @@ def gaussian_log_density_backward(
     dlog_density = np.ascontiguousarray(dlog_density, scaled.dtype)
     _density_gradient(dlog_density, scaled, inverse_std, dz, dmu, dlogvar)
     return dz, dmu, dlogvar
+
+
+def gaussian_draw_scores(dlog_density: NDArray, eps: NDArray, logvar: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+    """See `reference.gaussian.gaussian_draw_scores`."""
+    logvar = np.ascontiguousarray(logvar)
+    cache = GaussianLogDensityCache(np.ascontiguousarray(eps, logvar.dtype), _exp(-0.5, logvar))
+    return gaussian_log_density_backward(dlog_density, cache)
 
 
 @njit(cache=True, error_model="numpy")

@@ -6,6 +6,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from scratchvae.compiled.gaussian import standard_normal_log_density_backward
 from scratchvae.compiled.kernel_cache import INNER
 from scratchvae.compiled.vector_math import exp, expm1_and_excess, sum_row
 
@@ -36,14 +37,6 @@ def _forward(head, eps, std, z, kl):
         for k in range(eps.shape[1]):
             for j in range(latent):
                 z[b, k, j] = head[b, j] + std[b, j] * eps[b, k, j]
-
-
-@njit(cache=True, error_model="numpy", **INNER)
-def log_ratio(logvar, eps, z, terms):
-    """log p(z) - log q(z|x) = 1/2 sum_j (logvar_j + eps_j^2 - z_j^2) of a sample z = mu + exp(logvar / 2) eps."""
-    for j in range(z.size):
-        terms[j] = logvar[j] + eps[j] * eps[j] - z[j] * z[j]
-    return z.dtype.type(0.5) * sum_row(terms)
 
 
 def posterior_forward(head: NDArray, eps: NDArray) -> tuple[NDArray, NDArray, PosteriorCache]:
@@ -79,3 +72,33 @@ def posterior_backward(dz: NDArray, dkl: NDArray, cache: PosteriorCache) -> NDAr
     dhead = np.empty(head.shape, head.dtype)
     _backward(np.ascontiguousarray(dz, head.dtype), np.ascontiguousarray(dkl, head.dtype), head, std, eps, dhead)
     return dhead
+
+
+@njit(cache=True, error_model="numpy", **INNER)
+def log_ratio(logvar, eps, z, terms):
+    """log p(z) - log q(z|x) = 1/2 sum_j (logvar_j + eps_j^2 - z_j^2) of a sample z = mu + exp(logvar / 2) eps."""
+    for j in range(z.size):
+        terms[j] = logvar[j] + eps[j] * eps[j] - z[j] * z[j]
+    return z.dtype.type(0.5) * sum_row(terms)
+
+
+@njit(cache=True, error_model="numpy")
+def _log_ratios(logvar, eps, z, ratios):
+    terms = np.empty(z.shape[2], z.dtype)
+    for b in range(z.shape[0]):
+        for k in range(z.shape[1]):
+            ratios[b, k] = log_ratio(logvar[b], eps[b, k], z[b, k], terms)
+
+
+def log_ratio_forward(logvar: NDArray, eps: NDArray, z: NDArray) -> tuple[NDArray, NDArray]:
+    """See `reference.posterior.log_ratio_forward`."""
+    logvar, eps, z = (np.ascontiguousarray(a, z.dtype) for a in (logvar, eps, z))
+    ratios = np.empty(z.shape[:2], z.dtype)
+    _log_ratios(logvar, eps, z, ratios)
+    return ratios, z
+
+
+def log_ratio_backward(dlog_ratio: NDArray, z: NDArray) -> tuple[NDArray, NDArray]:
+    """See `reference.posterior.log_ratio_backward`."""
+    dlogvar = np.repeat(0.5 * dlog_ratio.sum(axis=1)[:, None], z.shape[2], axis=1)
+    return dlogvar, standard_normal_log_density_backward(dlog_ratio, z)

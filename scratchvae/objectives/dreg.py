@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from scratchvae.objectives.estimator import Estimator
 from scratchvae.objectives.iwae import importance_weighted_bound
-from scratchvae.objectives.log_weights import frozen_log_weights, log_weights_backward, log_weights_forward
+from scratchvae.objectives.log_weights import frozen_log_weights, log_weights_forward, pathwise_backward
 from scratchvae.objectives.sampled import Sampled, Upstream
 
 
@@ -32,13 +32,11 @@ class DReG(Estimator):
 
     def evaluate(self, ops: ModuleType, sampled: Sampled) -> tuple[NDArray, Upstream]:
         """The value L_K (B,); its gradient along the path, with another factor w~_k on the way to the encoder."""
-        log_weights, cache = log_weights_forward(ops, sampled)
-        value, dlog_weights = importance_weighted_bound(ops, log_weights)
+        value, dlog_weights = importance_weighted_bound(ops, log_weights_forward(ops, sampled))
         weights = -len(value) * dlog_weights  # w~: dlog_weights is -w~ / B
-        return value, log_weights_backward(ops, dlog_weights, cache)._replace(dhead=None, path=weights)
+        return value, pathwise_backward(ops, dlog_weights, sampled)._replace(path=weights)
 
     def encoder_surrogate(self, ops: ModuleType, sampled: Sampled, fixed: Sampled) -> NDArray:
         """sum_k w~_k^2 log w_k (B,), where only the path to z is free: w~ and log q's parameters are held fixed."""
-        log_weights, _ = log_weights_forward(ops, fixed)
-        _, weights = ops.importance_bound_forward(log_weights)
+        _, weights = ops.importance_bound_forward(log_weights_forward(ops, fixed))
         return (np.square(weights) * frozen_log_weights(ops, sampled, fixed)).sum(axis=1)

@@ -104,10 +104,10 @@ class ELBO(Settings):
 
     def _monte_carlo(self, ops: ModuleType, sampled: Sampled) -> tuple[NDArray, Upstream]:
         """Value (B,): the mean of log p(x|z) + beta (log p(z) - log q(z|x)); its gradient, through z and directly."""
-        log_weights, cache = log_weights_forward(ops, sampled)
+        log_weights = log_weights_forward(ops, sampled)
         weighed = sampled.log_likelihood + self.beta * (log_weights - sampled.log_likelihood)
         value, dweighed = _mean_of_log_weights(weighed)
-        upstream = log_weights_backward(ops, self.beta * dweighed, cache)
+        upstream = log_weights_backward(ops, self.beta * dweighed, sampled)
         return value, upstream._replace(dlog_likelihood=dweighed)  # beta does not weigh log p(x|z)
 
 

@@ -24,9 +24,8 @@ class IWAE(Settings):
 
     def evaluate(self, ops: ModuleType, sampled: Sampled) -> tuple[NDArray, Upstream]:
         """Value (B,) and the gradient through log w = log p(x|z) + log p(z) - log q(z|x)."""
-        log_weights, cache = log_weights_forward(ops, sampled)
-        value, dlog_weights = self.of_log_weights(ops, log_weights)
-        return value, log_weights_backward(ops, dlog_weights, cache)
+        value, dlog_weights = self.of_log_weights(ops, log_weights_forward(ops, sampled))
+        return value, log_weights_backward(ops, dlog_weights, sampled)
 
     def of_log_weights(self, ops: ModuleType, log_weights: NDArray) -> tuple[NDArray, NDArray]:
         """L_K (B,) of log w (B, K), and d loss / d log w_k = -w~_k / B (B, K)."""

@@ -1,43 +1,49 @@
-"""The log-weights of a model's samples, log w = log p(x|z) + log p(z) - log q(z|x), and the way back from them."""
+"""The log-weights of a model's samples, log w = log p(x|z) + log p(z) - log q(z|x), and the two ways back from them.
+
+q enters twice: it draws z, and it says how likely z was. `log_weights_backward` follows both, as a gradient of the
+value must. `pathwise_backward` follows z alone and holds log q's own parameters: what STL and DReG are made of.
+"""
 
 from types import ModuleType
-from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scratchvae.objectives.sampled import Sampled, Upstream
-from scratchvae.posteriors import Posterior
 
 
-class LogWeightsCache(NamedTuple):
-    prior: Any
-    density: Any  # of q
-    posterior: Posterior
-
-
-def log_weights_forward(ops: ModuleType, sampled: Sampled) -> tuple[NDArray, LogWeightsCache]:
+def log_weights_forward(ops: ModuleType, sampled: Sampled) -> NDArray:
     """log p(x, z_k) - log q(z_k|x) of every sample.
 
     Takes     the terms of a forward pass
-    Returns   log w (B, K), in nats; cache
+    Returns   log w (B, K), in nats
     Source    Burda, Grosse, Salakhutdinov 2015, equation 8
     """
-    log_prior, prior = ops.standard_normal_log_density_forward(sampled.z)
-    log_posterior, density = sampled.posterior.log_density_forward(sampled.z, sampled.head)
-    return sampled.log_likelihood + log_prior - log_posterior, LogWeightsCache(prior, density, sampled.posterior)
+    log_ratio, _ = ops.log_ratio_forward(sampled.head[:, _logvar(sampled)], sampled.eps, sampled.z)
+    return sampled.log_likelihood + log_ratio
 
 
-def log_weights_backward(ops: ModuleType, dlog_weights: NDArray, cache: LogWeightsCache) -> Upstream:
-    """Gradient of `log_weights_forward`: through z, which both densities use, and directly through q's parameters.
+def log_weights_backward(ops: ModuleType, dlog_weights: NDArray, sampled: Sampled) -> Upstream:
+    """Gradient of `log_weights_forward`, the noise held: by z, and by what of q's parameters does not go through z.
 
-    Takes     dlog_weights (B, K); cache
-    Returns   Upstream: dz is that of the two densities; what log p(x|z) adds to it is the model's affair
+    Takes     dlog_weights (B, K); the terms of the forward pass
+    Returns   Upstream: dz without what log p(x|z) adds to it, which is the model's affair
     """
-    dz_posterior, dhead = cache.posterior.log_density_backward(-dlog_weights, cache.density)
-    dz_prior = ops.standard_normal_log_density_backward(dlog_weights, cache.prior)
-    dz = dz_prior + dz_posterior  # z is used by both densities
-    return Upstream(dlog_weights, np.zeros(len(dlog_weights), dlog_weights.dtype), dz, dhead)
+    dlogvar, dz = ops.log_ratio_backward(dlog_weights, sampled.z)
+    dhead = np.zeros_like(sampled.head)
+    dhead[:, _logvar(sampled)] = dlogvar
+    return _upstream(dlog_weights, dz, dhead)
+
+
+def pathwise_backward(ops: ModuleType, dlog_weights: NDArray, sampled: Sampled) -> Upstream:
+    """The part of the gradient of `log_weights_forward` that moves z while log q's own parameters are held.
+
+    Takes     dlog_weights (B, K); the terms of the forward pass
+    Returns   Upstream: dz of log p(z) - log q(z|x)
+    """
+    dz_posterior, _ = sampled.posterior.draw_scores(-dlog_weights, sampled.eps, sampled.head)
+    dz_prior = ops.standard_normal_log_density_backward(dlog_weights, sampled.z)
+    return _upstream(dlog_weights, dz_prior + dz_posterior, None)  # z is used by both densities
 
 
 def frozen_log_weights(ops: ModuleType, sampled: Sampled, fixed: Sampled) -> NDArray:
@@ -48,3 +54,13 @@ def frozen_log_weights(ops: ModuleType, sampled: Sampled, fixed: Sampled) -> NDA
     log_prior, _ = ops.standard_normal_log_density_forward(sampled.z)
     log_posterior, _ = sampled.posterior.log_density_forward(sampled.z, fixed.head)
     return sampled.log_likelihood + log_prior - log_posterior
+
+
+def _logvar(sampled: Sampled) -> slice:
+    """Its columns of the head: those behind mu, in every family of q."""
+    latent = sampled.z.shape[2]
+    return slice(latent, 2 * latent)
+
+
+def _upstream(dlog_weights: NDArray, dz: NDArray, dhead: NDArray | None) -> Upstream:
+    return Upstream(dlog_weights, np.zeros(len(dlog_weights), dlog_weights.dtype), dz, dhead)

@@ -18,7 +18,8 @@ from scratchvae.posteriors import Posterior
 class Sampled(NamedTuple):
     """What one forward pass computed."""
 
-    head: NDArray  # (B, H): the parameters of q(z|x), as `posterior` reads them
+    head: NDArray  # (B, H): the parameters of q(z|x), as `posterior` reads them; logvar in columns Z to 2 Z
+    eps: NDArray  # (B, K, Z): the noise that became z
     z: NDArray  # (B, K, Z)
     kl: NDArray  # (B,): KL(q(z|x) || p(z)), exact
     log_likelihood: NDArray  # (B, K)

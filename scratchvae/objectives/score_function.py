@@ -28,8 +28,8 @@ class ScoreFunction(Estimator):
     def evaluate(self, ops: ModuleType, sampled: Sampled) -> tuple[NDArray, Upstream]:
         """The value, the mean of log w (B,), and g through log q's parameters alone: z is a number here."""
         rows, samples = sampled.log_likelihood.shape
-        log_weights, cache = log_weights_forward(ops, sampled)
-        _, dhead = sampled.posterior.log_density_backward(-log_weights / (rows * samples), cache.density)
+        log_weights = log_weights_forward(ops, sampled)
+        _, dhead = sampled.posterior.draw_scores(-log_weights / (rows * samples), sampled.eps, sampled.head)
         dlog_likelihood = np.full((rows, samples), -1.0 / (rows * samples), log_weights.dtype)
         value = log_weights.sum(axis=1) / samples
         return value, Upstream(
@@ -41,6 +41,6 @@ class ScoreFunction(Estimator):
 
     def encoder_surrogate(self, ops: ModuleType, sampled: Sampled, fixed: Sampled) -> NDArray:
         """1/K sum_k log w_k log q(z_k) (B,), with the samples and their weights held fixed."""
-        log_weights, _ = log_weights_forward(ops, fixed)
+        log_weights = log_weights_forward(ops, fixed)
         log_posterior, _ = sampled.posterior.log_density_forward(fixed.z, sampled.head)
         return (log_weights * log_posterior).mean(axis=1)

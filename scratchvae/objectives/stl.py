@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from scratchvae.objectives.estimator import Estimator
 from scratchvae.objectives.iwae import importance_weighted_bound
-from scratchvae.objectives.log_weights import frozen_log_weights, log_weights_backward, log_weights_forward
+from scratchvae.objectives.log_weights import frozen_log_weights, log_weights_forward, pathwise_backward
 from scratchvae.objectives.sampled import Sampled, Upstream
 
 
@@ -28,9 +28,8 @@ class STL(Estimator):
 
     def evaluate(self, ops: ModuleType, sampled: Sampled) -> tuple[NDArray, Upstream]:
         """The value L_K (B,), and its gradient without what reaches q's parameters directly."""
-        log_weights, cache = log_weights_forward(ops, sampled)
-        value, dlog_weights = importance_weighted_bound(ops, log_weights)
-        return value, log_weights_backward(ops, dlog_weights, cache)._replace(dhead=None)
+        value, dlog_weights = importance_weighted_bound(ops, log_weights_forward(ops, sampled))
+        return value, pathwise_backward(ops, dlog_weights, sampled)
 
     def encoder_surrogate(self, ops: ModuleType, sampled: Sampled, fixed: Sampled) -> NDArray:
         """L_K with the parameters of log q held fixed, (B,)."""

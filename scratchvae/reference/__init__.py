@@ -38,6 +38,7 @@ from scratchvae.reference.discretised_logistic import (
     discretised_logistic_log_likelihood_forward,
 )
 from scratchvae.reference.full_posterior import (
+    full_gaussian_draw_scores,
     full_gaussian_log_density_backward,
     full_gaussian_log_density_forward,
     full_kl_per_dimension_backward,
@@ -47,6 +48,7 @@ from scratchvae.reference.full_posterior import (
 )
 from scratchvae.reference.gather import gather_rows
 from scratchvae.reference.gaussian import (
+    gaussian_draw_scores,
     gaussian_log_density_backward,
     gaussian_log_density_forward,
     kl_per_dimension_backward,
@@ -75,7 +77,12 @@ from scratchvae.reference.poisson import (
     poisson_log_likelihood_backward,
     poisson_log_likelihood_forward,
 )
-from scratchvae.reference.posterior import posterior_backward, posterior_forward
+from scratchvae.reference.posterior import (
+    log_ratio_backward,
+    log_ratio_forward,
+    posterior_backward,
+    posterior_forward,
+)
 from scratchvae.reference.random import (
     bernoulli_bytes,
     bernoulli_probabilities,
@@ -103,6 +110,7 @@ __all__ = [
     "discretised_logistic_log_likelihood_backward",
     "discretised_logistic_log_likelihood_forward",
     "effective_sample_size",
+    "full_gaussian_draw_scores",
     "full_gaussian_log_density_backward",
     "full_gaussian_log_density_forward",
     "full_kl_per_dimension_backward",
@@ -110,6 +118,7 @@ __all__ = [
     "full_posterior_backward",
     "full_posterior_forward",
     "gather_rows",
+    "gaussian_draw_scores",
     "gaussian_log_density_backward",
     "gaussian_log_density_forward",
     "gaussian_log_likelihood_backward",
@@ -122,6 +131,8 @@ __all__ = [
     "kl_per_dimension_forward",
     "kl_to_prior_backward",
     "kl_to_prior_forward",
+    "log_ratio_backward",
+    "log_ratio_forward",
     "log_sum_exp_backward",
     "log_sum_exp_forward",
     "network_adam",

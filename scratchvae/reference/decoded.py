@@ -10,6 +10,7 @@ from scratchvae.parameters import Network
 from scratchvae.reference.bernoulli import bernoulli_log_likelihood_forward
 from scratchvae.reference.gaussian import reparameterize_forward
 from scratchvae.reference.network import network_forward
+from scratchvae.reference.posterior import log_ratio_forward
 
 TOGETHER = 1000  # samples decoded together at most, so that memory is bounded; results depend on it by rounding alone
 
@@ -34,15 +35,14 @@ def decoded_bernoulli_log_weights(x: NDArray, head: NDArray, eps: NDArray, netwo
     """log w = log p(x, z) - log q(z|x) of each sample z of a diagonal posterior, in nats.
 
     Forward   mu, logvar = head        z_bk = mu_b + exp(logvar_b / 2) eps_bk
-              log w_bk = log p(x_b|z_bk) + 1/2 sum_j (logvar_bj + eps_bkj^2 - z_bkj^2)
-              The sum is log p(z) - log q(z|x): both have the term log 2 pi, and (z - mu) / sigma is eps
+              log w_bk = log p(x_b|z_bk) + 1/2 sum_j (logvar_bj + eps_bkj^2 - z_bkj^2): see `log_ratio_forward`
     Takes     x (B, D) in [0, 1]; head (B, 2 Z); eps (B, K, Z): standard normal noise; network: the decoder
     Returns   log w (B, K)
     Source    Burda, Grosse, Salakhutdinov 2015, equation 8
     """
     mu, logvar = np.split(head, 2, axis=1)
     z, _ = reparameterize_forward(mu, logvar, eps)
-    log_ratio = 0.5 * (logvar[:, None, :] + eps * eps - z * z).sum(axis=2)
+    log_ratio, _ = log_ratio_forward(logvar, eps, z)
     return decoded_bernoulli_log_likelihood(x, z, network) + log_ratio
 
 

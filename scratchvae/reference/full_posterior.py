@@ -163,3 +163,13 @@ def full_gaussian_log_density_backward(dlog_density: NDArray, cache: FullLogDens
     dcholesky = -dz.transpose(0, 2, 1) @ u
     dlogvar = np.broadcast_to(-0.5 * dlog_density.sum(axis=1)[:, None], dmu.shape)  # reverse of: logvar
     return dz, _head_gradient(dmu, dlogvar, dcholesky, cholesky)
+
+
+def full_gaussian_draw_scores(dlog_density: NDArray, eps: NDArray, head: NDArray) -> tuple[NDArray, NDArray]:
+    """Gradient of log q of q's own samples z = mu + L eps: by z with q held, and by the head with z held.
+
+    Gives     that of `full_gaussian_log_density_backward`, with eps for u, which is not solved for
+    Takes     dlog_density (B, K); eps (B, K, Z); head (B, H)
+    Returns   dz (B, K, Z), dhead (B, H)
+    """
+    return full_gaussian_log_density_backward(dlog_density, FullLogDensityCache(eps, cholesky_factor(head)[2]))

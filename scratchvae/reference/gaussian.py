@@ -128,6 +128,16 @@ def gaussian_log_density_backward(
     return dz, dmu, dlogvar
 
 
+def gaussian_draw_scores(dlog_density: NDArray, eps: NDArray, logvar: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+    """Gradient of log q of q's own samples z = mu + sigma eps: by z with q held, and by mu and logvar with z held.
+
+    Gives     that of `gaussian_log_density_backward`, with eps for (z - mu) / sigma, which rounding spoils
+    Takes     dlog_density (B, K); eps (B, K, Z); logvar (B, Z)
+    Returns   dz (B, K, Z), dmu, dlogvar (B, Z)
+    """
+    return gaussian_log_density_backward(dlog_density, GaussianLogDensityCache(eps, np.exp(-0.5 * logvar)))
+
+
 def standard_normal_log_density_forward(z: NDArray) -> tuple[NDArray, NDArray]:
     """log N(z; 0, I) of each sample, in nats: the prior log p(z).
 

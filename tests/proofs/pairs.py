@@ -55,6 +55,10 @@ def _full_head(rng: Generator, n: Sizes) -> NDArray:
     return head
 
 
+def _log_ratio(rng: Generator, n: Sizes) -> Arguments:
+    return Arguments((rng.normal(size=(n.b, n.d)), *rng.normal(size=(2, n.b, n.k, n.d))), (0, 2))
+
+
 def _full_posterior(rng: Generator, n: Sizes) -> Arguments:
     return Arguments((_full_head(rng, n), rng.normal(size=(n.b, n.k, n.d))), (0,))
 
@@ -158,6 +162,7 @@ PAIRS: MappingProxyType[str, Callable[[Generator, Sizes], Arguments]] = MappingP
         "kl_to_prior": _kl,
         "kl_per_dimension": _kl,
         "posterior": _posterior,
+        "log_ratio": _log_ratio,
         "full_posterior": _full_posterior,
         "full_kl_per_dimension": _full_kl,
         "full_gaussian_log_density": _full_log_density,
@@ -180,6 +185,12 @@ VALUES: MappingProxyType[str, Callable[[Generator, Sizes], tuple]] = MappingProx
     {
         "decoded_bernoulli_log_likelihood": _decoded,
         "decoded_bernoulli_log_weights": _log_weights_of_draws,
+        "gaussian_draw_scores": lambda rng, n: (
+            rng.normal(size=(n.b, n.k)), rng.normal(size=(n.b, n.k, n.d)), rng.normal(size=(n.b, n.d)),
+        ),
+        "full_gaussian_draw_scores": lambda rng, n: (
+            rng.normal(size=(n.b, n.k)), rng.normal(size=(n.b, n.k, n.d)), _full_head(rng, n),
+        ),
         "effective_sample_size": lambda rng, n: _log_weights(rng, n).values,
         "gather_rows": lambda rng, n: (
             rng.integers(0, 256, (n.b, n.d), dtype=np.uint8),

@@ -116,6 +116,8 @@ def test_twins_without_a_derivative_agree(name, rng, n):
     want, got = getattr(reference, name)(*values), getattr(compiled, name)(*values)
     if name == "effective_sample_size" or name.startswith("decoded"):
         agree([got], [want], rtol=1e-12)
+    elif name.endswith("draw_scores"):
+        agree(got, want, rtol=1e-10)
     else:
         for mine, theirs in zip(np.atleast_1d(got), np.atleast_1d(want), strict=True):
             assert np.asarray(mine).dtype == np.asarray(theirs).dtype

@@ -18,6 +18,7 @@ from scratchvae.evidence import annealed, gap, importance, quadrature, surgery
 from scratchvae.objectives import ELBO
 from scratchvae.reference import gaussian, gaussian_likelihood
 from scratchvae.reference.importance import importance_bound_forward
+from scratchvae.reference.posterior import log_ratio_forward
 from scratchvae.vae import VAE
 
 from .. import plots
@@ -153,6 +154,7 @@ def excerpts() -> dict[str, sources.Excerpt]:
         "known_means": take(known_density.which_density, "log_evidence, elbo, gap = terms", "rows.append"),
         "known_terms": take(known_density.terms_on, "log_evidence =", "gap = _expected"),
         "importance": take(VAE.log_weights, "logvar =", "return"),
+        "log_ratio": take(log_ratio_forward, "return"),
         "bound": take(importance_bound_forward, "total, weights", "return"),
         "prior": take(importance.prior_log_weights, "return"),
         "annealing": take(annealed.Annealing.walk, "log_weights +="),
