@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 TILE_GAP = 1  # pixels between the images of a grid
-MOST_PIXELS = 2_000_000  # of a grid of images
+MOST_ACROSS = 1000  # pixels of a grid of images: of more, a picture would lose some, and gaps with them
 # blue and orange first: they differ for colour-blind readers too
 LIGHT = ["#1f6fb8", "#c8560b", "#2b8a57", "#7d55c0", "#b8336a", "#8a6d1b", "#11808a", "#5f6670", "#a3401f", "#4a4fd8"]
 DARK = ["#6cb2f5", "#f5a15b", "#63d196", "#b79af0", "#f27fae", "#dcb949", "#55cdd8", "#a6adb8", "#f08a66", "#9da2ff"]
@@ -121,9 +121,17 @@ def grid_png(images: NDArray[Any], columns: int | None = None, scale: int | None
 
 def show_grid(axes: Axes, images: NDArray[Any], columns: int, limits: tuple[float, float] = (0.0, 1.0)) -> Axes:
     """Draw images (N, H, W) as one grid in grey, `limits` being black and white; the gaps stay transparent."""
-    grid = image_grid(images, columns)
-    every = ceil(sqrt(grid.size / MOST_PIXELS))  # more pixels than a page shows cost memory alone
-    axes.imshow(grid[::every, ::every], cmap="gray", vmin=limits[0], vmax=limits[1], interpolation="nearest")
+    count, height, width = images.shape
+    bottom, right = ceil(count / columns) * (height + TILE_GAP) - TILE_GAP, columns * (width + TILE_GAP) - TILE_GAP
+    every = ceil(right / MOST_ACROSS)
+    axes.imshow(
+        image_grid(images[:, ::every, ::every], columns),
+        extent=(-0.5, right - 0.5, bottom - 0.5, -0.5),  # of the whole grid, in which `tile_middles` are places
+        cmap="gray",
+        vmin=limits[0],
+        vmax=limits[1],
+        interpolation="nearest",
+    )
     axes.set_xticks([])
     axes.set_yticks([])
     axes.grid(False)

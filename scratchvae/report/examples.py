@@ -133,7 +133,8 @@ def pictures(lines: Mapping[str, NDArray[Any]], draws: NDArray[Any], shape: tupl
         places = {"left": 0.12, "right": 1, "bottom": 0, "top": 1, "hspace": 0.1}
         upper, lower = figure.subplots(2, 1, height_ratios=heights, gridspec_kw=places)
     show_lines(upper, lines, shape, columns, limits)
-    upper.set_title("Held-out data and their reconstructions, p(x|z)'s mean at z = q(z|x)'s")
+    gap = "\n" if shape is None else " "  # side by side there is room for half of a title
+    upper.set_title(f"Held-out data and their reconstructions,{gap}p(x|z)'s mean at z = q(z|x)'s")
     show_lines(lower, {"samples": draws}, shape, COLUMNS, limits)
-    lower.set_title("Samples: the mean of p(x|z) at z drawn from the prior N(0, I)")
+    lower.set_title(f"Samples: the mean of p(x|z){gap}at z drawn from the prior N(0, I)")
     return figure

@@ -91,17 +91,18 @@ def summarise(
     method: str = "importance",
     seed: int = 0,
     watch: Watch | None = None,
+    pixel_seed: int | None = None,
 ) -> Summary:
     """Measure a model on at most `limit` rows of the data (N, D), evenly spread (0: on all).
 
     Formula   gap = log p(x) - elbo >= 0;  bits per dimension = -log p(x) / (D log 2)
-    Takes     binarize, seed: how grey data are drawn; num_samples, method, watch: of the estimate of log p(x), as
-              `log_evidence`
+    Takes     binarize, pixel_seed (None: seed): how grey data are drawn; num_samples, method, seed, watch: of the
+              estimate of log p(x), as `log_evidence`
     Returns   Summary
     Raises    ValueError for data that do not fit the model
     """
     rows = spread_rows(len(data), limit)
-    x = as_seen(vae, data, rows, binarize, seed)
+    x = as_seen(vae, data, rows, binarize, seed if pixel_seed is None else pixel_seed)
     with one_order_of_sums(vae.engine):
         reconstruction, kl = (float(term.mean()) for term in elbo_terms(vae, x, seed, min(num_samples, ELBO_SAMPLES)))
         evidence = log_evidence(vae, x, method=method, num_samples=num_samples, seed=seed, watch=watch)

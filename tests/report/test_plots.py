@@ -11,7 +11,7 @@ from PIL import Image
 
 import scratchvae as sv
 from scratchvae.report import plots
-from scratchvae.report.drawing import tile_middles
+from scratchvae.report.drawing import MOST_ACROSS, tile_middles
 from scratchvae.report.run_report import latent_picture
 
 IMAGES = np.linspace(0.0, 1.0, 7 * 4 * 3).reshape(7, 4, 3)
@@ -55,6 +55,15 @@ def test_tiles_have_their_middles_in_the_middle():
         ends = [(middle - size / 2 + 0.5, middle + size / 2 - 0.5) for middle in tile_middles(range(count), size)]
         assert ends[0][0] == 0
         assert ends[-1][1] == length - 1
+
+
+def test_the_middles_of_a_grid_that_is_thinned_are_where_they_were():
+    shape, columns = (200, 140), 12
+    axes = plots.show_grid(Figure().subplots(), np.ones((3 * columns, *shape)), columns)
+    assert axes.images[0].get_array().shape[1] <= MOST_ACROSS
+    for limits, count, size in zip((axes.get_ylim()[::-1], axes.get_xlim()), (3, columns), shape, strict=True):
+        middles = tile_middles(range(count), size)
+        assert (middles[0] - size / 2, middles[-1] + size / 2) == limits
 
 
 def test_a_grid_holds_every_image_where_it_belongs_and_nothing_elsewhere():
