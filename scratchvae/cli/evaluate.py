@@ -17,7 +17,7 @@ from scratchvae.report.summary import summarise
 
 from .options import Engine, Json, Quiet, Seed, Threads, use_threads
 from .output import Output
-from .run_directory import RunDirectory, data_of
+from .run_directory import RunDirectory
 
 NAMES = ("digits", "mnist")  # data sets with a held-out part of their own
 
@@ -58,12 +58,14 @@ def evaluate(
     if method not in METHODS:
         raise ValueError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
     training = config["training"]
-    parts = _parts(vae, config, data, data_dir)
+    parts = _parts(vae, directory, data, data_dir)
+    pixel_seed = training["seed"] if training["binarize"] == "fixed" else seed  # those that it was trained on
     summaries = {}
     for name, array in parts.items():
         with counting_bar(f"{name}: {method}, {samples:,} samples", enabled=output.is_live) as watch:
+            part = name.replace(" ", "-")
             summaries[name] = summarise(
-                vae, array, name.replace(" ", "-"), training["binarize"], samples, limit, method, seed, watch
+                vae, array, part, training["binarize"], samples, limit, method, seed, watch, pixel_seed
             )
     output.result(summary_table(summaries, sampling=True))
     output.note(caption(summaries.values()))
@@ -96,10 +98,11 @@ def _given(config: dict[str, Any], data: str, data_dir: Path | None) -> Dataset:
     return load(data, **options)
 
 
-def _parts(vae: VAE, config: dict[str, Any], data: str | None, data_dir: Path | None) -> dict[str, Data]:
+def _parts(vae: VAE, directory: RunDirectory, data: str | None, data_dir: Path | None) -> dict[str, Data]:
     """The parts of the data to measure, checked against the model. Raises ValueError where they do not fit."""
+    config = directory.config()
     training = config["training"]
-    dataset = data_of(config, data_dir) if data is None else _given(config, data, data_dir)
+    dataset = directory.data(config, data_dir) if data is None else _given(config, data, data_dir)
     for array in (dataset.train, dataset.held_out):
         data_set_for(vae.likelihood, array, vae.data_dim, training["binarize"], training["allow_grey"], dataset.name)
     if data is None or data in NAMES:

@@ -14,7 +14,7 @@ from scratchvae.files import write_whole
 
 from .options import Engine, Json, Quiet, Seed, Threads, use_threads
 from .output import Output
-from .run_directory import RunDirectory, data_of
+from .run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -101,7 +101,7 @@ def _of_run(run: Path) -> "Subject":
     directory = RunDirectory(run)
     vae, config = VAE.load(directory.trained_model(), engine="reference"), directory.config()
     training, epochs = config["training"], len(directory.history())
-    return subject_of(vae, data_of(config), training["binarize"], training["seed"], epochs, f"of {run}")
+    return subject_of(vae, directory.data(config), training["binarize"], training["seed"], epochs, f"of {run}")
 
 
 def _command(run: Path | None, quick: bool, seed: int) -> str:

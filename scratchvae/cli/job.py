@@ -1,21 +1,17 @@
 """What is to be trained: data, model and settings, from the options of a new run or from config.json of an old one."""
 
-import hashlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from scratchvae import VAE, __version__, checkpoint
 from scratchvae.data import Dataset, load
 from scratchvae.data.images import parse_size
-from scratchvae.data.mapped import blocks
 from scratchvae.likelihoods import data_set_for, likelihood_named
 from scratchvae.objectives import ELBO, OBJECTIVES, Objective
 
-from .run_directory import ENTRIES, FORMAT, RunDirectory, data_of, new_run
+from .run_directory import ENTRIES, FORMAT, RunDirectory, fingerprint, new_run
 
 ELBO_SETTINGS = ("beta", "free_bits", "warm_up", "kl")
 FREE_ON_RESUME = ("epochs",)  # what may change when a run goes on
@@ -82,11 +78,7 @@ def job_to_resume(out: Path | None, given: Mapping[str, Any]) -> Job:
             )
     if "epochs" in given:
         config["training"]["epochs"] = given["epochs"]
-    dataset = data_of(config, given.get("data_dir"))
-    if fingerprint(dataset) != config["data"]["sha256"]:
-        raise ValueError(
-            f"{config['data']['source']} no longer holds the data that {out} was trained on; expected the same values"
-        )
+    dataset = run.data(config, given.get("data_dir"))
     vae, objective = _model_and_objective(config, dataset)
     if run.model_file.is_file():  # else it was stopped before its first checkpoint, and starts again
         checkpoint.load_state(vae, run.model_file)
@@ -139,16 +131,6 @@ def _configuration(asked: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]
             "seed": asked["seed"],
         },
     }
-
-
-def fingerprint(dataset: Dataset) -> str:
-    """SHA-256 of the values, training part first: a resumed run must meet the same data."""
-    digest = hashlib.sha256()
-    for part in (dataset.train, dataset.held_out):
-        digest.update(f"{part.dtype.str}{part.shape}".encode())
-        for _, block in blocks(part):
-            digest.update(np.ascontiguousarray(block).view(np.uint8).data)
-    return digest.hexdigest()
 
 
 def _model_and_objective(config: Mapping[str, Any], dataset: Dataset) -> tuple[VAE, Objective]:

@@ -4,6 +4,7 @@ Every file is there whole or not at all. The history grows by one line an epoch,
 when the run is resumed. One process trains in a run directory at a time.
 """
 
+import hashlib
 import json
 import math
 import re
@@ -13,9 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from scratchvae.data import Dataset, load
 from scratchvae.data.checks import one_line
 from scratchvae.data.images import parse_size
+from scratchvae.data.mapped import blocks
 from scratchvae.files import LOCK, append_whole, held, unfinished, write_whole
 
 from .output import plain
@@ -152,6 +156,25 @@ class RunDirectory:
         if shape is not None and not _is_image_shape(shape, config["model"]["data_dim"]):
             raise self._unexpected("data.image_shape", shape)
 
+    def data(self, config: Mapping[str, Any], data_dir: Path | None = None) -> Dataset:
+        """The data that it was trained on, read again as its configuration says; `data_dir`: where MNIST is now.
+
+        Raises    ValueError, one line, where they cannot be read, or are others by now
+        """
+        data = config["data"]
+        dataset = load(
+            data["source"],
+            data_dir=data_dir or data["data_dir"],
+            seed=config["training"]["seed"],
+            resize=parse_size(data["resize"]),
+            labels=data["labels"],
+        )
+        if fingerprint(dataset) != data["sha256"]:
+            raise ValueError(
+                f"{data['source']} no longer holds the data that {self.path} was trained on; expected the same values"
+            )
+        return dataset
+
     def _unexpected(self, name: str, value: Any) -> ValueError:
         return ValueError(f"{self.config_file}: {name} is {reprlib.repr(value)}; expected what train wrote there")
 
@@ -204,16 +227,14 @@ def _is_image_shape(shape: list[Any], values: int) -> bool:
     return len(shape) == 2 and all(isinstance(size, int) and size > 0 for size in shape) and math.prod(shape) == values
 
 
-def data_of(config: Mapping[str, Any], data_dir: Path | None = None) -> Dataset:
-    """The data that a run was trained on, read again as its config.json says; `data_dir`: where MNIST is now."""
-    data = config["data"]
-    return load(
-        data["source"],
-        data_dir=data_dir or data.get("data_dir"),
-        seed=config["training"]["seed"],
-        resize=parse_size(data.get("resize")),
-        labels=data.get("labels"),
-    )
+def fingerprint(dataset: Dataset) -> str:
+    """SHA-256 of the values, training part first."""
+    digest = hashlib.sha256()
+    for part in (dataset.train, dataset.held_out):
+        digest.update(f"{part.dtype.str}{part.shape}".encode())
+        for _, block in blocks(part):
+            digest.update(np.ascontiguousarray(block).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def new_run(out: Path | None, data_name: str) -> RunDirectory:

@@ -14,11 +14,13 @@ from scratchvae import VAE
 from scratchvae import gradcheck as checker
 from scratchvae.cli.gradcheck import CHECKED
 from scratchvae.cli.options import use_threads
+from scratchvae.data import load
 from scratchvae.engine import get_threads
 from scratchvae.likelihoods import LIKELIHOODS
 from scratchvae.objectives import OBJECTIVES
 from scratchvae.parameters import ACTIVATION_CODES
 from scratchvae.posteriors import POSTERIORS
+from scratchvae.report.summary import summarise
 from tests.cli.conftest import FAST, REPOSITORY, Command
 
 COMMANDS = ("train", "evaluate", "sample", "export", "gradcheck", "info")
@@ -64,6 +66,17 @@ def test_evaluate_gives_a_bound_that_rises_with_its_samples(command: Command, tr
         assert few[part]["log_evidence"] < many[part]["log_evidence"] + 3 * many[part]["standard_error"]
         assert many[part]["elbo"] < many[part]["log_evidence"]
         assert 1 <= many[part]["effective_sample_size"] <= 500
+
+
+def test_pixels_drawn_once_are_at_evaluation_those_of_training(command: Command, images):
+    """Whatever the seed of the samples is."""
+    command("train", images, *FAST, "--binarize", "fixed", "--seed", 3, "--epochs", 1, "--out", "run")
+    vae, data = VAE.load("run/model.safetensors", "reference"), load(str(images), seed=3).train
+    words = ("evaluate", "run", "--engine", "reference", "--samples", 5, "--seed", 7, "--json")
+    found = command(*words).record["training"]
+    right, wrong = (summarise(vae, data, "", "fixed", num_samples=5, seed=7, pixel_seed=seed) for seed in (3, 7))
+    assert found["log_evidence"] == pytest.approx(right.log_evidence, rel=1e-5)
+    assert found["log_evidence"] != pytest.approx(wrong.log_evidence, rel=1e-5)
 
 
 def test_evaluate_prints_a_table_with_units(command: Command, trained):

@@ -240,16 +240,17 @@ def test_resuming_refuses_what_the_run_was_not_made_with(command: Command, train
 
 
 @pytest.mark.slow
-def test_resuming_refuses_data_that_have_changed(command: Command, images, tmp_path):
+def test_a_run_does_not_take_data_that_have_changed_for_its_own(command: Command, images, tmp_path):
     data = tmp_path / "images.npy"
     data.write_bytes(images.read_bytes())
     assert command("train", data, *FAST, "--epochs", "1", "--out", "run").status == 0
     pixels = np.load(data)
     pixels[0, 0, 0] ^= 1
     np.save(data, pixels)
-    result = command("train", "--out", "run", "--resume", "--epochs", "2")
-    assert result.status == 2
-    assert "no longer holds the data" in result.err
+    for words in (("train", "--out", "run", "--resume", "--epochs", "2"), ("evaluate", "run"), ("explain", "run")):
+        result = command(*words)
+        assert result.status == 2
+        assert "no longer holds the data" in result.err
 
 
 def test_divergence_ends_with_status_1_and_names_the_update(command: Command, vectors, tmp_path):
