@@ -112,20 +112,48 @@ def schedule(fraction: float, images: int) -> Schedule:
     return Schedule(epochs, sv.Stages(RATES, lengths))
 
 
-def train(cell: Cell, mnist: Mnist, options: argparse.Namespace) -> tuple[sv.VAE, sv.History]:
+class Training(NamedTuple):
+    vae: sv.VAE
+    history: sv.History
+    seconds: float  # stops left out
+
+
+def train(cell: Cell, mnist: Mnist, options: argparse.Namespace) -> Training:
     """The trained model of the cell, from where its checkpoint stands."""
     vae, x = cell.untrained(), mnist.train[: options.train_images]
     epochs, stages = schedule(cell.passes, len(x))
     checkpoint = options.out / f"{cell.name}.safetensors"
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     say(f"{cell.name}: {epochs:,} passes over {len(x):,} images, {sum(stages.updates):,} updates")
-    countdown = Countdown("training")
+    countdown, clock = Countdown("training"), Clock(checkpoint.with_suffix(".seconds"))
+
+    def on_epoch(entry: dict[str, Any]) -> None:
+        clock.keep(entry["epoch"], entry["seconds"])
+        countdown(entry["epoch"], epochs, f"ELBO {entry['train']['elbo']:.2f}  ")
+
     history = sv.fit(
         vae, x, epochs, BATCH_SIZE, stages, cell.objective(), "dynamic", seed=cell.seed, adam_epsilon=ADAM_EPSILON,
         checkpoint=checkpoint, checkpoint_seconds=CHECKPOINT_SECONDS, resume=checkpoint.exists(),
-        on_epoch=lambda entry: countdown(entry["epoch"], epochs, f"ELBO {entry['train']['elbo']:.2f}  "),
+        on_epoch=on_epoch,
     )  # fmt: skip
-    return vae, history
+    return Training(vae, history, clock.seconds())
+
+
+class Clock:
+    """How long every pass took, in a file beside the checkpoint; a pass that is made again counts once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def keep(self, epoch: int, seconds: float) -> None:
+        with self.path.open("a") as file:
+            file.write(f"{epoch} {seconds:.6f}\n")
+
+    def seconds(self) -> float:
+        """Of all passes together."""
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        latest = dict(line.split() for line in lines)
+        return sum(map(float, latest.values()))
 
 
 class Countdown:
@@ -173,7 +201,7 @@ def evaluate(cell: Cell, vae: sv.VAE, mnist: Mnist, options: argparse.Namespace)
     return Evaluation(summary, active_units_by_layer(vae, seen), time.monotonic() - started)
 
 
-def result(cell: Cell, history: sv.History, evaluation: Evaluation, options: argparse.Namespace) -> dict:
+def result(cell: Cell, training: Training, evaluation: Evaluation, options: argparse.Namespace) -> dict:
     """What is kept of a run, with all that is needed to make it again."""
     published, found = PUBLISHED[cell.layers, cell.model, cell.k], evaluation.summary
     complete = options.train_images == TRAINING_IMAGES and cell.passes == 1
@@ -190,10 +218,10 @@ def result(cell: Cell, history: sv.History, evaluation: Evaluation, options: arg
         "schedule": "full" if complete else "shortened",
         "training": {
             "images": options.train_images,
-            "passes": len(history),
-            "updates": history.epochs[-1]["step"],
-            "minutes": round_to(sum(entry["seconds"] for entry in history.epochs) / 60, 4),
-            "elbo": round_to(history["elbo"][-1], 7),
+            "passes": len(training.history),
+            "updates": training.history.epochs[-1]["step"],
+            "minutes": round_to(training.seconds / 60, 4),
+            "elbo": round_to(training.history["elbo"][-1], 7),
         },
         "evaluation": {
             "images": found.examples,
@@ -274,8 +302,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.threads is not None:
             set_threads(options.threads)
         mnist = read_mnist(options.data_dir)
-        vae, history = train(cell, mnist, options)
-        document = result(cell, history, evaluate(cell, vae, mnist, options), options)
+        training = train(cell, mnist, options)
+        document = result(cell, training, evaluate(cell, training.vae, mnist, options), options)
         path = options.out / f"{cell.name}.json"
         write_whole(path, (json.dumps(document, indent=1) + "\n").encode())
     except sv.DivergedError as error:

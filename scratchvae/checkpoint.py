@@ -158,7 +158,8 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray], dict[str, A
     from safetensors import SafetensorError, safe_open
 
     if not Path(path).is_file():
-        raise ValueError(f"{path}: no such file; expected a model written by save or fit (.safetensors)")
+        what = "is a folder" if Path(path).is_dir() else "no such file"
+        raise ValueError(f"{path}: {what}; expected a model written by save or fit (.safetensors)")
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}

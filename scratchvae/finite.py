@@ -29,7 +29,7 @@ def first_not_finite(arrays: Iterable[Named]) -> str | None:
 def arrays_of_a_pass(vae: "VAE", x: NDArray, eps: NDArray, objective: "Objective | None" = None) -> Iterator[Named]:
     """Every array between the parameters and their gradient by name, in the order of a forward and a backward pass.
 
-    Names     parameter <name>, then head, z, kl, log_likelihood, ... of `Sampled`, objective, gradient of <name>
+    Names     parameter <name>, then head, eps, z, kl, log_likelihood, ... of `Sampled`, objective, gradient of <name>
     Takes     x (B, D), eps (B, K, Z): checked, as `VAE.forward` takes them; objective: None for the forward pass alone
     """
     yield from named_parameters(vae)

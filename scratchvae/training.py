@@ -65,7 +65,11 @@ class Averages(NamedTuple):
 
 @dataclass
 class History:
-    """What training saw: one entry an epoch, in nats per example, signed so that elbo = reconstruction - kl exactly."""
+    """What training saw: one entry an epoch, in nats per example, signed so that elbo = reconstruction - kl exactly.
+
+    Entries   epoch, step (updates so far), train and validation (elbo, reconstruction, kl, objective; None without
+              validation data) and, of epochs that no checkpoint was between, the seconds they took
+    """
 
     epochs: list[dict[str, Any]] = field(default_factory=list)
     stopped: str = "all epochs done"
@@ -351,8 +355,8 @@ def fit(
     epochs, batch_size = _positive("epochs", epochs), _positive("batch_size", batch_size)
     patience = None if patience is None else _positive("patience", patience)
     plan = _check(vae, x, validation, learning_rate, objective, binarize, patience, allow_grey)
-    if checkpoint is not None and not Path(checkpoint).parent.is_dir():
-        raise ValueError(f"{checkpoint}: cannot be written; expected a folder {Path(checkpoint).parent}")
+    if checkpoint is not None:
+        _check_writable(Path(checkpoint))
     _check_non_negative("checkpoint_seconds", checkpoint_seconds)
     rate = learning_rate if callable(learning_rate) else float(learning_rate)
     new_trainer = Trainer if processes is None else processes.trainer
@@ -366,6 +370,13 @@ def fit(
     elif not vae.output_bias.any():
         vae.set_output_bias(column_mean(plan.x))
     return run.train(progress, on_epoch)
+
+
+def _check_writable(checkpoint: Path) -> None:
+    if not checkpoint.parent.is_dir():
+        raise ValueError(f"{checkpoint}: cannot be written; expected a folder {checkpoint.parent}")
+    if checkpoint.is_dir():
+        raise ValueError(f"{checkpoint}: cannot be written; expected a file, not a folder")
 
 
 class _Plan(NamedTuple):
@@ -537,9 +548,14 @@ class _Run:
             "settings": self._settings(),
             "updates": trainer.updates,
             "best_epoch": self.best_epoch,
-            "history": self.history.epochs,
+            "history": [_without_seconds(entry) for entry in self.history.epochs],
         }
         return TrainingState(trainer.first, trainer.second, self.best, progress)
+
+
+def _without_seconds(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry of the history as a checkpoint keeps it: equal runs write equal files, whatever time they took."""
+    return {name: value for name, value in entry.items() if name != "seconds"}
 
 
 def _check(

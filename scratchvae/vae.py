@@ -82,7 +82,7 @@ class VAE:
 
     def __init__(
         self,
-        data_dim: int,
+        data_dim: int = 784,
         latent_dim: int = 20,
         hidden: Iterable[int] = (400,),
         likelihood: str | Likelihood = "bernoulli",

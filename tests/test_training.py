@@ -302,7 +302,7 @@ def test_the_cause_is_looked_for_with_the_noise_of_its_update(plant):
         return true(seed, stream, step, rows, count) * (np.nan if step == 5 else 1)
 
     plant("normals", normals)
-    with pytest.raises(sv.DivergedError, match=r"update 5: the loss is nan.*: z at update 5$"):
+    with pytest.raises(sv.DivergedError, match=r"update 5: the loss is nan.*: eps at update 5$"):
         fit(vae, x)
 
 
@@ -345,6 +345,7 @@ def test_a_resumed_run_that_diverges_at_once_names_the_checkpoint_if_it_is_its_o
         ({"seed": -5}, "seed is -5"),
         ({"resume": "/nowhere/at/all.safetensors"}, "no such file"),
         ({"checkpoint": "/nowhere/at/all.safetensors"}, "cannot be written; expected a folder /nowhere/at"),
+        ({"checkpoint": "/"}, "/: cannot be written; expected a file, not a folder"),
         ({"objective": "elbo"}, "objective is 'elbo'"),
         ({"objective": sv.ELBO}, "objective is <class"),
         ({"validation": np.eye(6, dtype=np.uint8)}, "validation: uint8 with no value above 1"),

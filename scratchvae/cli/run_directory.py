@@ -204,8 +204,9 @@ class RunDirectory:
         return epochs
 
     def rewrite_history(self, epochs: list[dict[str, Any]]) -> None:
-        """Keep these epochs and no others."""
-        self._lines = [_line(row) for row in epochs]
+        """Keep these epochs and no others, with the seconds that the file has of them."""
+        seconds = {row.get("epoch"): {"seconds": row["seconds"]} for row in self.history() if "seconds" in row}
+        self._lines = [_line(row | seconds.get(row["epoch"], {})) for row in epochs]
         write_whole(self.history_file, b"".join(self._lines))
 
     def append_epoch(self, row: Mapping[str, Any]) -> None:

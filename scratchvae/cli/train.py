@@ -224,9 +224,12 @@ def _fit(job: Job, made: bool, processes: Processes | None, live: bool) -> tuple
     if run.exists() and not job.resumed:
         raise ValueError(f"{run.path} was made into a run by another process; continue it with --resume")
     started = time.perf_counter()
+    trained = trained_epochs(run.model_file)  # read again, now that no other process can add to it
+    if job.config["training"]["epochs"] < len(trained):
+        epochs = job.config["training"]["epochs"]
+        raise ValueError(f"--epochs is {epochs}; expected at least the {len(trained)} that {run.path} has already")
     try:
         run.create(job.config)
-        trained = trained_epochs(run.model_file)  # read again, now that no other process can add to it
         run.rewrite_history(trained)
         history = fit(
             **_arguments(job),

@@ -264,6 +264,7 @@ def resuming_continues_the_run(folder: Any, patience: int | None, engine: str = 
         vae, _ = start()
         parts = run(vae, x, epoch, folder / "parts.safetensors", epoch > 1)
     np.testing.assert_array_equal(vae.parameters.flat, whole.parameters.flat)
+    assert (folder / "whole.safetensors").read_bytes() == (folder / "parts.safetensors").read_bytes()
     for mine, theirs in zip(parts.epochs, history.epochs, strict=True):
         assert {**mine, "seconds": 0} == {**theirs, "seconds": 0}
     assert parts.stopped == history.stopped
