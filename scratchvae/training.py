@@ -67,8 +67,8 @@ class Averages(NamedTuple):
 class History:
     """What training saw: one entry an epoch, in nats per example, signed so that elbo = reconstruction - kl exactly.
 
-    Entries   epoch, step (updates so far), train and validation (elbo, reconstruction, kl, objective; None without
-              validation data) and, of epochs that no checkpoint was between, the seconds they took
+    Entries   epoch; step: updates so far; train and validation: elbo, reconstruction, kl, objective (None without
+              validation data); seconds: what it took, where this call of `fit` trained it
     """
 
     epochs: list[dict[str, Any]] = field(default_factory=list)
