@@ -143,7 +143,7 @@ def identity(found: Identity) -> Figure:
     right.semilogy(place, np.maximum(np.abs(found.residual[order]), floor), "o", color=colour("other"), markersize=4)
     right.axhline(1e-10, color=soft(), linewidth=1, linestyle="--")
     right.text(0, 1.3e-10, "1e-10", color=ink(), fontsize=8, va="bottom")
-    right.set_ylim(floor, 1e-8)
+    right.set_ylim(floor, max(1e-8, 3 * found.worst_residual))
     bare_log_axis(right.yaxis)
     right.set_xlabel("the same examples")
     right.set_ylabel("|residual|, nats")
