@@ -67,6 +67,7 @@ def scratchvae(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; what went wrong is one line on standard error, never a traceback."""
+    _replace_closed_streams()
     try:
         return _run(arguments)
     except BaseException:  # a mistake of ours; the other processes would wait for this one for ever
@@ -74,6 +75,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
             processes.abort(FAILED)
         raise
+
+
+def _replace_closed_streams() -> None:
+    """A standard stream that is closed is None to Python, and its number goes to the next file that is opened."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115 - until the end
 
 
 def _run(arguments: Sequence[str] | None) -> int:

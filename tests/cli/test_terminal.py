@@ -3,6 +3,7 @@
 import os
 import pty
 import re
+import shlex
 import subprocess
 import sys
 
@@ -59,6 +60,19 @@ def test_a_shell_can_complete_commands(command: Command):
 def test_help_is_coloured_on_a_terminal_and_not_where_no_color_is_set():
     assert COLOUR.search(on_a_terminal("info", "--help"))
     assert not COLOUR.search(on_a_terminal("info", "--help", NO_COLOR="1"))
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_a_closed_stream_takes_nothing_away_from_the_others(closed, tmp_path):
+    def run(words):
+        line = f"{shlex.quote(sys.executable)} -m scratchvae {words} {closed}"
+        variables = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+        return subprocess.run(line, shell=True, cwd=tmp_path, env=variables, capture_output=True, text=True)
+
+    told, refused = run("info"), run("sample nowhere")
+    assert (told.returncode, told.stderr, "versions" in told.stdout) == (0, "", "1>" not in closed)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert len(refused.stderr.splitlines()) == ("2>" not in closed)
 
 
 def test_what_goes_to_a_pipe_has_no_colour(process):
