@@ -1,6 +1,7 @@
 """The package as a whole: importing it is light, its contents page is true, its README is too."""
 
 import contextlib
+import inspect
 import io
 import re
 import subprocess
@@ -54,6 +55,28 @@ def test_the_contents_page_lists_what_is_there():
     for module in map(get_engine, ENGINES):
         for name in module.__all__:
             assert hasattr(module, name)
+
+
+PINNED = {  # what programs rely on: these parameters, in this order, with these defaults
+    sv.VAE: {
+        "data_dim": 784, "latent_dim": 20, "hidden": (400,), "likelihood": "bernoulli", "activation": "relu",
+        "dtype": "float32", "engine": "compiled", "seed": 0,
+    },
+    sv.VAE.sample: {"n": None, "seed": 0, "mean": False},
+    sv.log_evidence: {"vae": None, "x": None, "method": "importance", "num_samples": 5000, "seed": 0},
+    sv.ELBO: {"num_samples": 1, "beta": 1.0},
+    sv.IWAE: {"num_samples": 50},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("called", PINNED, ids=lambda called: called.__qualname__)
+def test_parameters_and_their_defaults_stay(called):
+    found = {p.name: p.default for p in inspect.signature(called).parameters.values() if p.name != "self"}
+    wanted = PINNED[called]
+    assert list(found)[: len(wanted)] == list(wanted)
+    assert {name: found[name] for name, default in wanted.items() if default is not None} == {
+        name: default for name, default in wanted.items() if default is not None
+    }
 
 
 def test_the_reference_operations_all_say_what_they_are():
