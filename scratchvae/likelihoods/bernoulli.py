@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scratchvae.data.mapped import Data
-from scratchvae.likelihoods.likelihood import Draws
+from scratchvae.likelihoods.likelihood import Draws, Likelihood
 from scratchvae.reference.random import Stream
 
 
 @dataclass(frozen=True)
-class Bernoulli:
+class Bernoulli(Likelihood):
     """p(x|z) = prod_d Bernoulli(x_d; sigmoid(out_d)): the decoder gives logits."""
 
     name: str = "bernoulli"
@@ -24,15 +24,6 @@ class Bernoulli:
 
     def check(self, x: Data, name: str = "x") -> None:
         """Grey values pass: whether they may stay grey is for training to say (`data.check_method`)."""
-
-    def parameter_shapes(self, data_dim: int) -> dict[str, tuple[int, ...]]:
-        return {}
-
-    def parameter_start(self) -> dict[str, float]:
-        return {}
-
-    def encoder_input(self, x: NDArray) -> NDArray:
-        return x
 
     def forward(
         self, ops: ModuleType, x: NDArray, out: NDArray, parameters: Mapping[str, NDArray]

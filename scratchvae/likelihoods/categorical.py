@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from scratchvae.data.checks import check_one_hot
 from scratchvae.data.mapped import Data
-from scratchvae.likelihoods.likelihood import Draws
+from scratchvae.likelihoods.likelihood import Draws, Likelihood
 from scratchvae.reference.random import Stream
 
 STEM = "categorical"
 
 
 @dataclass(frozen=True)
-class Categorical:
+class Categorical(Likelihood):
     """p(x|z) = prod over groups of columns of the softmax of out in the group, at the column that is 1.
 
     Takes     sizes: how many columns each group has, from left to right, all columns together; () for a single group
@@ -53,12 +53,6 @@ class Categorical:
                 f"likelihood is {self.name!r}, {sum(self.sizes)} columns in all; expected data_dim = {data_dim}"
             )
         return {}
-
-    def parameter_start(self) -> dict[str, float]:
-        return {}
-
-    def encoder_input(self, x: NDArray) -> NDArray:
-        return x
 
     def forward(
         self, ops: ModuleType, x: NDArray, out: NDArray, parameters: Mapping[str, NDArray]

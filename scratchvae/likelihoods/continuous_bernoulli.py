@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scratchvae.data.mapped import Data
-from scratchvae.likelihoods.likelihood import Draws, open_uniforms
+from scratchvae.likelihoods.likelihood import Draws, Likelihood, open_uniforms
 from scratchvae.reference.continuous_bernoulli import continuous_bernoulli_logits
 
 
 @dataclass(frozen=True)
-class ContinuousBernoulli:
+class ContinuousBernoulli(Likelihood):
     """p(x|z) = prod_d exp(x_d out_d - A(out_d)) on [0, 1]: a density, so that log p(x) may be positive.
 
     Source    Loaiza-Ganem, Cunningham 2019
@@ -24,18 +23,6 @@ class ContinuousBernoulli:
     data: str = "grey values in [0, 1], not binarized"
     binary: bool = False
     unit_interval: bool = True
-
-    def check(self, x: Data, name: str = "x") -> None:
-        """Every value in [0, 1] is possible."""
-
-    def parameter_shapes(self, data_dim: int) -> dict[str, tuple[int, ...]]:
-        return {}
-
-    def parameter_start(self) -> dict[str, float]:
-        return {}
-
-    def encoder_input(self, x: NDArray) -> NDArray:
-        return x
 
     def forward(
         self, ops: ModuleType, x: NDArray, out: NDArray, parameters: Mapping[str, NDArray]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from scratchvae.data.checks import check_levels
 from scratchvae.data.mapped import Data
-from scratchvae.likelihoods.likelihood import Draws, open_uniforms
+from scratchvae.likelihoods.likelihood import Draws, Likelihood, open_uniforms
 
 STEM, DIAGONAL = "discretised-logistic", "discretised-logistic-diagonal"
 BITS_8 = 256
@@ -19,7 +19,7 @@ FIRST_SCALE = 0.1  # a standard deviation of 0.1 pi / sqrt(3) = 0.18: about that
 
 
 @dataclass(frozen=True)
-class DiscretisedLogistic:
+class DiscretisedLogistic(Likelihood):
     """p(x|z) = prod_d of the mass that a logistic density with location out_d and learned scale has in x_d's bin.
 
     Takes     per_dimension: a scale for each column; levels L: values are k / (L - 1), k = 0 .. L - 1
@@ -54,9 +54,6 @@ class DiscretisedLogistic:
 
     def parameter_start(self) -> dict[str, float]:
         return {"likelihood.log_scale": float(np.log(FIRST_SCALE))}
-
-    def encoder_input(self, x: NDArray) -> NDArray:
-        return x
 
     def forward(
         self, ops: ModuleType, x: NDArray, out: NDArray, parameters: Mapping[str, NDArray]

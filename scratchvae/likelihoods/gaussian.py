@@ -8,30 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scratchvae.data.mapped import Data
-from scratchvae.likelihoods.likelihood import Draws, normals
+from scratchvae.likelihoods.likelihood import Draws, Likelihood, normals
 
 
 @dataclass(frozen=True)
-class UnitGaussian:
+class UnitGaussian(Likelihood):
     """p(x|z) = N(x; out, I): the textbook -1/2 ||x - D(z)||^2, constant included."""
 
     name: str = "gaussian"
     data: str = "real numbers, unit variance: the squared error"
     binary: bool = False
     unit_interval: bool = False
-
-    def check(self, x: Data, name: str = "x") -> None:
-        """Every real number is possible."""
-
-    def parameter_shapes(self, data_dim: int) -> dict[str, tuple[int, ...]]:
-        return {}
-
-    def parameter_start(self) -> dict[str, float]:
-        return {}
-
-    def encoder_input(self, x: NDArray) -> NDArray:
-        return x
 
     def forward(
         self, ops: ModuleType, x: NDArray, out: NDArray, parameters: Mapping[str, NDArray]
@@ -52,7 +39,7 @@ class UnitGaussian:
 
 
 @dataclass(frozen=True)
-class LearnedGaussian:
+class LearnedGaussian(Likelihood):
     """p(x|z) = N(x; out, exp(likelihood.logvar)): one learned variance, or one per dimension.
 
     A constant column with a variance of its own has no maximum: the decoder learns the constant, and the smaller the
@@ -72,17 +59,11 @@ class LearnedGaussian:
     def data(self) -> str:
         return "real numbers, one learned variance; -diagonal after the name for one a column"
 
-    def check(self, x: Data, name: str = "x") -> None:
-        """Every real number is possible."""
-
     def parameter_shapes(self, data_dim: int) -> dict[str, tuple[int, ...]]:
         return {"likelihood.logvar": (data_dim,) if self.per_dimension else (1,)}
 
     def parameter_start(self) -> dict[str, float]:
         return {"likelihood.logvar": 0.0}
-
-    def encoder_input(self, x: NDArray) -> NDArray:
-        return x
 
     def forward(
         self, ops: ModuleType, x: NDArray, out: NDArray, parameters: Mapping[str, NDArray]

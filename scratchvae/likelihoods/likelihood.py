@@ -23,6 +23,7 @@ class Draws(NamedTuple):
 class Likelihood(Protocol):
     """p(x|z) for every example. `out` (..., D) is the decoder's output, and what it means is the likelihood's business.
 
+    What is written out here is what most likelihoods do; the rest each says for itself.
     Operations (`ops`) are an engine's; `parameters` are the model's, of which a likelihood reads those it named itself.
     """
 
@@ -48,19 +49,19 @@ class Likelihood(Protocol):
 
     def check(self, x: Data, name: str = "x") -> None:
         """Refuse, by a DataError of one line, x (N, D) that `as_data` has passed but that has probability zero."""
-        ...
+        return
 
     def parameter_shapes(self, data_dim: int) -> dict[str, tuple[int, ...]]:
         """Shapes of what it learns itself, by name. Raises ValueError where it cannot have `data_dim` columns."""
-        ...
+        return {}
 
     def parameter_start(self) -> dict[str, float]:
         """Values, by name, from which what it learns itself starts."""
-        ...
+        return {}
 
     def encoder_input(self, x: NDArray) -> NDArray:
         """What the encoder is shown of x (..., D): x itself, or what of it is of the order of 1."""
-        ...
+        return x
 
     def forward(
         self, ops: ModuleType, x: NDArray, out: NDArray, parameters: Mapping[str, NDArray]

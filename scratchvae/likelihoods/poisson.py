@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from scratchvae.data.checks import check_counts
 from scratchvae.data.mapped import Data
-from scratchvae.likelihoods.likelihood import Draws, open_uniforms
+from scratchvae.likelihoods.likelihood import Draws, Likelihood, open_uniforms
 
 LARGE_RATE = 1e8  # from here on the guess of `_quantile` is right to all bits of u
 LARGEST_LOG_RATE = 700.0  # of a draw: exp of more is no number
 
 
 @dataclass(frozen=True)
-class Poisson:
+class Poisson(Likelihood):
     """p(x|z) = prod_d Poisson(x_d; exp(out_d)): the decoder gives the logarithm of the rate."""
 
     name: str = "poisson"
@@ -27,12 +27,6 @@ class Poisson:
 
     def check(self, x: Data, name: str = "x") -> None:
         check_counts(x, name)
-
-    def parameter_shapes(self, data_dim: int) -> dict[str, tuple[int, ...]]:
-        return {}
-
-    def parameter_start(self) -> dict[str, float]:
-        return {}
 
     def encoder_input(self, x: NDArray) -> NDArray:
         """log(1 + x): counts as they are would put the first draws of z, and with them the first rates, anywhere."""
