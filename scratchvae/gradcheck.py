@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from scratchvae.objectives import ELBO, Objective
 from scratchvae.parameters import Parameters
-from scratchvae.vae import VAE, _positive
+from scratchvae.reference.random import Stream, permutation
+from scratchvae.vae import VAE, _positive, _seed
 
 COMPLEX_STEP = 1e-30
 RICHARDSON_STEP = 5e-4
@@ -104,7 +105,7 @@ def check_gradients(
     derivative = DERIVATIVES[method]
     rows = []
     for index, name in enumerate(analytic):
-        chosen = _chosen(analytic[name].size, coordinates, seed + index)
+        chosen = _chosen(analytic[name].size, coordinates, _seed(seed), index)
         numeric = np.array([derivative(loss, name, place) for place in chosen])
         rows.append(_row(name, method, analytic[name].reshape(-1)[chosen], numeric))
     return GradientTable(tuple(rows))
@@ -177,10 +178,10 @@ DERIVATIVES = MappingProxyType(
 )
 
 
-def _chosen(size: int, coordinates: int | None, seed: int) -> NDArray:
+def _chosen(size: int, coordinates: int | None, seed: int, tensor: int) -> NDArray:
     if coordinates is None or coordinates >= size:
         return np.arange(size)
-    return np.sort(np.random.default_rng(seed).choice(size, coordinates, replace=False))
+    return np.sort(permutation(seed, Stream.COORDINATES, tensor, size)[:coordinates])
 
 
 def _row(name: str, method: str, analytic: NDArray, numeric: NDArray) -> GradientRow:

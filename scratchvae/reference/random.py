@@ -69,6 +69,7 @@ class Stream(IntEnum):
     MOMENTUM = 13  # Hamiltonian Monte Carlo: momenta
     ACCEPTANCE = 14  # Hamiltonian Monte Carlo: accept or reject
     AGGREGATE = 15  # z ~ q(z|x), for the aggregate posterior
+    COORDINATES = 16  # which elements of a tensor a gradient check looks at
 
 
 def philox4x32(
