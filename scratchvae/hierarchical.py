@@ -183,14 +183,14 @@ class HierarchicalVAE(VAE):
         return objective.of_log_weights(self.ops, sampled.log_weights)
 
     def backward(self, dlog_weights: NDArray, cache: LayersCache) -> Deltas:  # type: ignore[override]
-        """Reverse of `forward`, statement by statement. z1 is used four times, z2 three times."""
+        """Reverse of `forward`, statement by statement. z1 is used three times, z2 twice."""
         ops, networks, latents = self.ops, self.networks, cache.latents
         per_row = np.ascontiguousarray(dlog_weights.reshape(-1, 1))  # the inner networks see a row a sample
         dout, likelihood = self.likelihood.backward(ops, dlog_weights, cache.likelihood)
         dz1_decoder, decoder_1 = ops.network_backward(_rows(dout), cache.decoder, networks["decoder.1"])
         dz1_prior, dz2_prior_1, decoder_2 = density_backward(ops, networks["decoder.2"], per_row, latents.prior_1)
         dz2_prior_2 = ops.standard_normal_log_density_backward(per_row, latents.prior_2)
-        dz2 = dz2_prior_1[:, None] + dz2_prior_2  # and by its own density, which draw_backward adds
+        dz2 = dz2_prior_1[:, None] + dz2_prior_2
         dz1_encoder, encoder_2 = draw_backward(ops, networks["encoder.2"], dz2, -per_row, latents.posterior_2)
         dz1 = (dz1_decoder + dz1_prior + dz1_encoder).reshape(*dlog_weights.shape, -1)
         _, encoder_1 = draw_backward(ops, networks["encoder.1"], dz1, -dlog_weights, latents.posterior_1, False)
@@ -246,7 +246,6 @@ class HierarchicalVAE(VAE):
 class DrawCache(NamedTuple):
     network: Any
     draw: Any
-    density: Any
     mu: NDArray  # (N, Z)
 
 
@@ -255,15 +254,16 @@ def draw_forward(
 ) -> tuple[NDArray, NDArray, DrawCache]:
     """Draw z from N(mu, exp(logvar)), mu and logvar the halves of the network's output; and the density of the draw.
 
-    Forward   mu, logvar = network(inputs)     z = mu + exp(logvar / 2) eps     log q = log N(z; mu, exp(logvar))
+    Forward   mu, logvar = network(inputs)     z = mu + exp(logvar / 2) eps
+              log q = log N(z; mu, exp(logvar)) = log N(eps; 0, I) - 1/2 sum_j logvar_j
     Takes     inputs (N, in); eps (N, K, Z)
     Returns   z (N, K, Z), log q (N, K), cache
     """
     head, cache = ops.network_forward(inputs, network)
     mu, logvar = np.split(head, 2, axis=1)
     z, draw = ops.reparameterize_forward(mu, logvar, eps)
-    log_density, density = ops.gaussian_log_density_forward(z, mu, logvar)
-    return z, log_density, DrawCache(cache, draw, density, mu)
+    log_density, _ = ops.standard_normal_log_density_forward(eps)
+    return z, log_density - 0.5 * logvar.sum(axis=1)[:, None], DrawCache(cache, draw, mu)
 
 
 def draw_backward(
@@ -275,9 +275,9 @@ def draw_backward(
     input_gradient: bool = True,
 ) -> tuple[NDArray | None, Any]:
     """Gradient of `draw_forward`. Returns dinputs (N, in), or None where it is not wanted, and the network's deltas."""
-    dz_density, dmu_density, dlogvar_density = ops.gaussian_log_density_backward(dlog_density, cache.density)
-    dmu, dlogvar = ops.reparameterize_backward(dz + dz_density, cache.draw)  # z is used by its density as well
-    dhead = np.concatenate([dmu + dmu_density, dlogvar + dlogvar_density], axis=1)  # and so are mu and logvar
+    dmu, dlogvar = ops.reparameterize_backward(dz, cache.draw)
+    dlogvar_density = -0.5 * dlog_density.sum(axis=1)[:, None]  # logvar is used twice
+    dhead = np.concatenate([dmu, dlogvar + dlogvar_density], axis=1)
     return ops.network_backward(dhead, cache.network, network, input_gradient)
 
 
