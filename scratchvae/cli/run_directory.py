@@ -164,10 +164,10 @@ class RunDirectory:
         data = config["data"]
         dataset = load(
             data["source"],
-            data_dir=data_dir or data["data_dir"],
+            data_dir=data_dir or data.get("data_dir"),
             seed=config["training"]["seed"],
-            resize=parse_size(data["resize"]),
-            labels=data["labels"],
+            resize=parse_size(data.get("resize")),
+            labels=data.get("labels"),
         )
         if fingerprint(dataset) != data["sha256"]:
             raise ValueError(

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -77,6 +78,17 @@ def test_pixels_drawn_once_are_at_evaluation_those_of_training(command: Command,
     right, wrong = (summarise(vae, data, "", "fixed", num_samples=5, seed=7, pixel_seed=seed) for seed in (3, 7))
     assert found["log_evidence"] == pytest.approx(right.log_evidence, rel=1e-5)
     assert found["log_evidence"] != pytest.approx(wrong.log_evidence, rel=1e-5)
+
+
+def test_a_run_need_not_say_what_was_not_asked_for(command: Command, images):
+    """Of its data: a folder of MNIST, a size of images, labels, the shape of an image."""
+    command("train", images, *FAST, "--epochs", 1, "--out", "run")
+    file = Path("run/config.json")
+    config = json.loads(file.read_text())
+    for name in ("data_dir", "resize", "labels", "image_shape"):
+        del config["data"][name]
+    file.write_text(json.dumps(config))
+    assert command("evaluate", "run", "--engine", "reference", "--samples", 5).status == 0
 
 
 def test_evaluate_prints_a_table_with_units(command: Command, trained):
