@@ -205,7 +205,8 @@ class RunDirectory:
 
     def rewrite_history(self, epochs: list[dict[str, Any]]) -> None:
         """Keep these epochs and no others, with the seconds that the file has of them."""
-        seconds = {row.get("epoch"): {"seconds": row["seconds"]} for row in self.history() if "seconds" in row}
+        known = [row for row in self.history() if isinstance(row.get("epoch"), int) and "seconds" in row]
+        seconds = {row["epoch"]: {"seconds": row["seconds"]} for row in known}
         self._lines = [_line(row | seconds.get(row["epoch"], {})) for row in epochs]
         write_whole(self.history_file, b"".join(self._lines))
 

@@ -215,7 +215,8 @@ def test_an_existing_run_is_refused_and_left_alone(command: Command, images, tra
 def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(command: Command, images, trained, tmp_path):
     assert command("train", images, *FAST, "--epochs", "1", "--out", "halves").status == 0
     with (tmp_path / "halves" / "history.jsonl").open("a") as file:
-        file.write('{"epoch": 2, "tra')  # a line that a kill cut short
+        file.write('{"epoch": [2], "seconds": 1}\n')  # one that nobody wrote
+        file.write('{"epoch": 2, "tra')  # and one that a kill cut short
     result = command("train", "--out", "halves", "--resume", "--epochs", "3")
     assert result.status == 0, result.err
     assert_same_run(tmp_path / "halves", trained)
