@@ -70,6 +70,31 @@ def test_some_coordinates_of_a_large_tensor_can_stand_for_all():
     assert table.worst in tuple(table)
 
 
+def test_coordinates_without_a_gradient_do_not_stand_for_those_with_one():
+    """Most pixels are dark, and their weights have none."""
+    vae, _, eps = build(data_dim=30, hidden=(4,), activation="relu", rows=4)
+    x = np.zeros((4, 30))
+    x[:, 3] = 1
+    assert all(sv.check_gradients(vae, x, eps, coordinates=2, seed=seed).passed for seed in range(20))
+
+
+def test_a_gradient_where_there_is_none_is_wrong_and_not_idle(plant):
+    true = reference.network_gradient
+
+    def network_gradient(deltas, gradient):
+        true(deltas, gradient)
+        for layer in gradient.layers:
+            layer.weight[...] += 1.0
+
+    plant("network_gradient", network_gradient)
+    case = build(activation="relu")
+    case.vae.parameters["decoder.0.bias"][...] = -1e3
+    rows = {row.parameter: row for row in sv.check_gradients(*case)}
+    assert rows["decoder.0.weight"].norm == 0
+    assert not rows["decoder.0.weight"].passed
+    assert not rows["decoder.0.weight"].is_idle
+
+
 def test_the_table_prints_one_line_a_parameter():
     case = build()
     text = str(sv.check_gradients(*case))
