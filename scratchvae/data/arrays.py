@@ -255,7 +255,7 @@ def _is_number(field: str) -> bool:
         float(field)
     except ValueError:
         return False
-    return True
+    return field.isascii() and "_" not in field  # Python reads other digits, and 1_000; NumPy does not
 
 
 def _first_bad_field(lines: Iterable[tuple[int, str]], delimiter: str, label: int | None) -> str | None:

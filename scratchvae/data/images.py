@@ -82,7 +82,9 @@ def _formats(folder: Path) -> dict[str, str]:
 
 
 def _image_files(folder: Path, formats: Mapping[str, str]) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in formats and path.is_file())
+    """Those that are not hidden: some systems write a file of notes, ._NAME, beside each."""
+    shown = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(path for path in shown if path.suffix.lower() in formats and path.is_file())
 
 
 def _read_image(path: Path, formats: Mapping[str, str], size: tuple[int, int] | None) -> NDArray:
@@ -102,9 +104,11 @@ def _read_image(path: Path, formats: Mapping[str, str], size: tuple[int, int] | 
 
 
 def _grey(image: "Image", path: Path) -> "Image":
+    from PIL import ImageOps
+
     if image.mode.startswith(("I", "F")):  # converting these would clip, not scale
         raise DataError(f"{path}: pixels of mode {image.mode}, more than 8 bits; expected 8 bits a channel")
-    return image.convert("L")
+    return ImageOps.exif_transpose(image).convert("L")  # a camera writes how it was held beside the pixels
 
 
 def _size(image: NDArray) -> str:

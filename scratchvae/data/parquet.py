@@ -1,5 +1,6 @@
 """A .parquet table: its columns of numbers, or of lists of numbers of one length, side by side. Needs pyarrow."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +14,17 @@ if TYPE_CHECKING:
     from pyarrow import Array
     from pyarrow.parquet import ParquetFile
 
+INDEX = re.compile(r"__index_level_\d+__")  # what pandas calls an index that has no name
+
 
 def read_parquet(path: Path, labels: str | None = None) -> tuple[NDArray, NDArray | None]:
     """The table as an array (N, D), one row an example, and the column called `labels`, taken out of the data.
 
     Columns   of numbers or bool, each one value of a row; of lists, all of one length, as many values. The array has
-              the type that holds them all: columns of uint8 stay uint8
-    Errors    DataError, one line: pyarrow not installed, a damaged file, no column of that name, a column of another
-              kind, a missing value, empty lists or lists of different lengths
+              the type that holds them all: columns of uint8 stay uint8. The numbers that pandas writes for rows without
+              names are left out
+    Errors    DataError, one line: pyarrow not installed, a damaged file, no column of that name, two columns of one
+              name, a column of another kind, a missing value, empty lists or lists of different lengths
     """
     try:
         import pyarrow
@@ -39,17 +43,20 @@ def read_parquet(path: Path, labels: str | None = None) -> tuple[NDArray, NDArra
 
 
 def _columns(path: Path, file: "ParquetFile", labels: str | None) -> tuple[NDArray, NDArray | None]:
-    names = file.schema_arrow.names
+    names = [name for name in file.schema_arrow.names if not INDEX.fullmatch(name)]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise DataError(f"{path}: {len(twice)} columns are called {twice[0]!r}; expected a name for each")
     if labels is not None and labels not in names:
         raise NoLabelsError(f"{path}: no column {labels!r}; expected one of {', '.join(map(repr, names[:6]))}")
-    parts = [_values(path, name, file.read([name]).column(0)) for name in names if name != labels]
+    parts = [_values(path, name, file.read([name]).column(name)) for name in names if name != labels]
     if not parts:
         raise DataError(f"{path}: no column of numbers; expected at least one")
     data = np.empty((file.metadata.num_rows, sum(part.shape[1] for part in parts)), np.result_type(*parts))
     np.concatenate(parts, axis=1, out=data)
     if labels is None:
         return data, None
-    return data, as_labels(_marks(path, labels, file.read([labels]).column(0)), len(data), f"{path}, column {labels!r}")
+    marks = _marks(path, labels, file.read([labels]).column(labels))
+    return data, as_labels(marks, len(data), f"{path}, column {labels!r}")
 
 
 def _marks(path: Path, name: str, column: Any) -> NDArray:

@@ -49,6 +49,15 @@ def test_colour_becomes_grey(tmp_path):
     assert images[1].max() == 0
 
 
+def test_an_image_is_turned_as_its_camera_was_held(tmp_path):
+    picture, turned = np.arange(24, dtype=np.uint8).reshape(4, 6), Image.Exif()
+    turned[0x0112] = 6  # to be shown, turn it a quarter to the right
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    Image.fromarray(np.rot90(picture)).save(tmp_path / "b.png", exif=turned)
+    (tmp_path / "._a.png").write_text("notes of a system, in a file that is hidden")
+    np.testing.assert_array_equal(read_images(tmp_path).pixels, [picture, picture])
+
+
 def test_images_of_two_sizes_are_refused(folder):
     Image.new("L", (5, 4)).save(folder / "99.png")
     message_of(lambda: load(folder), "99.png", "5x4 pixels", "expected 6x4 as in 00.png")

@@ -85,6 +85,21 @@ def test_what_is_no_table_of_numbers_is_refused(table, columns, labels, words):
     message_of(lambda: load(path, labels=labels), "t.parquet", *words)
 
 
+def test_a_name_stands_for_one_column(table, tmp_path):
+    twice = arrow.Table.from_arrays([arrow.array([1.0, 2.0]), arrow.array([7.0, 8.0])], names=["k", "k"])
+    parquet.write_table(twice, tmp_path / "twice.parquet")
+    message_of(lambda: load(tmp_path / "twice.parquet"), "2 columns are called 'k'; expected a name for each")
+    path = table(**{"l": arrow.array([[1, 2], [3, 4]]), "l.list": arrow.array([7, 8])})
+    np.testing.assert_array_equal(read_parquet(path)[0], [[1, 2, 7], [3, 4, 8]])
+
+
+def test_row_numbers_that_pandas_keeps_are_no_column(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"a": [1.0, 2.0, 3.0], "b": [0.1, 0.2, 0.3]})
+    frame[frame.a != 2].to_parquet(tmp_path / "t.parquet")
+    np.testing.assert_array_equal(read_parquet(tmp_path / "t.parquet")[0], [[1, 0.1], [3, 0.3]])
+
+
 @pytest.mark.parametrize("keep", [0, 3, 100, -1])
 def test_a_damaged_table_is_refused(table, keep):
     path = table(**columns_of(PIXELS))
