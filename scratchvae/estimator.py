@@ -6,7 +6,8 @@ Rows are examples, columns are features; N examples, D features, Z latent dimens
 """
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from numbers import Integral
 from types import MappingProxyType
 from typing import Any
@@ -100,7 +101,8 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     def fit(self, X: ArrayLike, y: object = None) -> "VariationalAutoencoder":  # noqa: N803 - scikit-learn's name
         """Train a new model on X (N, D) for `epochs` passes; y is not looked at. Returns itself."""
         epochs = _positive("epochs", self.epochs)
-        return self._train(self._new_model(X), epochs)
+        with self._as_it_was_if_that_fails():
+            return self._train(self._new_model(X), epochs)
 
     def partial_fit(self, X: ArrayLike, y: object = None) -> "VariationalAutoencoder":  # noqa: N803
         """One more pass, over X (N, D) alone: for data that come in parts. Returns itself.
@@ -108,7 +110,25 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         The first call makes the model, which the parameters of the architecture then no longer change. Adam's moments
         go on from call to call: n calls with the same X are `fit` with epochs=n, to the bit.
         """
-        return self._train(self._validated(X) if hasattr(self, "vae_") else self._new_model(X), epochs=1)
+        with self._as_it_was_if_that_fails():
+            return self._train(self._validated(X) if hasattr(self, "vae_") else self._new_model(X), epochs=1)
+
+    @contextmanager
+    def _as_it_was_if_that_fails(self) -> Iterator[None]:
+        """Whatever ends training early, an estimator is no more fitted than before, and no less."""
+        kept = dict(self.__dict__)
+        states = [self.vae_.parameters, *self._moments] if hasattr(self, "vae_") else []
+        arrays, epochs = [state.flat.copy() for state in states], list(self.history_.epochs) if states else []
+        try:
+            yield
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(kept)
+            for state, array in zip(states, arrays, strict=True):
+                state.flat[:] = array
+            if states:
+                self.history_.epochs[:] = epochs
+            raise
 
     def _new_model(self, X: ArrayLike) -> NDArray:  # noqa: N803
         """Start over: an untrained model for X. Returns X as data."""
@@ -134,9 +154,12 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         """Go on for so many epochs, as `scratchvae.fit` does."""
         _one_of("bound", self.bound, BOUNDS), _positive("num_samples", self.num_samples)  # before the long part
         plan = _check(self.vae_, x, None, self.learning_rate, self.objective, self.binarize, None, False)
+        seen, binarize = plan.x, plan.binarize
+        if binarize == "fixed":  # by the values of a row, not its number, so that it is scored as it was trained on
+            seen, binarize = self._binarized(self.vae_._batch(x)), "none"
         if not self.history_.epochs:
-            self.vae_.set_output_bias(column_mean(plan.x))
-        trainer = Trainer(self.vae_, plan.x, self.learning_rate, plan.objective, plan.binarize, self.seed_)
+            self.vae_.set_output_bias(column_mean(seen))
+        trainer = Trainer(self.vae_, seen, self.learning_rate, plan.objective, binarize, self.seed_)
         trainer.first, trainer.second = self._moments
         trainer.updates = self._updates
         run = _Run(trainer, plan, len(self.history_) + epochs, _positive("batch_size", self.batch_size))

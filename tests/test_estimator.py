@@ -179,6 +179,51 @@ def test_scores_see_the_pixels_as_training_did():
     assert np.array_equal(drawn, estimator.set_params(binarize=None).score_samples(x))
 
 
+@pytest.mark.parametrize("engine", ["reference", "compiled"])
+def test_pixels_drawn_once_are_scored_as_they_were_trained_on(engine):
+    x = np.random.default_rng(0).random((40, 5))
+    estimator = quick(likelihood="bernoulli", binarize="fixed", engine=engine).fit(x)
+    same = quick(likelihood="bernoulli", binarize="none", engine=engine).fit(estimator._binarized(x))
+    np.testing.assert_array_equal(estimator.transform(x), same.transform(x))
+    assert np.array_equal(np.unique(estimator._binarized(x)), [0, 1])
+
+
+def test_a_fit_that_fails_leaves_the_estimator_as_it_was():
+    first = quick(learning_rate=-1.0)
+    with pytest.raises(ValueError, match="learning_rate"):
+        first.fit(X)
+    with pytest.raises(NotFittedError):
+        first.transform(X)
+
+    estimator = quick().fit(X)
+    score, epochs = estimator.score(X), estimator.n_iter_
+    for method, settings in (
+        ("fit", {"bound": "none"}), ("partial_fit", {"learning_rate": stop_at(3)}), ("fit", {"learning_rate": 1e300}),
+    ):  # fmt: skip
+        asked = estimator.get_params()
+        with pytest.raises((ValueError, KeyboardInterrupt, DivergedError)):
+            getattr(estimator.set_params(**settings), method)(X)
+        estimator.set_params(**asked)
+        assert (estimator.score(X), estimator.n_iter_) == (score, epochs)
+    again = quick().fit(X)
+    for one in (estimator, again):
+        one.partial_fit(X)
+    assert estimator.score(X) == again.score(X)
+    assert estimator.history_["elbo"] == again.history_["elbo"]
+
+
+def stop_at(update):
+    start = []
+
+    def rate(number):
+        start.append(number)
+        if len(start) > update:
+            raise KeyboardInterrupt
+        return 0.01
+
+    return rate
+
+
 def test_it_works_in_a_pipeline_and_a_grid_search():
     pipeline = make_pipeline(StandardScaler(), quick())
     search = GridSearchCV(
