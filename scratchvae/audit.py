@@ -205,7 +205,8 @@ def _squared_remark(found: Audit) -> str:
     if deviation > 1:
         return (
             f"The decoder is told that pixels carry noise of standard deviation {deviation:.3g}. For data in [0, 1] "
-            "that is more than the range: latent units that explain less variance than this collapse to the prior."
+            f"that is more than the range: latent units that explain less variance than {deviation**2:.3g} collapse to "
+            "the prior."
         )
     if deviation > 0.35:
         return (

@@ -146,6 +146,14 @@ def test_what_is_a_bound_and_what_is_not():
         audit(PRESETS["pytorch-example"]).bound(100.0)
 
 
+def test_a_weight_that_is_the_number_of_pixels_follows_them(capsys):
+    assert main(["audit", "keras-mse", "--data-dim", "3072", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["variance"] == audit(PRESETS["keras-mse"]).variance == 0.5
+    assert main(["audit", "keras-mse", "--data-dim", "3072", "--reconstruction-weight", "784", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["variance"] == pytest.approx(3072 / 784 / 2)
+
+
 def test_a_rescaled_squared_error_stays_below_the_exact_log_evidence():
     recipe = small(PRESETS["keras-mse"])
     found = audit(recipe)

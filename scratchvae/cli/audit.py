@@ -78,6 +78,8 @@ def audit(
     if preset is not None and preset not in PRESETS:
         raise ValueError(f"preset is {preset!r}; expected one of {', '.join(PRESETS)}")
     recipe = PRESETS[preset] if preset else Recipe()
+    if "data_dim" in given and recipe.reconstruction_weight == recipe.data_dim:  # such code multiplies by D
+        given = {"reconstruction_weight": float(given["data_dim"])} | given
     if given:
         recipe = replace(recipe, **given, code="")
     one = audit_recipe(recipe)

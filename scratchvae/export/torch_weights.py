@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from scratchvae.data.checks import one_line
 from scratchvae.export.plain import check_plain
 from scratchvae.files import write_whole
 from scratchvae.vae import VAE
@@ -40,7 +41,7 @@ def from_torch_state(
     Raises    ValueError for a name that is missing or too many, or for a dtype or a shape that does not fit (the
               message has shapes as (in, out))
     """
-    arrays = {name: _transposed(name, np.asarray(value)) for name, value in state.items()}
+    arrays = {name: _transposed(name, _as_array(name, value)) for name, value in state.items()}
     vae = VAE(
         **_sizes(arrays), likelihood=likelihood, activation=activation, engine=engine, seed=seed, parameters=arrays
     )
@@ -48,6 +49,13 @@ def from_torch_state(
     if unknown:
         raise ValueError(f"has a tensor {unknown[0]}; expected {', '.join(vae.parameters)}")
     return vae
+
+
+def _as_array(name: str, value: ArrayLike) -> NDArray:
+    try:
+        return np.asarray(value)
+    except (TypeError, RuntimeError) as error:  # of PyTorch: a type that NumPy has not, a parameter of a live module
+        raise ValueError(f"{name}: no array ({one_line(error)}); expected tensors of a state_dict") from None
 
 
 def save_torch(vae: VAE, path: str | os.PathLike[str]) -> None:

@@ -119,6 +119,16 @@ def test_every_likelihood_has_a_module_or_is_named_as_missing():
         assert {f"likelihood.{key}": shape for key, shape in shapes.items()} == learned
 
 
+def test_tensors_that_are_no_arrays_are_refused_in_one_line():
+    torch = pytest.importorskip("torch", reason="torch, of the extra bench, is not installed")
+    state = {name: torch.from_numpy(array) for name, array in export.torch_state(model()).items()}
+    live = {name: torch.nn.Parameter(tensor) for name, tensor in state.items()}
+    small = {name: tensor.bfloat16() for name, tensor in state.items()}
+    for tensors in (live, small):
+        with pytest.raises(ValueError, match=r"^[a-z0-9.]+: no array \(.*expected tensors of a state_dict$"):
+            export.from_torch_state(tensors, "gaussian-learned-diagonal", "tanh")
+
+
 def changed(state, **arrays):
     return {name: array for name, array in (state | arrays).items() if array is not None}
 
