@@ -195,7 +195,8 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         """The lower bound on log p(x) that `bound` names, from `num_samples` samples of q(z|x).
 
         The noise of a row is a function of the row's own values and of `seed_`, so its score depends neither on its
-        place nor on the other rows, and is the same at every call; equal rows have equal scores.
+        place nor on the other rows, and is the same at every call; equal rows have equal scores. That is to the bit
+        with the compiled engine; with the reference engine but for the rounding of NumPy's products.
 
         Takes     X (N, D)
         Returns   (N,) float64, in nats
