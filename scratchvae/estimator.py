@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from scratchvae.data.mapped import column_mean
 from scratchvae.evidence.importance import BLOCK_ROWS, BLOCK_SAMPLES, importance_evidence
-from scratchvae.likelihoods import as_likelihood
+from scratchvae.likelihoods import as_likelihood, data_set_for
 from scratchvae.objectives import Objective
 from scratchvae.reference.random import Stream
 from scratchvae.schedules import LearningRate
@@ -238,6 +238,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     def _binarized(self, x: NDArray) -> NDArray:
         """Rows as 0 and 1 where training saw them so; the draws of a row are a function of its values."""
         method = self.binarize or ("dynamic" if self.vae_.likelihood.binary else "none")
+        data_set_for(self.vae_.likelihood, x, self.vae_.data_dim, method, name="X")
         if method == "none":
             return x
         if method == "threshold":

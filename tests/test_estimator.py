@@ -179,6 +179,22 @@ def test_scores_see_the_pixels_as_training_did():
     assert np.array_equal(drawn, estimator.set_params(binarize=None).score_samples(x))
 
 
+@pytest.mark.parametrize(
+    ("likelihood", "binarize", "words"),
+    [
+        ("bernoulli", "Threshold", "binarize is 'Threshold'; expected one of"),
+        ("bernoulli", "none", "values between 0 and 1"),
+        ("gaussian", "dynamic", "binarize is 'dynamic' under likelihood 'gaussian'"),
+    ],
+)
+def test_a_score_refuses_to_binarize_as_fit_does(likelihood, binarize, words):
+    x = np.random.default_rng(0).random((40, 5))
+    estimator = quick(likelihood=likelihood).fit(x).set_params(binarize=binarize)
+    for method in (estimator.score, estimator.fit):
+        with pytest.raises(ValueError, match=words):
+            method(x)
+
+
 @pytest.mark.parametrize("engine", ["reference", "compiled"])
 def test_pixels_drawn_once_are_scored_as_they_were_trained_on(engine):
     x = np.random.default_rng(0).random((40, 5))

@@ -219,6 +219,8 @@ def _numbers_and_labels(path: Path, text: str, labels: str | None) -> tuple[NDAr
     if labels is not None:
         if labels not in names:
             raise NoLabelsError(f"{path}: no column {labels!r}; expected one of {', '.join(map(repr, names[:6]))}")
+        if names.count(labels) > 1:
+            raise DataError(f"{path}: {names.count(labels)} columns are called {labels!r}; expected one of labels")
         label = names.index(labels)
     if label is not None or (lines and not any(_is_number(name) for name in names)):
         del lines[0]

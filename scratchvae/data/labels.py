@@ -26,7 +26,7 @@ def fits(labels: NDArray, rows: int) -> bool:
 
 
 def as_labels(labels: NDArray, rows: int, name: str) -> NDArray:
-    """Labels as they are kept: (N,), words that are all whole numbers as numbers.
+    """Labels as they are kept: (N,), words that are all whole numbers as numbers; "01" is a word, and not the "1".
 
     Errors    DataError, one line: not one value for each of the rows
     """
@@ -36,9 +36,10 @@ def as_labels(labels: NDArray, rows: int, name: str) -> NDArray:
         )
     if labels.dtype.kind == "U":
         try:
-            return labels.astype(np.int64)
+            numbers = labels.astype(np.int64)
         except (ValueError, OverflowError):
             return labels
+        return numbers if (numbers.astype(str) == np.strings.strip(labels)).all() else labels
     return labels
 
 

@@ -5,6 +5,7 @@ import pytest
 from data_files import gzipped, idx_bytes, message_of
 
 from scratchvae.data import load
+from scratchvae.data.labels import as_labels
 
 ROWS = np.arange(20 * 16, dtype=np.float32).reshape(20, 16)
 NAMES = np.array([f"kind {row % 3}" for row in range(20)])
@@ -100,6 +101,7 @@ def test_a_column_of_a_csv_is_taken_out_of_the_data(tmp_path, labels):
         ("a,kind\n1,x\n3,y,z\n", ["line 3 has 3 fields", "expected 2"]),
         ("a,kind\n1,x\nq,y\n", ["line 3, column 1 is 'q'", "expected a number"]),
         ("", ["no column 'kind'"]),
+        ("kind,kind,a\n1,2,3\n4,5,6\n", ["2 columns are called 'kind'"]),
     ],
 )
 def test_a_csv_without_its_labels_is_refused(tmp_path, text, words):
@@ -111,3 +113,15 @@ def test_a_csv_without_its_labels_is_refused(tmp_path, text, words):
 @pytest.mark.parametrize("source", ["digits", "mnist"])
 def test_published_data_sets_have_their_own_labels_and_size(source, option):
     message_of(lambda: load(source, **option), source, next(iter(option)), "expected none")
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        (["10", "-3", " 7"], [10, -3, 7]),
+        (["1", "01", "1_0"], ["1", "01", "1_0"]),
+        (["3", "\u0663", "4"], ["3", "\u0663", "4"]),
+    ],
+)
+def test_words_become_numbers_where_each_is_written_as_one(words, kept):
+    np.testing.assert_array_equal(as_labels(np.array(words), 3, "labels"), kept)
