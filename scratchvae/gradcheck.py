@@ -97,7 +97,7 @@ def check_gradients(
     is no part of this.
 
     Takes     x (B, D); eps (B, Z) or (B, K, Z); method: "complex", "richardson", "central"; coordinates: check at most
-              so many of each tensor, chosen by `seed` (default: all)
+              so many of each tensor, chosen by `seed` (default: all, each a pass through the model or more)
     Returns   GradientTable; `passed` says whether every tensor is at or below its gate
     Raises    ValueError for an unknown method or bad input
     """

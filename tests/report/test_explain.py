@@ -87,6 +87,7 @@ def test_four_forms_are_one_number(answers):
 
 def test_moving_the_encoder_leaves_log_evidence_and_moving_the_decoder_does_not(answers):
     phi, theta = answers.movement.phi, answers.movement.theta
+    np.testing.assert_array_equal(phi.elbo[-1], theta.elbo[0], err_msg="theta moves from where phi came to")
     assert phi.largest_change <= 1e-10
     assert phi.elbo[-1].mean() > phi.elbo[0].mean() + 0.2, "the ELBO rises towards the line"
     assert phi.gap[-1].mean() < phi.gap[0].mean()

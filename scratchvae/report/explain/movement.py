@@ -82,6 +82,8 @@ def move_only(
         if step in looks:
             seen.append(integrate(vae, x, TOLERANCE, MAX_POINTS))
             watch()
+        if step == settings.movement_steps:
+            break  # the next phase begins where this one ends
         rows = permutation(seed, Stream.SHUFFLE, step, len(train))[:BATCH_SIZE]
         eps = normals(seed, Stream.POSTERIOR, step, rows, vae.latent_dim).astype(np.float64)
         _, gradient = vae.value_and_grad(train[rows], eps, ELBO())

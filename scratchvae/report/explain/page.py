@@ -106,7 +106,7 @@ CAPTIONS = {
     "two_divergences": "Left: an image can be far from the prior and well inferred, or the other way round. Right: the two have "
     "different sizes and different jobs.",
     "mixture": "Top: the density of the mixture with more and more components; circles are their centres, larger for more weight. "
-    "Bottom: how far its logarithm is from log p(x) by integration. Once the components overlap, the error falls at a stroke.",
+    "Bottom: how far its logarithm is from log p(x) by integration. Once the components overlap, the error falls: on a line at a stroke, down to that of the integration.",
     "which": "Top: nothing rises above minus the entropy. The upper band is the model's fault, the lower the encoder's. "
     "Bottom: the density that the data come from, and the model's, on the same scale of colour.",
     "estimators": "Left: estimate minus truth, 0 is right, bars are two standard errors. The vertical scale is linear within 0.1 nats of "
@@ -314,7 +314,7 @@ def _bounds_table(answers: Answers) -> str:
     return table(
         ["bound", "nats, mean", "standard error"],
         rows,
-        "Each is at most the next, within their standard errors. On the digits.",
+        "Each is at most the next, within two standard errors. On the digits.",
     )
 
 
