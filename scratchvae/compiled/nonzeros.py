@@ -15,11 +15,12 @@ from numba.extending import intrinsic
 
 from scratchvae.compiled.kernel_cache import INNER
 from scratchvae.compiled.simd import SIMD
-from scratchvae.compiled.tile import AHEAD, INDEX, INT32, Row, call_llvm, element, scalar_bytes, splat
+from scratchvae.compiled.tile import AHEAD, BYTE, INDEX, INT32, Row, call_llvm, element, scalar_bytes, splat
 
 GROUP = SIMD.sparse_heights[0]  # rows that share a list
 ALIKE = 0.4  # share of places that are not zero from which it pays to look which rows are alike
 WORD = 64  # columns that are compared at once
+FOUR_FLOATS = ir.VectorType(ir.FloatType(), 4)
 
 
 @njit(cache=True, error_model="numpy")
@@ -148,10 +149,7 @@ def keep_nonzeros(context, a, rows, k, columns, places, group, kept, positions, 
         numbers = ir.VectorType(INT32, row.lanes)
 
         def append(vector, mask, place):
-            undefined = ir.Constant(vector.type, ir.Undefined)
-            kind = f"v{row.lanes}{'i32' if vector.type == numbers else f'f{8 * scalar_bytes(scalar)}'}"
-            name = f"llvm.experimental.vector.compress.{kind}"
-            vector = call_llvm(builder, name, vector.type, [vector, mask, undefined])
+            vector = _compressed(builder, vector, mask)
             builder.store(vector, builder.bitcast(place, vector.type.as_pointer())).align = 4
 
         vectors = [row.load(element(builder, view_a, i, k), 0) for i in cgutils.unpack_tuple(builder, group_rows)]
@@ -172,6 +170,43 @@ def keep_nonzeros(context, a, rows, k, columns, places, group, kept, positions, 
 
     size = types.intp
     return size(a, rows, size, size, places, size, kept, positions, size), emit
+
+
+def _compressed(builder, vector, mask):
+    """The vector's elements that the mask names, one behind the other; behind them stands anything."""
+    if SIMD.name == "avx2":
+        return _compressed_by_table(builder, vector, mask)
+    undefined, kind = ir.Constant(vector.type, ir.Undefined), vector.type.element.intrinsic_name
+    name = f"llvm.experimental.vector.compress.v{vector.type.count}{kind}"
+    return call_llvm(builder, name, vector.type, [vector, mask, undefined])
+
+
+def _compressed_by_table(builder, vector, mask):
+    """The same by a permutation of words that a table holds for every mask: AVX2 has no instruction for it, and what
+    LLVM makes instead goes through memory an element at a time."""
+    count, words = vector.type.count, vector.type.count * scalar_bytes(vector.type.element) // 4
+    bits = builder.zext(builder.bitcast(mask, ir.IntType(count)), INDEX)
+    start = builder.gep(_permutations(builder.module, count, words), [INDEX(0), bits])
+    short = builder.load(builder.bitcast(start, ir.VectorType(BYTE, words).as_pointer()))
+    short.align = 1
+    numbers = ir.VectorType(INT32, words)
+    kind, name = {8: (numbers, "llvm.x86.avx2.permd"), 4: (FOUR_FLOATS, "llvm.x86.avx.vpermilvar.ps")}[words]
+    moved = call_llvm(builder, name, kind, [builder.bitcast(vector, kind), builder.zext(short, numbers)])
+    return builder.bitcast(moved, vector.type)
+
+
+def _permutations(module, count, words):
+    """For every mask of so many elements, of words / count words each: the words that come first, second, ..."""
+    name, each = f"scratchvae_compress_{count}x{words}", words // count
+    if name not in module.globals:
+        kind = ir.ArrayType(ir.ArrayType(BYTE, words), 1 << count)
+        table = ir.GlobalVariable(module, kind, name)
+        table.linkage, table.global_constant = "internal", True
+        named = (
+            [e * each + w for e in range(count) if mask >> e & 1 for w in range(each)] for mask in range(1 << count)
+        )
+        table.initializer = ir.Constant(kind, [row + [0] * (words - len(row)) for row in named])
+    return module.globals[name]
 
 
 @intrinsic

@@ -42,6 +42,16 @@ def test_places_are_listed_in_ascending_order_with_their_elements(dtype, order):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_every_pattern_of_eight_neighbours_is_listed(dtype):
+    patterns = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).reshape(1, -1)
+    a = (patterns * np.arange(1, 2049)).astype(dtype)
+    places, kept, counts = np.full((1, 2100), -1, np.int32), np.zeros((1, 2100), dtype), np.zeros(1, np.int32)
+    assert list_nonzeros(a, np.zeros(GROUP, np.int32), places, kept, counts) == 1024
+    assert places[0, :1024].tolist() == np.flatnonzero(a).tolist()
+    np.testing.assert_array_equal(kept[0, :1024], a[a != 0])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("columns", [WORD, 3 * WORD + 5])
 def test_rows_that_are_zero_at_the_same_places_are_paired(dtype, columns):
     rng = np.random.default_rng(0)
