@@ -78,14 +78,18 @@ def _tile_function(module, scalar, rows, columns):
     lanes = INDEX(SIMD.bytes // scalar_bytes(scalar))
     whole = Row(builder, scalar, 1, lanes, whole=True)
     tile = [[cgutils.alloca_once_value(builder, whole.zero(0)) for _ in range(columns)] for _ in range(rows)]
+    transposed = [list(column) for column in zip(*tile, strict=True)]
     a_rows = [builder.gep(a, [builder.mul(a_row, INDEX(i))]) for i in range(rows)]
     b_rows = [builder.gep(b, [builder.mul(b_row, INDEX(j))]) for j in range(columns)]
 
     def step(row, k):
-        vectors = [row.load(builder.gep(start, [k]), 0) for start in b_rows]
-        for start, sums in zip(a_rows, tile, strict=True):
-            vector = row.load(builder.gep(start, [k]), 0)
-            for other, place in zip(vectors, sums, strict=True):
+        """Of the fewer rows all vectors are held, of the others one at a time: 3 and 4 rows fill 16 registers."""
+        few = len(a_rows) <= len(b_rows)
+        held, passing, places = (a_rows, b_rows, transposed) if few else (b_rows, a_rows, tile)
+        vectors = [row.load(builder.gep(start, [k]), 0) for start in held]
+        for start, sums in zip(passing, places, strict=True):
+            other = row.load(builder.gep(start, [k]), 0)
+            for vector, place in zip(vectors, sums, strict=True):
                 builder.store(row.multiply_add(vector, other, builder.load(place)), place)
 
     full = builder.mul(builder.sdiv(steps, lanes), lanes)

@@ -44,7 +44,7 @@ WIDTHS = {
     ),
     "avx2": Width(
         "avx2", 32, heights=(4, 2, 1), counts=(3, 2, 1), wide=0, wide_heights=(1,),
-        sparse_heights=(2, 1), sparse_counts=(5, 4, 2, 1), dense=0.8, narrow_heights=(), inner_height=2,
+        sparse_heights=(2, 1), sparse_counts=(5, 4, 2, 1), dense=0.8, narrow_heights=(), inner_height=3,
         fused=True,
     ),
     "neon": Width(
