@@ -101,9 +101,10 @@ SIMD = suited_to(llvm.get_host_cpu_name(), _choose())
 
 
 def asking_is_enough() -> bool:
-    """Whether a prefetch to write takes a cache line away from the other cores that have read it. AMD's leave a line
-    shared that is in the cache already; Intel's take it, without a store that others behind it would wait for."""
-    return not llvm.get_host_cpu_name().startswith("znver")
+    """Whether a prefetch to write takes a cache line away from the other cores that have read it. AMD's Zen 4 and 5
+    leave a line shared that is in the cache already; Zen 3 and Intel's processors take it, without a store that others
+    behind it would wait for."""
+    return llvm.get_host_cpu_name() not in ("znver4", "znver5")
 
 
 def simd_name() -> str:

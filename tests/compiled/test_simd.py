@@ -34,6 +34,14 @@ def test_zen_4_shares_a_list_of_zeros_with_fewer_rows():
     assert suited_to("znver4", WIDTHS["avx2"]) is WIDTHS["avx2"]
 
 
+@pytest.mark.parametrize(
+    ("processor", "enough"), [("znver3", True), ("znver4", False), ("znver5", False), ("icelake-server", True)]
+)
+def test_who_takes_a_line_away_by_asking(monkeypatch, processor, enough):
+    monkeypatch.setattr(llvm, "get_host_cpu_name", lambda: processor)
+    assert simd.asking_is_enough() is enough
+
+
 def test_512_bits_alone_have_estimates_of_reciprocals():
     assert suited_to("znver4", WIDTHS["avx512"]).estimates
     assert [name for name, width in WIDTHS.items() if width.estimates] == ["avx512"]
