@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 import tokenize
 import warnings
 import zipfile
@@ -23,6 +24,8 @@ HELD_OUT_KEYS = ("held_out", "test", "x_test", "test_images")
 LABEL_KEYS = ("y", "labels", "label", "target", "targets", "y_train", "train_labels")
 HELD_OUT_LABEL_KEYS = ("y_test", "test_labels", "held_out_labels")
 DELIMITERS = ",;\t"
+QUOTED = re.compile(r'"[^"]*"')
+NUMBERED = 4  # columns from which a first line 0, 1, 2, ... is taken for a header; of fewer it may well be an example
 # what a damaged .npy or .npz makes NumPy and zipfile raise
 DAMAGE = (
     ValueError,
@@ -193,7 +196,9 @@ def _check_header_length(path: Path) -> None:
 def read_csv(path: Path) -> NDArray:
     """The numbers of a text file, one example a line, separated by comma, semicolon or tab: float64 (N, D).
 
-    The first line is a header if none of its fields is a number. Lines that are empty or start with # are skipped.
+    The first line is a header if none of its fields is a number, or if they are 0, 1, 2, 3, ..., with which pandas
+    numbers columns without names, of at least four. A first column without a name that numbers the rows, as pandas
+    writes it, is left out. Lines that are empty or start with # are skipped.
     Errors    DataError, one line: a field that is no number, lines of different lengths, no line of numbers
     """
     return read_csv_with_labels(path, None)[0]
@@ -213,7 +218,8 @@ def read_csv_with_labels(path: Path, labels: str | None) -> tuple[NDArray, NDArr
 
 def _numbers_and_labels(path: Path, text: str, labels: str | None) -> tuple[NDArray, NDArray | None]:
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if _counts(line)]
-    delimiter = next((mark for mark in DELIMITERS if lines and mark in lines[0][1]), ",")
+    outside = QUOTED.sub("", lines[0][1]) if lines else ""
+    delimiter = next((mark for mark in DELIMITERS if mark in outside), ",")
     names = [field.strip() for field in _fields(lines[0][1], delimiter)] if lines else []
     label = None
     if labels is not None:
@@ -222,7 +228,8 @@ def _numbers_and_labels(path: Path, text: str, labels: str | None) -> tuple[NDAr
         if names.count(labels) > 1:
             raise DataError(f"{path}: {names.count(labels)} columns are called {labels!r}; expected one of labels")
         label = names.index(labels)
-    if label is not None or (lines and not any(_is_number(name) for name in names)):
+    headed = label is not None or (bool(lines) and _is_header(names))
+    if headed:
         del lines[0]
     if not lines:
         raise DataError(f"{path}: no line of numbers; expected lines of comma-separated numbers")
@@ -234,6 +241,8 @@ def _numbers_and_labels(path: Path, text: str, labels: str | None) -> tuple[NDAr
     except ValueError as error:
         reason = _first_bad_field(lines, delimiter, label) or one_line(error)
         raise DataError(f"{path}: {reason}") from None
+    if headed and names[0] == "" and data.shape[1] > 1 and np.array_equal(data[:, 0], np.arange(len(data))):
+        data = np.ascontiguousarray(data[:, 1:])
     if label is None:
         return data, None
     too_long = _first_bad_field(lines, delimiter, label)  # loadtxt lets such a line pass where columns are chosen
@@ -241,6 +250,13 @@ def _numbers_and_labels(path: Path, text: str, labels: str | None) -> tuple[NDAr
         raise DataError(f"{path}: {too_long}")
     words = np.array([_fields(line, delimiter)[label] for _, line in lines])
     return data, as_labels(words, len(data), f"{path}, column {labels!r}")
+
+
+def _is_header(names: list[str]) -> bool:
+    """Whether these are names of columns; above its row numbers pandas leaves the name out."""
+    named = names[1:] if names[0] == "" else names
+    numbered = named == [str(column) for column in range(len(named))]
+    return not any(_is_number(name) for name in named) or (numbered and (names[0] == "" or len(named) >= NUMBERED))
 
 
 def _counts(line: str) -> bool:

@@ -46,12 +46,16 @@ def read_images(folder: Path, size: tuple[int, int] | None = None) -> Images:
     formats = _formats(folder)
     paths = _image_files(folder, formats)
     labels: list[str] = []
-    if not paths:
-        inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-        for one in inside:
-            found = _image_files(one, formats)
-            paths += found
-            labels += [one.name] * len(found)
+    inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    for one in inside:
+        found = _image_files(one, formats)
+        if found and len(labels) < len(paths):
+            raise DataError(
+                f"{folder}: images such as {paths[0].name} beside folders of images such as {one.name}; expected all "
+                "in it, or all in subfolders named like their labels"
+            )
+        paths += found
+        labels += [one.name] * len(found)
     if not paths:
         raise DataError(
             f"{folder}: a folder without images; expected .png .jpg .tif .webp or other files that Pillow reads, in it "

@@ -128,6 +128,29 @@ def test_every_number_survives_a_csv(tmp_path_factory, array):
     np.testing.assert_array_equal(read_csv(path), array)
 
 
+NUMBERS = [[5.0, 6.0, 7.0, 8.0], [1.0, 2.0, 3.0, 4.0]]
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("0,1,2,3\n5,6,7,8\n1,2,3,4\n", NUMBERS),  # pandas' columns without names
+        (",0,1,2,3\n0,5,6,7,8\n1,1,2,3,4\n", NUMBERS),  # and its row numbers
+        (",a,b\n0,5,6\n1,7,8\n", [[5, 6], [7, 8]]),
+        (",0\n0,5\n1,7\n", [[5], [7]]),
+        (",a,b\n3,5,6\n1,7,8\n", [[3, 5, 6], [1, 7, 8]]),  # no row numbers: data, whatever they are called
+        ("0,1,2\n5,6,7\n", [[0, 1, 2], [5, 6, 7]]),  # so few may be an example
+        ("0,1,3,2\n5,6,7,8\n", [[0, 1, 3, 2], [5, 6, 7, 8]]),
+        ("0\n1\n2\n", [[0], [1], [2]]),
+        ('"x, left";"x, right"\n1;2\n3;4\n', [[1, 2], [3, 4]]),  # a comma inside a name is none between columns
+    ],
+)
+def test_a_header_of_numbers_and_row_numbers_are_no_data(write, text, rows):
+    found = read_csv(write("x.csv", text.encode()))
+    np.testing.assert_array_equal(found, np.array(rows, float))
+    assert found.flags.c_contiguous
+
+
 @pytest.mark.parametrize(
     ("text", "parts"),
     [

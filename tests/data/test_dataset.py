@@ -71,9 +71,15 @@ def test_the_seed_says_which_rows_of_own_data_are_held_out(tmp_path):
     assert len(load(tmp_path / "x.npy", held_out=0.25).held_out) == 10
 
 
-@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 2.0, float("nan")])
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 2.0, float("nan"), "x"])
 def test_a_held_out_fraction_is_between_nothing_and_all(fraction):
-    message_of(lambda: load("digits", held_out=fraction), f"held_out is {fraction}", "expected a fraction")
+    message_of(lambda: load("digits", held_out=fraction), f"held_out is {fraction!r}", "expected a fraction")
+
+
+@pytest.mark.parametrize("seed", [1.5, -1, 2**64, "1"])
+def test_a_seed_is_a_whole_number(tmp_path, seed):
+    np.save(tmp_path / "x.npy", NUMBERED)
+    message_of(lambda: load(tmp_path / "x.npy", seed=seed), f"seed is {seed!r}", "expected a whole number")
 
 
 def test_bytes_stay_bytes_from_every_format(tmp_path):

@@ -63,6 +63,16 @@ def test_images_of_two_sizes_are_refused(folder):
     message_of(lambda: load(folder), "99.png", "5x4 pixels", "expected 6x4 as in 00.png")
 
 
+def test_images_beside_folders_of_images_are_refused(folder):
+    (folder / "notes").mkdir()
+    assert len(load(folder).train) + len(load(folder).held_out) == len(PICTURES)
+    (folder / "seven").mkdir()
+    Image.new("L", (6, 4)).save(folder / "seven" / "1.png")
+    message_of(
+        lambda: load(folder), "images such as 00.png beside folders of images such as seven", "expected all in it"
+    )
+
+
 def test_what_is_no_image_is_refused(folder):
     (folder / "05.png").write_bytes(b"not an image")
     message_of(lambda: load(folder), "05.png", "cannot be read", "expected an image")
