@@ -31,6 +31,7 @@ import math
 import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any
 
@@ -73,12 +74,16 @@ class Recipe:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected sum or mean")
         for name in ("data_dim", "latent_dim", "batch_size"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LARGEST_SIZE:
+            if isinstance(value, bool) or not isinstance(value, Integral) or not 1 <= int(value) <= LARGEST_SIZE:
                 raise ValueError(f"{name} is {reprlib.repr(value)}; expected a whole number from 1 to 2^53")
+            object.__setattr__(self, name, int(value))
         for name, expected in (("reconstruction_weight", "a number"), ("kl_weight", "0, or a number")):
             value = getattr(self, name)
-            if not (value == 0 or SMALLEST_WEIGHT <= value <= LARGEST_WEIGHT):
+            number = isinstance(value, Real) and not isinstance(value, bool)
+            value = float(value) if number and not isinstance(value, int) else value
+            if not (number and (value == 0 or SMALLEST_WEIGHT <= value <= LARGEST_WEIGHT)):
                 raise ValueError(f"{name} is {reprlib.repr(value)}; expected {expected} from 1e-100 to 1e100")
+            object.__setattr__(self, name, float(value))
         if self.reconstruction_weight == 0:
             raise ValueError("reconstruction_weight is 0; expected a positive number: without it there is no decoder")
 
@@ -136,8 +141,10 @@ class Audit:
     def bound(self, loss: float) -> float:
         """-loss / scale - constant: the lower bound on log p(x), nats per example, that a printed loss stands for.
 
-        Raises    ValueError where the loss is no bound
+        Raises    ValueError where the loss is no bound, or no finite number
         """
+        if not math.isfinite(loss):
+            raise ValueError(f"loss is {loss!r}; expected a finite number")
         if not self.is_bound:
             raise ValueError(f"this loss is no bound on log p(x): {self.verdict}")
         return -loss / self.scale - self.constant

@@ -1,5 +1,7 @@
 """Learning rates: a number, or a schedule, which is a function from an update's number (from 1) to its rate."""
 
+import reprlib
+import sys
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,6 +10,7 @@ from itertools import accumulate
 
 import numpy as np
 
+LARGEST = sys.float_info.max  # a whole number may be larger, and is no float then
 Schedule = Callable[[int], float]
 LearningRate = float | Schedule
 
@@ -24,6 +27,9 @@ class Stages:
     updates: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        for name, numbers in (("rates", self.rates), ("updates", self.updates)):
+            if not isinstance(numbers, (tuple, list)):
+                raise ValueError(f"{name} is {numbers!r}; expected a tuple, a number for each stage")
         if len(self.rates) != len(self.updates) or not self.rates:
             raise ValueError(f"{len(self.rates)} rates and {len(self.updates)} updates; expected as many, at least one")
         for rate in self.rates:
@@ -51,8 +57,8 @@ def check_learning_rate(learning_rate: LearningRate) -> None:
         rate_at(learning_rate, 1)
         return
     number = isinstance(learning_rate, (int, float, np.floating)) and not isinstance(learning_rate, bool)
-    if not (number and 0 < learning_rate < np.inf):
-        raise ValueError(f"learning_rate is {learning_rate!r}; expected a positive number, or a schedule")
+    if not (number and 0 < learning_rate <= LARGEST):
+        raise ValueError(f"learning_rate is {reprlib.repr(learning_rate)}; expected a positive number, or a schedule")
 
 
 def rate_at(learning_rate: LearningRate, update: int) -> float:
@@ -60,6 +66,7 @@ def rate_at(learning_rate: LearningRate, update: int) -> float:
     if not callable(learning_rate):
         return learning_rate
     rate = learning_rate(update)
-    if not (isinstance(rate, (float, int, np.number)) and 0 <= rate < np.inf):
-        raise ValueError(f"learning_rate({update}) is {rate!r}; expected a number of at least 0")
+    number = isinstance(rate, (float, int, np.floating, np.integer)) and not isinstance(rate, bool)
+    if not (number and 0 <= rate <= LARGEST):
+        raise ValueError(f"learning_rate({update}) is {reprlib.repr(rate)}; expected a number of at least 0")
     return float(rate)

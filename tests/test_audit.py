@@ -144,6 +144,14 @@ def test_what_is_a_bound_and_what_is_not():
     assert not audit(Recipe(kl_weight=0)).is_bound, "an autoencoder"
     with pytest.raises(ValueError, match="no bound"):
         audit(PRESETS["pytorch-example"]).bound(100.0)
+    with pytest.raises(ValueError, match="loss is nan; expected a finite number"):
+        audit(PRESETS["beta-vae"]).bound(math.nan)
+
+
+def test_sizes_may_be_numpys_numbers():
+    recipe = Recipe(data_dim=np.int64(64), kl_weight=np.float32(2), batch_size=np.int32(8))
+    assert recipe == Recipe(data_dim=64, kl_weight=2.0, batch_size=8)
+    json.dumps(audit(recipe).as_dict())
 
 
 def test_a_weight_that_is_the_number_of_pixels_follows_them(capsys):
@@ -187,6 +195,8 @@ def test_cross_entropy_of_grey_pixels_integrates_to_at_most_a_half():
         ({"kl_weight": -1.0}, "kl_weight is -1.0; expected 0, or a number from"),
         ({"kl_weight": math.nan}, "kl_weight is nan"),
         ({"kl_weight": math.inf}, "kl_weight is inf"),
+        ({"kl_weight": "4"}, "kl_weight is '4'"),
+        ({"kl_weight": True}, "kl_weight is True"),
         ({"kl_weight": 10**400}, "kl_weight is 10"),
         ({"reconstruction_weight": 5e-324}, "reconstruction_weight is 5e-324; expected a number"),
         ({"reconstruction_weight": 0.0}, "no decoder"),
