@@ -8,6 +8,8 @@ from rich.table import Table
 
 from scratchvae.evidence.annealed import CHAINS
 
+from .summary import INTEGRALS
+
 if TYPE_CHECKING:
     from .summary import Summary
 
@@ -24,6 +26,7 @@ ROWS = (
 )
 SAMPLING_ROWS = (
     ("sampling error", "nats per example", lambda s: f"{s.sampling_error:.4f}"),
+    ("sampling bias", "nats per example", lambda s: f"{s.sampling_bias:.4f}" if s.sampling_bias else "-"),
     ("effective samples", "median of examples", lambda s: _effective(s)),
 )
 ESTIMATORS = {
@@ -42,7 +45,7 @@ def _error(summary: "Summary") -> str:
 
 def _effective(summary: "Summary") -> str:
     """How many of the weighted samples count: chains for annealing, nothing where nothing is sampled."""
-    if summary.method in ("quadrature", "exact"):
+    if summary.method in INTEGRALS:
         return "-"
     weighted = f"{CHAINS} chains" if summary.method == "ais" else f"{summary.num_samples:,}"
     return f"{summary.effective_sample_size:,.1f} of {weighted}"
