@@ -31,7 +31,11 @@ GATES = MappingProxyType({"complex": 1e-12, "richardson": 1e-9, "central": 1e-7}
 
 
 class GradientRow(NamedTuple):
-    """One parameter's verdict."""
+    """One parameter's verdict: passed where error <= gate.
+
+    `error` is ||analytic - numeric|| / ||numeric|| over the coordinates that were checked, infinite where `norm`, the
+    length of the numeric gradient, is 0.
+    """
 
     parameter: str
     method: str
@@ -50,16 +54,18 @@ class GradientRow(NamedTuple):
 
 @dataclass(frozen=True)
 class GradientTable:
-    """One row a parameter."""
+    """One `GradientRow` a parameter; its text is a table of them."""
 
     rows: tuple[GradientRow, ...]
 
     @property
     def passed(self) -> bool:
+        """Whether every parameter's error is within its gate."""
         return all(row.passed for row in self.rows)
 
     @property
     def worst(self) -> GradientRow:
+        """The row whose error is the largest part of its gate, or exceeds it most."""
         return max(self.rows, key=lambda row: row.error / row.gate)
 
     def __iter__(self) -> Iterator[GradientRow]:

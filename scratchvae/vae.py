@@ -32,7 +32,10 @@ DECODED_ELEMENTS = 2_000_000  # of their outputs at most, so that wide data take
 
 
 class Elbo(NamedTuple):
-    """The evidence lower bound of every example and its two terms, elbo = reconstruction - kl."""
+    """The evidence lower bound of every example and its two terms, elbo = reconstruction - kl: all (B,), in nats.
+
+    `reconstruction` is the mean over K samples of log p(x|z), `kl` the exact KL(q(z|x) || p(z)).
+    """
 
     elbo: NDArray  # (B,)
     reconstruction: NDArray  # (B,): the mean over K samples of log p(x|z)
@@ -40,7 +43,7 @@ class Elbo(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """The terms of `Elbo` and the objective that was differentiated (for `ELBO()` the elbo itself)."""
+    """The terms of `Elbo` and the objective that was differentiated (for `ELBO()` the elbo itself): (B,), in nats."""
 
     elbo: NDArray  # (B,)
     reconstruction: NDArray  # (B,)

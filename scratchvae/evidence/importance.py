@@ -22,7 +22,11 @@ BLOCK_ROWS = 100  # examples worked on together; results do not depend on it
 
 
 class Evidence(NamedTuple):
-    """An estimate of log p(x) for every example, in nats, and how far to trust it."""
+    """An estimate of log p(x) for every example, in nats, and how far to trust it: all (B,), float64.
+
+    `standard_error` is that of log_evidence, by the delta method; `effective_sample_size` is (sum w)^2 / sum w^2 of the
+    K weights: 1 means that one sample has all the weight.
+    """
 
     log_evidence: NDArray  # (B,), float64
     standard_error: NDArray  # (B,): of log_evidence, by the delta method

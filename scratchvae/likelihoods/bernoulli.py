@@ -15,7 +15,10 @@ from scratchvae.reference.random import Stream
 
 @dataclass(frozen=True)
 class Bernoulli(Likelihood):
-    """p(x|z) = prod_d Bernoulli(x_d; sigmoid(out_d)): the decoder gives logits."""
+    """p(x|z) = prod_d Bernoulli(x_d; sigmoid(out_d)): the decoder gives logits.
+
+    Source    Kingma, Welling 2013, appendix C.1, equation 11
+    """
 
     name: str = "bernoulli"
     data: str = "0 and 1; grey pixels are binarized"

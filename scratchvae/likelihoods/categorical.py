@@ -22,6 +22,7 @@ class Categorical(Likelihood):
 
     Takes     sizes: how many columns each group has, from left to right, all columns together; () for a single group
     Raises    ValueError for a size below 1
+    Source    Bishop 2006, "Pattern recognition and machine learning", equation 2.26
     """
 
     sizes: tuple[int, ...] = ()

@@ -16,7 +16,8 @@ from scratchvae.reference.continuous_bernoulli import continuous_bernoulli_logit
 class ContinuousBernoulli(Likelihood):
     """p(x|z) = prod_d exp(x_d out_d - A(out_d)) on [0, 1]: a density, so that log p(x) may be positive.
 
-    Source    Loaiza-Ganem, Cunningham 2019
+    Source    Loaiza-Ganem, Cunningham 2019, "The continuous Bernoulli: fixing a pervasive error in variational
+              autoencoders"
     """
 
     name: str = "continuous-bernoulli"

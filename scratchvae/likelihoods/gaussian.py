@@ -13,7 +13,10 @@ from scratchvae.likelihoods.likelihood import Draws, Likelihood, normals
 
 @dataclass(frozen=True)
 class UnitGaussian(Likelihood):
-    """p(x|z) = N(x; out, I): the textbook -1/2 ||x - D(z)||^2, constant included."""
+    """p(x|z) = N(x; out, I): the textbook -1/2 ||x - D(z)||^2, constant included.
+
+    Source    Kingma, Welling 2013, appendix C.2, equation 12, with a variance of 1
+    """
 
     name: str = "gaussian"
     data: str = "real numbers, unit variance: the squared error"
@@ -45,6 +48,8 @@ class LearnedGaussian(Likelihood):
     A constant column with a variance of its own has no maximum: the decoder learns the constant, and the smaller the
     variance, the higher the density there, so logvar falls for as long as training goes on. The same holds of one
     variance for data that the decoder can reproduce exactly.
+
+    Source    Kingma, Welling 2013, appendix C.2, equation 12, with a variance that does not depend on z
     """
 
     per_dimension: bool = False

@@ -18,7 +18,10 @@ LARGEST_LOG_RATE = 700.0  # of a draw: exp of more is no number
 
 @dataclass(frozen=True)
 class Poisson(Likelihood):
-    """p(x|z) = prod_d Poisson(x_d; exp(out_d)): the decoder gives the logarithm of the rate."""
+    """p(x|z) = prod_d Poisson(x_d; exp(out_d)): the decoder gives the logarithm of the rate.
+
+    Source    McCullagh, Nelder 1989, "Generalized linear models", chapter 6: the logarithm as its canonical link
+    """
 
     name: str = "poisson"
     data: str = "counts 0, 1, 2, ... as int or float"

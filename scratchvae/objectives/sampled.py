@@ -16,7 +16,11 @@ from scratchvae.posteriors import Posterior
 
 
 class Sampled(NamedTuple):
-    """What one forward pass computed."""
+    """What one forward pass computed: B examples, K samples of each, Z latent dimensions, H numbers a posterior has.
+
+    head (B, H) are the parameters of q(z|x), eps (B, K, Z) the noise that became z (B, K, Z); kl (B,), log_likelihood
+    (B, K) and its mean over samples, reconstruction (B,), are in nats.
+    """
 
     head: NDArray  # (B, H): the parameters of q(z|x), as `posterior` reads them; logvar in columns Z to 2 Z
     eps: NDArray  # (B, K, Z): the noise that became z
