@@ -7,7 +7,9 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import scratchvae as sv
@@ -109,6 +111,14 @@ def test_the_readmes_example_prints_what_it_says():
     assert number.sub("#", out.getvalue()).split() == number.sub("#", printed).split()
     got, want = ([float(n) for n in number.findall(text)] for text in (out.getvalue(), printed))
     assert got == pytest.approx(want, abs=0.15), "numbers to the digit printed, but for rounding on other processors"
+
+
+def test_the_readmes_pipeline_runs():
+    _, code = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    names: dict[str, Any] = {"__name__": "readme"}
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["z"].shape == (178, 2)
+    assert np.isfinite(names["model"].score(names["table"]))
 
 
 def test_every_file_that_the_readme_and_the_contents_pages_name_exists():
