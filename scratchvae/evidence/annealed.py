@@ -297,6 +297,7 @@ class Annealing:
         log_weights = np.zeros(z.shape[:2])
         acceptance = []
         for t in range(1, len(betas)):
+            # log f_beta = log start + beta (log p(x, z) - log start): the slope in beta is point.log_ratio
             log_weights += (betas[t] - betas[t - 1]) * point.log_ratio.astype(np.float64)
             if t < len(betas) - 1:
                 point, probability = self._move(point, float(betas[t]), step_sizes[t], run, t)
@@ -382,6 +383,7 @@ def ais_evidence(
 class Bounds:
     """A lower and an upper bound on log p(x) of every simulated example, each in expectation, in nats.
 
+    All are (n,), but for `acceptance` (n, 2): the mean probability of acceptance on the way up and on the way down.
     `upper_error` does not know that an example's chains share their first sample. The errors of the means do.
     """
 

@@ -57,7 +57,11 @@ BLOCK_ROWS = 32  # examples that share a pass over the prior's lattice; results 
 
 
 class Quadrature(NamedTuple):
-    """The terms of log p(x) = ELBO + KL(q || p(z|x)) for every example, in nats, q the encoder's Gaussian."""
+    """The terms of log p(x) = ELBO + KL(q || p(z|x)) for every example, in nats, q the encoder's Gaussian.
+
+    All are (B,), but for the posterior's mean (B, Z) and covariance (B, Z, Z). `error` is that of the worst of the
+    three terms, `converged` whether it is within the tolerance, `points` how often p(x|z) was evaluated.
+    """
 
     log_evidence: NDArray  # (B,)
     elbo: NDArray  # (B,)
@@ -75,7 +79,11 @@ class Quadrature(NamedTuple):
 
 
 class PosteriorGrid(NamedTuple):
-    """p(z|x) on a tensor grid: a picture of it, one array an example."""
+    """p(z|x) on a tensor grid: a picture of it, one array an example.
+
+    `axes` are Z arrays of grid points; `log_density` is log p(z|x), (B, n_1, ..., n_Z), in nats; mean (B, Z),
+    covariance (B, Z, Z) and log_evidence (B,) are those of `integrate`.
+    """
 
     axes: tuple[NDArray, ...]  # Z arrays of grid points
     log_density: NDArray  # (B, n_1, ..., n_Z): log p(z|x)
@@ -94,6 +102,7 @@ def integrate(
     Returns   Quadrature. Where the tolerance was out of reach, `converged` is False and `error` says by how much;
               where there is no telling (a posterior too sharp or too wide for max_points), `error` is infinite
     Raises    ValueError for more than three latent dimensions, or bad input
+    Source    Trefethen, Weideman 2014, "The exponentially convergent trapezoidal rule"
     """
     vae = _in_float64(vae)
     _positive("max_points", max_points)
@@ -119,13 +128,14 @@ def posterior_on_grid(vae: VAE, x: ArrayLike, axes: tuple[ArrayLike, ...] | None
     Takes     x (B, D); axes: Z arrays of grid points, by default 101 from -4 to 4 along each
     Returns   PosteriorGrid
     Raises    as `integrate`; ValueError where there are not Z axes
+    Source    Bayes' rule: p(z|x) = p(x, z) / p(x)
     """
     vae = _in_float64(vae)
     grids = tuple(np.asarray(axis, np.float64) for axis in axes or [np.linspace(-4, 4, 101)] * vae.latent_dim)
     if len(grids) != vae.latent_dim or any(axis.ndim != 1 for axis in grids):
         raise ValueError(f"axes has shapes {[axis.shape for axis in grids]}; expected {vae.latent_dim} 1-D arrays")
     whole = integrate(vae, x)
-    table = _log_joint(vae, vae._batch(np.asarray(x)), _tensor(grids))
+    table = _log_joint(vae, vae._batch(np.asarray(x)), _tensor(grids))  # log p(x, z) at every point of the grid
     log_density = (table - whole.log_evidence[:, None]).reshape(-1, *(axis.size for axis in grids))
     return PosteriorGrid(grids, log_density, whole.posterior_mean, whole.posterior_covariance, whole.log_evidence)
 
@@ -557,6 +567,7 @@ def _integrate_one(vae: VAE, x: NDArray, q: Frame, survey: Survey, tolerance: fl
     """A row of `Quadrature`. Takes x (D,); q: its mean and axes; survey: where the mass of p(x, z) is."""
     evidence, mean, covariance = _log_integral(vae, x, survey, tolerance / 4, max_points)
     elbo = _elbo_integral(vae, x, q, tolerance / 4, max_points)
+    # KL(q || p(z|x)) = log p(x) + E_q [log q - log p(x, z)], each by the rule before its last: no node is shared
     kl = evidence.before - elbo.before
     error = evidence.error + elbo.error + ROUNDING * (abs(evidence.last) + abs(elbo.last))
     error = math.inf if math.isnan(error) else error
@@ -685,6 +696,7 @@ def _elbo_integral(vae: VAE, x: NDArray, frame: Frame, tolerance: float, max_poi
         nodes = rule.nodes(level, frame, region, max_points - points)
         if nodes is None:
             break
+        # nodes u in standard deviations of q: z = mu + axes u, and log_volume is log |det axes|
         log_q = -0.5 * (np.square(nodes.u).sum(axis=1) + vae.latent_dim * LOG_2_PI) - frame.log_volume
         log_f = _log_joint(vae, x[None], frame.points(nodes.u))[0]
         weights = np.exp(nodes.log_weight + log_q + frame.log_volume)

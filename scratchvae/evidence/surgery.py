@@ -29,11 +29,12 @@ BLOCK = 1 << 22  # densities held together
 GRID_DIMS = 2  # the most latent dimensions for integration on a grid
 COARSEST = 0.75  # grid spacing in standard deviations of the narrowest Gaussian
 TAILS = 9.0  # standard deviations that the grid reaches beyond every mean: 1e-19 of the mass lies outside
-MAX_AXIS = 20_000  # grid points along an axis
+MAX_AXIS, MAX_GRID = 20_000, 1 << 24  # grid points along an axis, and in all
 
 
 class Surgery(NamedTuple):
-    """average_kl = mutual_information + aggregate_kl, in nats."""
+    """average_kl = mutual_information + aggregate_kl, in nats: numbers, but for kl_per_dimension (Z,), whose sum is the
+    first. `error` is that of the other two, which move against each other."""
 
     average_kl: float  # 1/N sum_n KL(q(z|x_n) || p(z)), exact
     mutual_information: float  # I(n; z), 0 to log N
@@ -49,6 +50,7 @@ def elbo_surgery(vae: VAE, x: ArrayLike, num_samples: int = 10, seed: int = 0) -
               standard error sqrt(sum_n var_n / K) / N: the examples are given, only the samples vary
     Takes     x (N, D); num_samples K >= 2 of each example; seed. Time grows as N^2 K
     Raises    ValueError for bad input
+    Source    Hoffman, Johnson 2016, "ELBO surgery: yet another way to carve up the variational evidence lower bound"
     """
     if _positive("num_samples", num_samples) < 2:
         raise ValueError("num_samples is 1; expected at least 2, for an error bar")
@@ -67,6 +69,7 @@ def elbo_surgery_by_quadrature(vae: VAE, x: ArrayLike) -> Surgery:
               difference is the error; the spacing follows the narrowest Gaussian. The information is what is left
     Takes     x (N, D)
     Raises    ValueError for more latent dimensions, or Gaussians too narrow for a grid
+    Source    Hoffman, Johnson 2016, "ELBO surgery: yet another way to carve up the variational evidence lower bound"
     """
     if vae.latent_dim > GRID_DIMS:
         raise ValueError(f"latent_dim is {vae.latent_dim}; a grid is for at most {GRID_DIMS}, elbo_surgery for any")
@@ -85,6 +88,7 @@ def active_units(vae: VAE, x: ArrayLike) -> int:
     """How many latent units carry anything about x: the variance of the posterior's mean is above 0.01.
 
     Takes     x (N, D)
+    Raises    ValueError for data that do not fit the model
     Source    Burda, Grosse, Salakhutdinov 2015, section 5.2
     """
     return sum(active_units_by_layer(vae, x))
@@ -92,7 +96,12 @@ def active_units(vae: VAE, x: ArrayLike) -> int:
 
 def active_units_by_layer(vae: VAE, x: ArrayLike) -> tuple[int, ...]:
     """`active_units` of each stochastic layer, the one next to the data first: one number for a `VAE`, two for a
-    `HierarchicalVAE`, whose E[z2|x] is a mean over samples of z1."""
+    `HierarchicalVAE`, whose E[z2|x] is a mean over samples of z1.
+
+    Takes     x (N, D)
+    Raises    ValueError for data that do not fit the model
+    Source    Burda, Grosse, Salakhutdinov 2015, section 5.2
+    """
     variances = vae.mean_variances(np.asarray(x)) if isinstance(vae, HierarchicalVAE) else (mean_variances(vae, x),)
     return tuple(int((layer > ACTIVE_VARIANCE).sum()) for layer in variances)
 
@@ -134,23 +143,23 @@ def _pointwise_information(q: Gaussian, z: NDArray) -> NDArray:
     for start in range(0, examples, step):
         own = np.arange(start, min(start + step, examples))
         log_density = _log_densities(q, z[own].reshape(-1, z.shape[2])).reshape(len(own), samples, examples)
+        # log_density: log q(z|x_m) of each draw z under every image's q, (own, draws, all)
         of_its_own = log_density[np.arange(len(own)), :, own]
         information[own] = of_its_own - log_sum_exp_forward(log_density)[0] + math.log(examples)
     return information
 
 
 def _grid_axes(q: Gaussian, spacing: float) -> list[NDArray]:
-    axes = []
-    for mu, std in zip(q.mu.T, np.exp(q.logvar / 2).T, strict=True):
-        low, high = (mu - TAILS * std).min(), (mu + TAILS * std).max()
-        count = math.ceil((high - low) / (spacing * std.min())) + 1
-        if count > MAX_AXIS:
-            raise ValueError(
-                f"the narrowest standard deviation of q is {std.min():.3g}: a grid would need {count:,} points along "
-                f"an axis; expected at most {MAX_AXIS:,}"
-            )
-        axes.append(np.linspace(low, high, count))
-    return axes
+    std = np.exp(q.logvar / 2)
+    low, high = (q.mu - TAILS * std).min(axis=0), (q.mu + TAILS * std).max(axis=0)
+    counts = np.ceil((high - low) / (spacing * std.min(axis=0))) + 1
+    if not (counts.max() <= MAX_AXIS and counts.prod() <= MAX_GRID):
+        size = " x ".join(f"{count:,.0f}" for count in counts)
+        raise ValueError(
+            f"the narrowest standard deviation of q is {std.min():.3g}: a grid would need {size} points; expected at "
+            f"most {MAX_AXIS:,} along an axis and {MAX_GRID:,} in all"
+        )
+    return [np.linspace(a, b, int(count)) for a, b, count in zip(low, high, counts, strict=True)]
 
 
 def _aggregate_kl(q: Gaussian, axes: list[NDArray]) -> float:

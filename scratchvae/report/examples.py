@@ -134,7 +134,7 @@ def pictures(lines: Mapping[str, NDArray[Any]], draws: NDArray[Any], shape: tupl
         upper, lower = figure.subplots(2, 1, height_ratios=heights, gridspec_kw=places)
     show_lines(upper, lines, shape, columns, limits)
     gap = "\n" if shape is None else " "  # side by side there is room for half of a title
-    upper.set_title(f"Held-out data and their reconstructions,{gap}p(x|z)'s mean at z = q(z|x)'s")
+    upper.set_title(f"Held-out data and their reconstructions,{gap}the mean of p(x|z) at the mean of q(z|x)")
     show_lines(lower, {"samples": draws}, shape, COLUMNS, limits)
     lower.set_title(f"Samples: the mean of p(x|z){gap}at z drawn from the prior N(0, I)")
     return figure

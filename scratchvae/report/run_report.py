@@ -12,7 +12,7 @@ from scratchvae.data.mapped import Data
 from scratchvae.vae import VAE
 
 from . import page, plots
-from .summary import Summary, as_seen, how_many, spread_rows
+from .summary import Summary, as_seen, how_many, share, spread_rows
 
 EXAMPLES, SAMPLES = 24, 48  # images or rows of numbers, a few to look at each
 LATENT_POINTS, ELLIPSES = 1000, 150  # examples in the pictures of the latent space
@@ -75,6 +75,9 @@ def run_report(
     def pictures() -> Figure:
         return picture_of(vae, held_out, shape, binarize, seed)
 
+    def curves() -> Figure:
+        return plots.learning_curves(history)
+
     def latent() -> Figure:
         return latent_picture(vae, seen, marks)
 
@@ -90,11 +93,12 @@ def run_report(
     with plots.style(dark=True):
         dark = plots.figure_bytes(pictures(), "png")
     name = config["data"]["name"]
+    looked_at = f"Of {share(len(rows), len(held_out))} held-out examples, ellipses of {min(len(rows), ELLIPSES)}. "
     sections = [
         ("What the model is worth", page.summary_section(summaries)),
-        ("Learning", page.figure(plots.light_and_dark(lambda: plots.learning_curves(history)), "svg+xml", CURVES)),
+        ("Learning", page.figure(plots.light_and_dark(curves), "svg+xml", CURVES, CURVES_CAPTION)),
         ("Reconstructions and samples", page.figure((light, dark), "png", PICTURES)),
-        ("Latent space", page.figure(plots.light_and_dark(latent), "svg+xml", LATENT, LATENT_CAPTION)),
+        ("Latent space", page.figure(plots.light_and_dark(latent), "svg+xml", LATENT, looked_at + LATENT_CAPTION)),
         ("What the latent dimensions mean", page.figure(plots.light_and_dark(moving, "png"), "png", MOVING)),
         ("Configuration", page.configuration_section(config)),
     ]
@@ -105,8 +109,11 @@ def run_report(
 IDENTITY = "All terms are in nats per example, higher is better: ELBO = reconstruction - KL, and log p(x) = ELBO + gap."
 CURVES = "ELBO, reconstruction and KL against the epoch, for training and held-out data"
 LATENT = "Means of q(z|x) by label, ellipses of q(z|x) with the prior's circle, and the KL of each latent dimension"
+CURVES_CAPTION = (
+    "Training: means over an epoch's minibatches, while the weights change. Held out: by the weights at its end."
+)
 LATENT_CAPTION = (
-    "Held-out data. The plane is that of the two latent dimensions with the largest KL to the prior; an ellipse is one "
+    "The plane is that of the two latent dimensions with the largest KL to the prior; an ellipse is one "
     "standard deviation of q(z|x). A dimension whose mean does not vary with x carries nothing: it is inactive."
 )
 MOVING = "The mean of p(x|z) over the latent space"

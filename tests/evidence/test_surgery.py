@@ -120,5 +120,8 @@ def test_what_cannot_be_carved_is_refused():
     with pytest.raises(ValueError, match="latent_dim is 3; a grid is for at most 2"):
         elbo_surgery_by_quadrature(vae, x)
     narrow = encoder_of(np.array([[-1.0], [1.0]]), np.full((2, 1), -30.0))
-    with pytest.raises(ValueError, match="points along an axis; expected at most"):
+    with pytest.raises(ValueError, match="would need 8,717,405 points; expected at most 20,000 along an axis"):
+        elbo_surgery_by_quadrature(*narrow)
+    narrow = encoder_of(np.array([[-1.0, -1.0], [1.0, 1.0]]), np.full((2, 2), -15.0))
+    with pytest.raises(ValueError, match=r"[\d,]+ x [\d,]+ points; expected .* and 16,777,216 in all"):
         elbo_surgery_by_quadrature(*narrow)

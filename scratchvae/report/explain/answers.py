@@ -6,9 +6,11 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scratchvae.engine import one_thread
-from scratchvae.evidence.surgery import Surgery, elbo_surgery
+from scratchvae.evidence.surgery import Surgery, elbo_surgery, elbo_surgery_by_quadrature
+from scratchvae.vae import VAE
 
 from .estimators import Estimators, estimators
 from .gradient_noise import GradientNoise, gradient_noise
@@ -37,6 +39,7 @@ class Answers:
     gradients: GradientNoise
     squared: SquaredError
     surgery: Surgery  # of the average KL to the prior, over all held-out examples
+    surgery_is_integral: bool
 
     def as_dict(self) -> dict[str, Any]:
         """All numbers by name: fields and what follows from them."""
@@ -70,8 +73,16 @@ def _answer(subject: Subject, settings: Settings, seed: int, started: "Steps") -
         nine = gradient_noise(subject, settings, one, seed)
     with started("squared error", 1) as step:
         ten = squared_error(settings, seed)
-    surgery = elbo_surgery(subject.vae, subject.held_out[subject.rows(SURGERY_EXAMPLES)], seed=seed)
-    return Answers(one, two, three, four, six, seven, eight, nine, ten, surgery)
+    x = subject.held_out[subject.rows(SURGERY_EXAMPLES)]
+    return Answers(one, two, three, four, six, seven, eight, nine, ten, *surgery(subject.vae, x, seed))
+
+
+def surgery(vae: VAE, x: NDArray, seed: int) -> tuple[Surgery, bool]:
+    """The parts of the average KL, and whether they are integrals; where a grid is out of reach, they are sampled."""
+    try:
+        return elbo_surgery_by_quadrature(vae, x), True
+    except ValueError:  # too many latent dimensions, or Gaussians too narrow
+        return elbo_surgery(vae, x, seed=seed), False
 
 
 class Steps:

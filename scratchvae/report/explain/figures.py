@@ -449,9 +449,13 @@ def squared_error(found: SquaredError) -> Figure:
         left.axhline(value, color=shade, linewidth=1, linestyle="--")
         place, side = (1, "left") if value == found.best_variance else (count, "right")
         left.annotate(f"{name}: {value:.3g}", (place, value), (0, 3), textcoords="offset points", ha=side, fontsize=8)
+    above = [f"{one.name}: {one.variance:.3g}" for one in found.implied if one not in shown]
+    if above:
+        left.annotate("above the frame: " + ", ".join(above), (count, 1), (0, -4), xycoords=("data", "axes fraction"),
+                      textcoords="offset points", ha="right", va="top", fontsize=8)  # fmt: skip
     left.axvline(found.latent_dim + 0.5, color=soft(), linewidth=1, linestyle=":")
-    left.set_xlabel("principal direction")
-    left.set_ylabel("variance of the data along it, squared pixels")
+    left.set_xlabel(f"principal direction (the first {count} of {len(found.eigenvalues)})")
+    left.set_ylabel("variance of the data along it, squared pixel values")
     left.set_title("Units below a line collapse")
     right.semilogx(found.variances, found.log_evidence, color=colour("evidence"), linewidth=1.6)
     right.plot(found.best_variance, found.best_log_evidence, "*", color=colour("prior"), markersize=11)
@@ -464,7 +468,7 @@ def squared_error(found: SquaredError) -> Figure:
     bare_log_axis(right.xaxis)
     low, high = min(one.log_evidence for one in found.implied), found.best_log_evidence
     right.set_ylim(low - 0.15 * (high - low), high + 0.15 * (high - low))
-    right.set_xlabel("variance s² of the decoder, squared pixels")
+    right.set_xlabel("variance s² of the decoder, squared pixel values")
     right.set_ylabel("mean log p(x) of the best W, nats")
     right.set_title("Nobody chose these variances")
     return figure

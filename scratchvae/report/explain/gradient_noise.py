@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scratchvae.evidence.gap import elbo_and_gradient
-from scratchvae.evidence.importance import prior_log_weights
 from scratchvae.reference.gaussian import kl_to_prior_backward, kl_to_prior_forward
 from scratchvae.reference.random import Stream, normals
 from scratchvae.vae import VAE
@@ -86,7 +85,7 @@ def score_function_draws(vae: VAE, x: NDArray, eps: NDArray, baseline: bool = Fa
     """
     mu, logvar = vae.encode(x[None])
     z = mu + np.exp(0.5 * logvar) * eps
-    reward = prior_log_weights(vae, x[None], np.empty(0), z[None])[0]
+    reward = vae.log_likelihood(x[None], z[None])[0]  # log p(x|z) of each draw
     if baseline:
         reward = (reward - reward.mean()) * len(reward) / (len(reward) - 1)  # less the mean of the others
     score = np.concatenate([eps / np.exp(0.5 * logvar), 0.5 * (eps**2 - 1)], axis=1)

@@ -96,7 +96,8 @@ CAPTIONS = {
     "deviations of the prior. Beside it, where z is a point of the plane, the mean of p(x|z) on a grid of z: each point is a "
     "picture, and the density p(x) is made of all of them.",
     "identity": "Left: the orange bar from each ELBO (dot) up to log p(x) (dash) is as long as the separately computed KL. "
-    "Right: by how much the three fail to add up, on a logarithmic scale. The dashed line is the tolerance that was asked for.",
+    "Right: by how much the three fail to add up, on a logarithmic scale; what is 1e-16 or less stands at the bottom. The dashed "
+    "line is the tolerance that was asked for.",
     "forms": "Left: running averages over draws of z for one image. All end on the dashed line, at different speeds. "
     "Right: the standard deviation of a single draw, mean over images.",
     "movement": "The black line is log p(x), the blue one the ELBO, the shaded space between them the gap. Left, only the encoder "
@@ -105,7 +106,7 @@ CAPTIONS = {
     "standard deviations. Bottom row: q, on the same axes and the same scale of colour.",
     "two_divergences": "Left: an image can be far from the prior and well inferred, or the other way round. Right: the two have "
     "different sizes and different jobs.",
-    "mixture": "Top: the density of the mixture with more and more components; circles are their centres, larger for more weight. "
+    "mixture": "Top: the density of some of the mixtures, with more and more components; circles are their centres, larger for more weight. "
     "Bottom: how far its logarithm is from log p(x) by integration. Once the components overlap, the error falls: on a line at a stroke, down to that of the integration.",
     "which": "Top: nothing rises above minus the entropy. The upper band is the model's fault, the lower the encoder's. "
     "Bottom: the density that the data come from, and the model's, on the same scale of colour.",
@@ -146,13 +147,13 @@ def excerpts() -> dict[str, sources.Excerpt]:
         "freeze": take(movement.freeze, "for name", "array[...]"),
         "posterior": take(quadrature.posterior_on_grid, "table =", "log_density ="),
         "best": take(gap.elbo_and_gradient, "z, kl, posterior", "return"),
-        "kl_to_posterior": take(known_density._expected_log_ratio, "log_q, _", "parts.append"),
-        "kl_normalised": take(known_density.terms_on, "gap = _expected"),
+        "kl_to_posterior": take(quadrature._integrate_one, "# KL(q", "kl ="),
         "surgery": take(surgery._pointwise_information, "of_its_own =", "information[own]"),
         "mixture_weights": take(known_density.Mixture.over_grid, "weight =", "return"),
         "mixture": take(known_density.Mixture.log_density, "return log_sum"),
         "known_means": take(known_density.which_density, "log_evidence, elbo, gap = terms", "rows.append"),
         "known_terms": take(known_density.terms_on, "log_evidence =", "gap = _expected"),
+        "known_ratio": take(known_density._expected_log_ratio, "z, _ =", "parts.append"),
         "importance": take(VAE.log_weights, "logvar =", "return"),
         "log_ratio": take(log_ratio_forward, "return"),
         "bound": take(importance_bound_forward, "total, weights", "return"),
@@ -312,9 +313,10 @@ def _bounds_table(answers: Answers) -> str:
     ]
     rows.append(["log p(x), exact", written(found.log_evidence, ".5f"), ""])
     return table(
-        ["bound", "nats, mean", "standard error"],
+        ["bound", "nats, mean", "standard error\nof the draws"],
         rows,
-        "Each is at most the next, within two standard errors. On the digits.",
+        "Each is at most the next, within two standard errors. On the same images of the model above: the errors are of draws of z, "
+        "not of the choice of images.",
     )
 
 
@@ -382,6 +384,27 @@ def doubt(answers: Answers) -> str:
     )
 
 
+def late_epochs(answers: Answers) -> str:
+    """What the ELBO loses after its best epoch, where it does."""
+    found = answers.which
+    best = int(np.argmax(found.elbo))
+    lost = float(found.elbo[best] - found.elbo[-1])
+    if lost < 5e-4:
+        return ""
+    return (
+        f"The ELBO is highest at epoch {found.epochs[best]}, and {written(lost, '.3f')} nats lower at the end: training "
+        f"sees {found.examples:,} draws of the density and not the density, and one sample of z for each."
+    )
+
+
+def surgery_error(answers: Answers) -> str:
+    """How the parts of the average KL were computed, and how exactly."""
+    error = answers.surgery.error
+    return (
+        f"by integration, to {written(error, '.0e')}" if answers.surgery_is_integral else f"± {error:.3f}, by sampling"
+    )
+
+
 def words(subject: Subject, answers: Answers, settings: Settings, command: str) -> Mapping[str, str]:
     """Pieces of sentences."""
     vae, prior = subject.vae, answers.estimators.row("prior")
@@ -404,6 +427,8 @@ def words(subject: Subject, answers: Answers, settings: Settings, command: str) 
         "held_out": f"{len(subject.rows(SURGERY_EXAMPLES)):,}",
         "finest_size": str(answers.mixture.sizes[-1]),
         "finest_error": written(answers.mixture.errors[-1], ".1e"),
+        "late_epochs": late_epochs(answers),
+        "surgery_error": surgery_error(answers),
         "largest_latent_dim": str(answers.estimators.latent_dims[-1]),
         "centres": str(known_density.CENTRES),
         "prior_miss": written(-prior["bias"][-1], ".1f"),
