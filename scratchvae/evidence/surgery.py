@@ -168,6 +168,7 @@ def _aggregate_kl(q: Gaussian, axes: list[NDArray]) -> float:
     for axis, mu, logvar in zip(axes, q.mu.T, q.logvar.T, strict=True):
         log_density = _log_densities(Gaussian(mu[:, None], logvar[:, None]), axis[:, None])
         factors.append(np.exp(log_density) * (axis[1] - axis[0]))
+    # the mass of q(z) in each cell of the grid
     mass = factors[0].mean(axis=1) if len(axes) == 1 else factors[0] @ factors[1].T / len(q.mu)
     log_cell = sum(math.log(axis[1] - axis[0]) for axis in axes)
     squares = np.square(axes[0]) if len(axes) == 1 else np.add.outer(np.square(axes[0]), np.square(axes[1]))

@@ -102,7 +102,8 @@ def summarise(
 
     Formula   gap = log p(x) - elbo >= 0;  bits per dimension = -log p(x) / (D log 2)
               sampling bias = -mean(s^2) / 2, s the standard error of one example's estimate: E[log w] - log E[w] is
-              -var(w) / (2 E[w]^2) to first order, w the mean of the weights; 0 where nothing is sampled
+              -var(w) / (2 E[w]^2) to first order, w the mean of the weights, and more where a few of them have most of
+              the weight; 0 where nothing is sampled
     Takes     binarize, pixel_seed (None: seed): how grey data are drawn; num_samples, method, seed, watch: of the
               estimate of log p(x), as `log_evidence`
     Returns   Summary

@@ -32,6 +32,7 @@ from scratchvae.report.explain import (
 )
 from scratchvae.report.explain import estimators as point_8
 from scratchvae.report.explain import identity as point_1
+from scratchvae.report.explain.answers import surgery
 from scratchvae.report.explain.gradient_noise import gradient_noise, reparameterized_draws, score_function_draws
 from tests.report.test_plots import assert_svg_of_both_styles
 
@@ -358,6 +359,15 @@ def _named_ticks(axes):
 @pytest.mark.parametrize("name", sorted(set(page.CAPTIONS) - set(page.RASTER)))
 def test_an_svg_is_drawn_once_for_both_styles(subject, answers, name):
     assert_svg_of_both_styles(page.drawings(subject, answers)[name])
+
+
+def test_the_average_kl_is_taken_apart_by_integration_where_that_can_be(subject, answers):
+    assert answers.surgery_is_integral
+    x = subject.held_out[:50]
+    by_samples, is_integral = surgery(sv.VAE(x.shape[1], 3, (8,), seed=0), x, seed=0)
+    assert not is_integral
+    assert by_samples.error > 1e-6
+    assert answers.surgery.error < 1e-7
 
 
 def test_every_excerpt_stands_in_the_package_word_for_word():

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 import scratchvae as sv
+from scratchvae.data import load
+from scratchvae.evidence import LinearGaussian
 from scratchvae.report import page, tables
+from scratchvae.report.explain.estimators import turned_components
 from scratchvae.report.run_report import run_report
 from scratchvae.report.summary import spread_rows, summarise
 
@@ -58,6 +61,18 @@ def test_a_summary_adds_up(summary):
     assert summary.gap == pytest.approx(summary.log_evidence - summary.elbo)
     assert summary.gap > -3 * summary.sampling_error
     assert 0 < summary.sampling_error < summary.standard_error
+
+
+def test_the_sampling_bias_is_how_far_the_estimate_is_low():
+    """Against log p(x) in closed form: a linear-Gaussian model and a q wide enough for weights without heavy tails."""
+    x = load("digits").train.astype(np.float64)
+    vae = turned_components(x, 6, seed=0)
+    vae.parameters["encoder.head.bias"][6:] += 1.0
+    found = summarise(vae, x, "training", num_samples=30)
+    miss = found.log_evidence - LinearGaussian.from_vae(vae).log_evidence(x).mean()
+    assert miss < -4 * found.sampling_error, "low by more than chance"
+    assert miss == pytest.approx(found.sampling_bias, abs=3 * found.sampling_error)
+    assert summarise(vae, x[:9], "training", method="exact").sampling_bias == 0
 
 
 def test_a_summary_is_the_same_for_the_same_seed_and_another_for_another(model, data, summary):

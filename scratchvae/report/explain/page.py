@@ -36,12 +36,14 @@ def render(subject: Subject, answers: Answers, settings: Settings, command: str)
     resources = files(__package__)
     body = formulas.fill(resources.joinpath("page.html").read_text(encoding="utf-8"))
     style = resources.joinpath("page.css").read_text(encoding="utf-8")
+    code = {name: sources.html(shown) for name, shown in excerpts().items()}
+    code["surgery"] = code["aggregate_kl" if answers.surgery_is_integral else "information"]
     fields = vars(answers) | {
         "subject": subject,
         "settings": settings,
         "figures": {name: drawn(name, draw) for name, draw in drawings(subject, answers).items()},
         "tables": tables(answers),
-        "code": {name: sources.html(shown) for name, shown in excerpts().items()},
+        "code": code,
         "words": words(subject, answers, settings, command),
     }
     return (
@@ -140,7 +142,7 @@ def excerpts() -> dict[str, sources.Excerpt]:
         "forward": take(VAE.forward, "head, encoder", "reconstruction ="),
         "log_joint": take(quadrature._log_joint, "out, _", "table["),
         "log_integral": take(quadrature._log_sum, "terms =", "return"),
-        "elbo_integral": take(quadrature._elbo_integral, "log_q =", "value ="),
+        "elbo_integral": take(quadrature._elbo_integral, "# nodes u", "value ="),
         "forms": take(identity.forms, "exact = (", ")"),
         "kl": take(gaussian.kl_to_prior_forward, "growth =", "kl ="),
         "elbo_objective": take(ELBO.evaluate, "value ="),
@@ -148,7 +150,8 @@ def excerpts() -> dict[str, sources.Excerpt]:
         "posterior": take(quadrature.posterior_on_grid, "table =", "log_density ="),
         "best": take(gap.elbo_and_gradient, "z, kl, posterior", "return"),
         "kl_to_posterior": take(quadrature._integrate_one, "# KL(q", "kl ="),
-        "surgery": take(surgery._pointwise_information, "of_its_own =", "information[own]"),
+        "aggregate_kl": take(surgery._aggregate_kl, "# the mass of q", "return"),
+        "information": take(surgery._pointwise_information, "# log_density", "information[own]"),
         "mixture_weights": take(known_density.Mixture.over_grid, "weight =", "return"),
         "mixture": take(known_density.Mixture.log_density, "return log_sum"),
         "known_means": take(known_density.which_density, "log_evidence, elbo, gap = terms", "rows.append"),
@@ -158,8 +161,8 @@ def excerpts() -> dict[str, sources.Excerpt]:
         "log_ratio": take(log_ratio_forward, "return"),
         "bound": take(importance_bound_forward, "total, weights", "return"),
         "prior": take(importance.prior_log_weights, "return"),
-        "annealing": take(annealed.Annealing.walk, "log_weights +="),
-        "score": take(gradient_noise.score_function_draws, "reward = prior", "return"),
+        "annealing": take(annealed.Annealing.walk, "# log f_beta", "log_weights +="),
+        "score": take(gradient_noise.score_function_draws, "reward = vae", "return"),
         "reparameterize": take(gaussian.reparameterize_forward, "std =", "z ="),
         "gaussian": take(gaussian_likelihood.gaussian_log_likelihood_forward, "inverse_std =", "log_likelihood ="),
         "audit": take(audit_module.audit, "c = recipe", "return"),
