@@ -297,7 +297,7 @@ class Annealing:
         log_weights = np.zeros(z.shape[:2])
         acceptance = []
         for t in range(1, len(betas)):
-            # log f_beta = log start + beta (log p(x, z) - log start): the slope in beta is point.log_ratio
+            # log f_beta = log start + beta (log p(x, z) - log start): its slope in beta
             log_weights += (betas[t] - betas[t - 1]) * point.log_ratio.astype(np.float64)
             if t < len(betas) - 1:
                 point, probability = self._move(point, float(betas[t]), step_sizes[t], run, t)

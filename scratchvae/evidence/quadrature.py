@@ -567,7 +567,8 @@ def _integrate_one(vae: VAE, x: NDArray, q: Frame, survey: Survey, tolerance: fl
     """A row of `Quadrature`. Takes x (D,); q: its mean and axes; survey: where the mass of p(x, z) is."""
     evidence, mean, covariance = _log_integral(vae, x, survey, tolerance / 4, max_points)
     elbo = _elbo_integral(vae, x, q, tolerance / 4, max_points)
-    # KL(q || p(z|x)) = log p(x) + E_q [log q - log p(x, z)], each by the rule before its last: no node is shared
+    # KL(q || p(z|x)) = log p(x) - E_q [log p(x, z) - log q],
+    # each by the rule before its last: no node is shared
     kl = evidence.before - elbo.before
     error = evidence.error + elbo.error + ROUNDING * (abs(evidence.last) + abs(elbo.last))
     error = math.inf if math.isnan(error) else error

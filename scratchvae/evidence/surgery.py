@@ -143,7 +143,7 @@ def _pointwise_information(q: Gaussian, z: NDArray) -> NDArray:
     for start in range(0, examples, step):
         own = np.arange(start, min(start + step, examples))
         log_density = _log_densities(q, z[own].reshape(-1, z.shape[2])).reshape(len(own), samples, examples)
-        # log_density: log q(z|x_m) of each draw z under every image's q, (own, draws, all)
+        # log_density (own, draws, all): log q(z|x_m) of each draw z, under all q
         of_its_own = log_density[np.arange(len(own)), :, own]
         information[own] = of_its_own - log_sum_exp_forward(log_density)[0] + math.log(examples)
     return information

@@ -451,6 +451,7 @@ def squared_error(found: SquaredError) -> Figure:
         left.annotate(f"{name}: {value:.3g}", (place, value), (0, 3), textcoords="offset points", ha=side, fontsize=8)
     above = [f"{one.name}: {one.variance:.3g}" for one in found.implied if one not in shown]
     if above:
+        left.set_ylim(top=4 * max(value for _, value, _ in levels))
         left.annotate("above the frame: " + ", ".join(above), (count, 1), (0, -4), xycoords=("data", "axes fraction"),
                       textcoords="offset points", ha="right", va="top", fontsize=8)  # fmt: skip
     left.axvline(found.latent_dim + 0.5, color=soft(), linewidth=1, linestyle=":")

@@ -283,7 +283,7 @@ def _which_table(answers: Answers) -> str:
         for i, epoch in enumerate(found.epochs)
     ]
     titles = ["epoch", "−entropy", "KL(data ‖ model)", "mean log p(x)", "mean gap", "mean ELBO", "residual"]
-    return table(titles, rows, "In nats. residual = mean ELBO − (−entropy − KL − mean gap).")
+    return table(titles, rows, "In nats. residual = mean ELBO − (−entropy − KL − mean gap).", "table narrow")
 
 
 def _estimators_table(answers: Answers) -> str:
@@ -394,9 +394,10 @@ def late_epochs(answers: Answers) -> str:
     lost = float(found.elbo[best] - found.elbo[-1])
     if lost < 5e-4:
         return ""
+    model, gap = (written(float(values[-1] - values[best]), "+.3f") for values in (found.kl, found.gap))
     return (
-        f"The ELBO is highest at epoch {found.epochs[best]}, and {written(lost, '.3f')} nats lower at the end: training "
-        f"sees {found.examples:,} draws of the density and not the density, and one sample of z for each."
+        f"The ELBO is highest at epoch {found.epochs[best]}. From there to the end the model's distance changes by {model} "
+        f"nats and the gap by {gap}, so that the ELBO ends {written(lost, '.3f')} lower: the two need not fall together."
     )
 
 
