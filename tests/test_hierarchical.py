@@ -143,7 +143,10 @@ def test_terms_are_those_of_the_log_weights(engine):
 def test_a_row_does_not_depend_on_its_neighbours(engine):
     vae, x, eps = build(engine=engine)
     whole, alone = vae.elbo(x, eps), vae.elbo(x[1:2], eps[1:2])
-    np.testing.assert_array_equal(whole.elbo[1:2], alone.elbo)
+    if engine == "compiled":
+        np.testing.assert_array_equal(whole.elbo[1:2], alone.elbo)
+    else:  # NumPy's matrix library has other kernels for a single row
+        np.testing.assert_allclose(whole.elbo[1:2], alone.elbo, rtol=1e-13)
 
 
 def test_log_evidence_is_exact_log_p_where_that_is_known(engine):
