@@ -1,9 +1,12 @@
-"""How many threads work on a small step: all that a test asks for."""
+"""How many threads work on a small step: all that a test asks for. And which tests a processor is no subject of."""
 
 import pytest
 
 from scratchvae.compiled import step
 from scratchvae.compiled.pace import Pace
+from scratchvae.compiled.simd import SIMD
+
+collect_ignore = [] if SIMD.estimates else ["test_adam_by_rows.py"]  # Adam by rows is made of 512 bits' estimates
 
 
 @pytest.fixture(autouse=True)

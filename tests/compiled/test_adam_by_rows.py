@@ -6,11 +6,9 @@ from numba import njit
 
 from scratchvae.compiled import adam_by_estimates, adam_by_rows
 from scratchvae.compiled.gemm import kernel, product
-from scratchvae.compiled.simd import SIMD
 from scratchvae.compiled.step import FEW
 from tests.compiled.flushing import flushed
 
-pytestmark = pytest.mark.skipif(SIMD.name != "avx512", reason="the estimates are those of 512 bits")
 CONSTANTS = np.array([0.1, 0.999, 0.001, 1e-3, 1e-8], np.float32)
 GUARD = 20  # elements behind the arrays' ends
 
