@@ -1,7 +1,7 @@
 """Learning rates: a number, or a schedule, which is a function from an update's number (from 1) to its rate."""
 
+import math
 import reprlib
-import sys
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,6 @@ from itertools import accumulate
 
 import numpy as np
 
-LARGEST = sys.float_info.max  # a whole number may be larger, and is no float then
 Schedule = Callable[[int], float]
 LearningRate = float | Schedule
 
@@ -56,8 +55,7 @@ def check_learning_rate(learning_rate: LearningRate) -> None:
     if callable(learning_rate):
         rate_at(learning_rate, 1)
         return
-    number = isinstance(learning_rate, (int, float, np.floating)) and not isinstance(learning_rate, bool)
-    if not (number and 0 < learning_rate <= LARGEST):
+    if not (_is_finite(learning_rate) and learning_rate > 0):
         raise ValueError(f"learning_rate is {reprlib.repr(learning_rate)}; expected a positive number, or a schedule")
 
 
@@ -66,7 +64,16 @@ def rate_at(learning_rate: LearningRate, update: int) -> float:
     if not callable(learning_rate):
         return learning_rate
     rate = learning_rate(update)
-    number = isinstance(rate, (float, int, np.floating, np.integer)) and not isinstance(rate, bool)
-    if not (number and 0 <= rate <= LARGEST):
+    if not (_is_finite(rate) and rate >= 0):
         raise ValueError(f"learning_rate({update}) is {reprlib.repr(rate)}; expected a number of at least 0")
     return float(rate)
+
+
+def _is_finite(value: object) -> bool:
+    """Whether it is a real number that a float can hold; a whole number may be larger."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.floating, np.integer)):
+        return False
+    try:
+        return math.isfinite(float(value))
+    except OverflowError:
+        return False

@@ -124,6 +124,13 @@ def test_a_run_that_patience_ends_writes_its_checkpoint(tmp_path, monkeypatch):
     assert written == [3]
 
 
+@pytest.mark.parametrize("number", [np.float32(0.5), np.float16(0.5), np.float64(0.5), 0.5])
+def test_a_rate_may_be_of_any_type_of_real_numbers(number):
+    check_learning_rate(number)
+    assert rate_at(lambda update: number, 1) == 0.5
+    assert rate_at(lambda update: np.int64(1), 1) == 1.0
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
