@@ -197,6 +197,7 @@ def kl_per_dimension(vae: VAE, x: NDArray[Any], axes: Axes | None = None) -> Axe
     axes.set_xlabel("latent dimension")
     axes.set_ylabel("nats per example")
     axes.set_title("KL to the prior of each latent dimension")
+    axes.margins(y=0.3)  # room for the legend above the bars
     axes.legend(loc="upper right")
     return axes
 
