@@ -31,9 +31,11 @@ import math
 import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from numbers import Integral, Real
+from numbers import Integral
 from types import MappingProxyType
 from typing import Any
+
+from scratchvae.finite import is_finite_number
 
 ERRORS = ("squared", "cross-entropy")
 REDUCTIONS = ("sum", "mean")
@@ -79,9 +81,7 @@ class Recipe:
             object.__setattr__(self, name, int(value))
         for name, expected in (("reconstruction_weight", "a number"), ("kl_weight", "0, or a number")):
             value = getattr(self, name)
-            number = isinstance(value, Real) and not isinstance(value, bool)
-            value = float(value) if number and not isinstance(value, int) else value
-            if not (number and (value == 0 or SMALLEST_WEIGHT <= value <= LARGEST_WEIGHT)):
+            if not (is_finite_number(value) and (value == 0 or SMALLEST_WEIGHT <= float(value) <= LARGEST_WEIGHT)):
                 raise ValueError(f"{name} is {reprlib.repr(value)}; expected {expected} from 1e-100 to 1e100")
             object.__setattr__(self, name, float(value))
         if self.reconstruction_weight == 0:

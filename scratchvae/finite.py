@@ -1,6 +1,9 @@
-"""What to say when a number is no longer finite: which array was the first, in the order in which they are computed."""
+"""What is a finite number, and what to say when one no longer is: which array was the first, in the order in which they
+are computed."""
 
+import math
 from collections.abc import Iterable, Iterator
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +22,16 @@ class NotFiniteError(ArithmeticError):
 
 class DivergedError(NotFiniteError):
     """Training met a number that is not finite. The message names the update, and the first array that went bad."""
+
+
+def is_finite_number(value: Any) -> bool:
+    """Whether it is a real number, no bool, that a float can hold: a whole number may be too large."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def first_not_finite(arrays: Iterable[Named]) -> str | None:

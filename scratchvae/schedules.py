@@ -1,6 +1,5 @@
 """Learning rates: a number, or a schedule, which is a function from an update's number (from 1) to its rate."""
 
-import math
 import reprlib
 from bisect import bisect_left
 from collections.abc import Callable
@@ -9,6 +8,8 @@ from functools import cached_property
 from itertools import accumulate
 
 import numpy as np
+
+from scratchvae.finite import is_finite_number
 
 Schedule = Callable[[int], float]
 LearningRate = float | Schedule
@@ -55,7 +56,7 @@ def check_learning_rate(learning_rate: LearningRate) -> None:
     if callable(learning_rate):
         rate_at(learning_rate, 1)
         return
-    if not (_is_finite(learning_rate) and learning_rate > 0):
+    if not (is_finite_number(learning_rate) and learning_rate > 0):
         raise ValueError(f"learning_rate is {reprlib.repr(learning_rate)}; expected a positive number, or a schedule")
 
 
@@ -64,16 +65,6 @@ def rate_at(learning_rate: LearningRate, update: int) -> float:
     if not callable(learning_rate):
         return learning_rate
     rate = learning_rate(update)
-    if not (_is_finite(rate) and rate >= 0):
+    if not (is_finite_number(rate) and rate >= 0):
         raise ValueError(f"learning_rate({update}) is {reprlib.repr(rate)}; expected a number of at least 0")
     return float(rate)
-
-
-def _is_finite(value: object) -> bool:
-    """Whether it is a real number that a float can hold; a whole number may be larger."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.floating, np.integer)):
-        return False
-    try:
-        return math.isfinite(float(value))
-    except OverflowError:
-        return False

@@ -21,7 +21,14 @@ from scratchvae.checkpoint import TrainingState, load_state, save_model
 from scratchvae.data.binarize import binarize as draw_batch
 from scratchvae.data.mapped import Data, column_mean
 from scratchvae.engine import get_threads, one_order_of_sums
-from scratchvae.finite import DivergedError, arrays_of_a_pass, first_not_finite, named_parameters, quiet
+from scratchvae.finite import (
+    DivergedError,
+    arrays_of_a_pass,
+    first_not_finite,
+    is_finite_number,
+    named_parameters,
+    quiet,
+)
 from scratchvae.likelihoods import data_set_for
 from scratchvae.objectives import ELBO, IWAE, Objective, check_objective
 from scratchvae.parameters import Parameters
@@ -584,10 +591,9 @@ def _check(
 
 def _adam_epsilon(value: float, dtype: np.dtype) -> float:
     """The value, if what `adam_update` makes of it is a normal number of the dtype at every update."""
-    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
     range_of = np.finfo(dtype)
     smallest, largest = float(range_of.tiny) / FIRST_CORRECTION, float(range_of.max)
-    if not (number and smallest <= value <= largest):
+    if not (is_finite_number(value) and smallest <= float(value) <= largest):
         raise ValueError(
             f"adam_epsilon is {value!r}; expected a number from {smallest:.2g} to {largest:.2g} ({dtype}): Adam "
             "divides by it where a gradient has always been 0"
@@ -596,7 +602,7 @@ def _adam_epsilon(value: float, dtype: np.dtype) -> float:
 
 
 def _check_non_negative(name: str, value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value < np.inf:
+    if not (is_finite_number(value) and value >= 0):
         raise ValueError(f"{name} is {value!r}; expected a number of at least 0")
 
 

@@ -155,6 +155,8 @@ def test_a_rate_may_be_of_any_type_of_real_numbers(number):
         (lambda: rate_at(lambda update: -update, 7), r"learning_rate\(7\) is -7"),
         (lambda: sv.fit(*build()[:2], adam_epsilon=-1.0, progress=False), "adam_epsilon is -1.0"),
         (lambda: sv.fit(*build()[:2], checkpoint_seconds="60", progress=False), "checkpoint_seconds is '60'"),
+        (lambda: sv.fit(*build()[:2], checkpoint_seconds=np.complex128(1), progress=False), "checkpoint_seconds is np"),
+        (lambda: sv.fit(*build()[:2], adam_epsilon=np.complex128(1), progress=False), "adam_epsilon is np"),
     ],
 )
 def test_what_is_no_rate_is_refused_in_one_line(make, message):
