@@ -41,21 +41,19 @@ def read_images(folder: Path, size: tuple[int, int] | None = None) -> Images:
 
     Formats   all that Pillow reads by itself, known by the file's ending; other files are left alone
     Takes     size: (width, height) to resize every image to, by averaging areas; None: all must be of one size
-    Errors    DataError, one line: no image, one that cannot be read, more than 8 bits a channel, different sizes
+    Errors    DataError, one line: no image, one that cannot be read, more than 8 bits a channel, different sizes,
+              images both in the folder and in its subfolders
     """
     formats = _formats(folder)
     paths = _image_files(folder, formats)
-    labels: list[str] = []
     inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    for one in inside:
-        found = _image_files(one, formats)
-        if found and len(labels) < len(paths):
-            raise DataError(
-                f"{folder}: images such as {paths[0].name} beside folders of images such as {one.name}; expected all "
-                "in it, or all in subfolders named like their labels"
-            )
-        paths += found
-        labels += [one.name] * len(found)
+    labelled = [(path, one.name) for one in inside for path in _image_files(one, formats)]
+    if paths and labelled:
+        raise DataError(
+            f"{folder}: images such as {paths[0].name} beside folders of images such as {labelled[0][1]}; expected all "
+            "in it, or all in subfolders named like their labels"
+        )
+    paths, labels = paths or [path for path, _ in labelled], [name for _, name in labelled]
     if not paths:
         raise DataError(
             f"{folder}: a folder without images; expected .png .jpg .tif .webp or other files that Pillow reads, in it "

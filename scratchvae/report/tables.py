@@ -1,17 +1,13 @@
 """Tables for the terminal: what a model is worth on each part of the data, and how well its gradients are checked."""
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
 
 from scratchvae.evidence.annealed import CHAINS
 
-from .summary import INTEGRALS
-
-if TYPE_CHECKING:
-    from .summary import Summary
+from .summary import INTEGRALS, Summary
 
 # name, unit, how the value is written
 ROWS = (
@@ -38,12 +34,12 @@ ESTIMATORS = {
 }
 
 
-def _error(summary: "Summary") -> str:
+def _error(summary: Summary) -> str:
     """The standard error over examples; a single one has none."""
     return f" ± {summary.standard_error:.3f}" if summary.examples > 1 else ""
 
 
-def _effective(summary: "Summary") -> str:
+def _effective(summary: Summary) -> str:
     """How many of the weighted samples count: chains for annealing, nothing where nothing is sampled."""
     if summary.method in INTEGRALS:
         return "-"
@@ -51,13 +47,13 @@ def _effective(summary: "Summary") -> str:
     return f"{summary.effective_sample_size:,.1f} of {weighted}"
 
 
-def cells(summaries: Mapping[str, "Summary"], sampling: bool = False) -> tuple[list[str], list[list[str]]]:
+def cells(summaries: Mapping[str, Summary], sampling: bool = False) -> tuple[list[str], list[list[str]]]:
     """Titles, and rows of (name, unit, one value for each part); `sampling` adds how good the estimate is."""
     rows = ROWS + (SAMPLING_ROWS if sampling else ())
     return ["", "", *summaries], [[name, unit, *map(write, summaries.values())] for name, unit, write in rows]
 
 
-def caption(summaries: Iterable["Summary"]) -> str:
+def caption(summaries: Iterable[Summary]) -> str:
     """One sentence under the table: what the numbers are means of, and what the ± is."""
     summary = next(iter(summaries))
     words = ESTIMATORS.get(summary.method, f"by the method {summary.method!r} with {{:,}} samples")
@@ -70,7 +66,7 @@ def caption(summaries: Iterable["Summary"]) -> str:
     )
 
 
-def summary_table(summaries: Mapping[str, "Summary"], sampling: bool = False) -> Table:
+def summary_table(summaries: Mapping[str, Summary], sampling: bool = False) -> Table:
     """One column for each part of the data: the ELBO and its terms, log p(x), the gap, active units."""
     titles, rows = cells(summaries, sampling)
     table = Table(box=box.SIMPLE_HEAD)
