@@ -241,7 +241,13 @@ def _numbers_and_labels(path: Path, text: str, labels: str | None) -> tuple[NDAr
     except ValueError as error:
         reason = _first_bad_field(lines, delimiter, label) or one_line(error)
         raise DataError(f"{path}: {reason}") from None
-    if headed and names[0] == "" and data.shape[1] > 1 and np.array_equal(data[:, 0], np.arange(len(data))):
+    if (
+        headed
+        and names[0] == ""
+        and label != 0
+        and data.shape[1] > 1
+        and np.array_equal(data[:, 0], np.arange(len(data)))
+    ):
         data = np.ascontiguousarray(data[:, 1:])
     if label is None:
         return data, None

@@ -109,6 +109,12 @@ def test_a_csv_without_its_labels_is_refused(tmp_path, text, words):
     message_of(lambda: load(tmp_path / "a.csv", labels="kind"), "a.csv", *words)
 
 
+def test_a_column_without_a_name_that_is_the_labels_leaves_the_next_one_in_the_data(tmp_path):
+    (tmp_path / "a.csv").write_text(",b,c\nx,0,5\ny,1,6\nz,2,7\n")
+    data = load(tmp_path / "a.csv", labels="")
+    assert data.every_row().shape == (3, 2)
+
+
 @pytest.mark.parametrize("option", [{"labels": "y"}, {"resize": (4, 4)}])
 @pytest.mark.parametrize("source", ["digits", "mnist"])
 def test_published_data_sets_have_their_own_labels_and_size(source, option):
