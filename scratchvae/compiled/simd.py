@@ -17,6 +17,7 @@ class Width(NamedTuple):
 
     name: str
     bytes: int  # of one vector register
+    registers: int
     heights: tuple[int, ...]  # of tiles of a product, in rows: a tile and one row of B must fit into the registers
     counts: tuple[int, ...]  # of tiles, in vectors
     wide: int  # vectors of tiles with fewer rows, where panels of the others would leave one vector over; 0: none
@@ -38,22 +39,22 @@ TARGETS = {
 }
 WIDTHS = {
     "avx512": Width(
-        "avx512", 64, heights=(8, 4, 2, 1), counts=(3, 2, 1), wide=4, wide_heights=(6, 4, 2, 1),
+        "avx512", 64, 32, heights=(8, 4, 2, 1), counts=(3, 2, 1), wide=4, wide_heights=(6, 4, 2, 1),
         sparse_heights=(4, 2, 1), sparse_counts=(6, 5, 4, 3, 2, 1), dense=0.8, narrow_heights=(8, 4),
         inner_height=5, fused=True, estimates=True,
     ),
     "avx2": Width(
-        "avx2", 32, heights=(4, 2, 1), counts=(3, 2, 1), wide=0, wide_heights=(1,),
-        sparse_heights=(2, 1), sparse_counts=(5, 4, 2, 1), dense=0.8, narrow_heights=(), inner_height=3,
+        "avx2", 32, 16, heights=(4, 2, 1), counts=(3, 2, 1), wide=0, wide_heights=(1,),
+        sparse_heights=(2, 1), sparse_counts=(6, 5, 4, 2, 1), dense=0.76, narrow_heights=(), inner_height=3,
         fused=True,
     ),
     "neon": Width(
-        "neon", 16, heights=(8, 4, 2, 1), counts=(3, 2, 1), wide=0, wide_heights=(1,),
+        "neon", 16, 32, heights=(8, 4, 2, 1), counts=(3, 2, 1), wide=0, wide_heights=(1,),
         sparse_heights=(2, 1), sparse_counts=(9, 8, 7, 6, 4, 2, 1), dense=0.8, narrow_heights=(),
         inner_height=5, fused=True,
     ),
     "portable": Width(
-        "portable", 16, heights=(4, 2, 1), counts=(2, 1), wide=0, wide_heights=(1,),
+        "portable", 16, 16, heights=(4, 2, 1), counts=(2, 1), wide=0, wide_heights=(1,),
         sparse_heights=(2, 1), sparse_counts=(5, 4, 2, 1), dense=0.8, narrow_heights=(), inner_height=2,
         fused=False,
     ),

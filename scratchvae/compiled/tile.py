@@ -184,12 +184,27 @@ def _tile_function(module, scalar, rows, count, kind):
     a_rows = [_opaque(builder, builder.gep(a, [builder.mul(a_row, INDEX(i))])) for i in range(rows)]
 
     def step(place, b_row):
-        """One more addend: row b_row of B by the elements at that place of the rows of A."""
-        a_column, vectors = builder.mul(place, a_step), [row.load(b_row, j) for j in range(count)]
-        for i in range(rows):
-            elements = row.broadcast(builder.gep(a_rows[i], [a_column]))
+        """One more addend: row b_row of B by the elements at that place of the rows of A. Either is held in registers;
+        of the other they hold one at a time, or there would be too few for the sums."""
+        a_column = builder.mul(place, a_step)
+
+        def elements(i):
+            return row.broadcast(builder.gep(a_rows[i], [a_column]))
+
+        def add(i, j, element, vector):
+            builder.store(row.multiply_add(element, vector, builder.load(tile[i][j])), tile[i][j])
+
+        if (rows + 1) * count + 1 <= SIMD.registers:
+            vectors = [row.load(b_row, j) for j in range(count)]
+            for i in range(rows):
+                for j, element in enumerate(elements(i)):
+                    add(i, j, element, vectors[j])
+        else:
+            held = [elements(i) for i in range(rows)]
             for j in range(count):
-                builder.store(row.multiply_add(elements[j], vectors[j], builder.load(tile[i][j])), tile[i][j])
+                vector = row.load(b_row, j)
+                for i in range(rows):
+                    add(i, j, held[i][j], vector)
 
     def row_of_b(k):
         return builder.gep(b, [builder.mul(k, b_step)])

@@ -15,15 +15,16 @@ REGISTERS = {"avx512": 32, "avx2": 16, "neon": 32, "portable": 16}  # vector reg
 @pytest.mark.parametrize("name", WIDTHS)
 def test_every_edge_has_a_tile_and_the_largest_one_fits_into_the_registers(name, processor):
     width = suited_to(processor, WIDTHS[name])
-    assert width.name == name
+    assert (width.name, width.registers) == (name, REGISTERS[name])
     for heights, counts in ((width.heights, width.counts), (width.sparse_heights, width.sparse_counts)):
         for sizes in (heights, counts):
             assert list(sizes) == sorted(set(sizes), reverse=True)
             assert sizes[-1] == 1, "what is left over may be one row, or one vector"
         assert heights[0] < HIGH, "a tile's number would be another's"
         assert counts[0] < WIDE
-        assert heights[0] * counts[0] + counts[0] + 1 <= REGISTERS[name]  # of C, a row of B, an element of A
-    assert width.inner_height * 4 + min(width.inner_height, 4) + 1 <= REGISTERS[name]  # of C, A or B, and the other
+        sums, held = heights[0] * counts[0], min(heights[0], counts[0])  # of C; of A or B
+        assert sums + held + 1 <= width.registers  # and one of the other
+    assert width.inner_height * 4 + min(width.inner_height, 4) + 1 <= width.registers
     assert set(width.narrow_heights) <= set(width.heights)
     assert 2 in width.counts or not width.narrow_heights
 
