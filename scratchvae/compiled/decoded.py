@@ -17,6 +17,7 @@ from scratchvae.compiled.network import (
     _plain,
     address,
     call,
+    finite_layers,
     hidden_units,
     multiply_adds,
     network_signature,
@@ -89,6 +90,7 @@ def _decode(kernel, forward, flat, table, x, z, head, std, log_weights, low, hig
     hidden, space = np.empty(ROWS * hidden_units(table), flat.dtype), np.empty(ROWS * (pixels + latent), flat.dtype)
     width = _width(pixels)
     sums = np.empty(2 * width + latent, flat.dtype)
+    finite = finite_layers(flat, table)
     for start in range(low, high, ROWS):
         rows = min(ROWS, high - start)
         # views that count no references: the loops below take a slice of them at every few logits
@@ -100,7 +102,7 @@ def _decode(kernel, forward, flat, table, x, z, head, std, log_weights, low, hig
             if head.size:
                 log_weights[b, k] = _draw(head[b], std[b], z[start + i], drawn[i], terms)
         part = drawn if head.size else z[start : start + rows]
-        call(forward, (kernel, flat, table, part, hidden, none, out, out[:0], none, none, none, table[:0], 0, rows, 1))
+        call(forward, (kernel, flat, table, part, hidden, none, out, finite, none, none, none, table[:0], 0, rows, 1))
         for i in range(rows):
             b, k = (start + i) // samples, (start + i) % samples
             log_weights[b, k] += _log_likelihood(x[b], out[i], lanes[0], lanes[1])

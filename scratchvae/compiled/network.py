@@ -294,6 +294,18 @@ def work_space(size, like):
     return raw[start : start + size]
 
 
+@njit(cache=True, error_model="numpy", **INNER)
+def finite_layers(flat, table):
+    """(1, layers): of which weights it is known that they are, for passes over the same weights. It is looked for where
+    a forward pass would, behind relu."""
+    finite = np.zeros((1, table.shape[0]), flat.dtype)
+    for layer in range(1, table.shape[0]):
+        inputs, outputs, weight, _, _ = _row(table, layer)
+        if table[layer - 1, 4] == RELU:
+            finite[0, layer] = all_finite(matrix(flat, weight, inputs, outputs))
+    return finite
+
+
 @njit(cache=True, **INNER)
 def _all(finite, layer):
     """Whether it is known of all parts of a layer's weights that they are finite."""

@@ -72,6 +72,21 @@ def test_a_nan_is_seen_in_its_sample_alone():
     np.testing.assert_allclose(np.delete(got.ravel(), 2 * 41 + 7), np.delete(want.ravel(), 2 * 41 + 7), rtol=1e-5)
 
 
+@pytest.mark.parametrize("layer", [1, 2])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_weight_that_is_no_number_is_seen_behind_a_unit_that_relu_has_switched_off(layer, value):
+    """Zeros are skipped, and 0 x NaN is NaN: a layer's weights are looked at once for all samples."""
+    vae = sv.VAE(90, 4, hidden=(100, 80), activation="relu", seed=3)
+    biases, weights = (
+        [vae.parameters[f"decoder.{name}.{kind}"] for name in ("0", "1", "head")] for kind in ("bias", "weight")
+    )
+    biases[layer - 1][7] = -1000
+    x, z = np.zeros((5, 90), np.float32), np.random.default_rng(1).standard_normal((5, 41, 4)).astype(np.float32)
+    assert np.isfinite(compiled.decoded_bernoulli_log_likelihood(x, z, vae.networks["decoder"])).all()
+    weights[layer][7, 3] = value
+    assert np.isnan(compiled.decoded_bernoulli_log_likelihood(x, z, vae.networks["decoder"])).all()
+
+
 def decoded(x, z, network):
     return compiled.decoded_bernoulli_log_likelihood(x, z, network)
 
