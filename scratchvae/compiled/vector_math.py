@@ -466,13 +466,18 @@ def _tails(x):
 
 @njit(cache=True, error_model="numpy")
 def activate_row(row, code):
-    """row = activation(row) in place; the codes are `parameters.ACTIVATION_CODES`."""
+    """row = activation(row) in place; the codes are `parameters.ACTIVATION_CODES`.
+
+    Adding zero, which changes no number, makes the loop write all of a vector: an element written back as it was LLVM
+    leaves out, and stores that leave elements out take ten times as long on AVX2.
+    """
+    zero = row.dtype.type(0)
     if code == 1:
         for j in range(row.size):
             row[j] = tanh(row[j])
     elif code == 2:
         for j in range(row.size):
-            row[j] = 0 if row[j] < 0 else row[j]
+            row[j] = zero if row[j] <= zero else row[j] + zero
     elif code == 3:
         for j in range(row.size):
             row[j] = sigmoid(row[j])
