@@ -151,9 +151,62 @@ class Row:
         return self.builder.fadd(self.builder.fmul(a, b), c)
 
 
+class Sums:
+    """The sums of a tile, `rows` x `row.count` vectors, in registers."""
+
+    def __init__(self, builder, row, rows):
+        self.builder, self.row, self.rows = builder, row, rows
+        self.places = [[cgutils.alloca_once_value(builder, row.zero(j)) for j in range(row.count)] for _ in range(rows)]
+
+    def load(self, start, start_row):
+        """What they begin with, unless `start` is null and that is zero."""
+        builder, row, rows = self.builder, self.row, range(self.rows)
+        given = builder.icmp_unsigned("!=", builder.ptrtoint(start, INDEX), INDEX(0))
+        same = builder.icmp_unsigned("==", start_row, INDEX(0))
+        with builder.if_then(given), builder.if_else(same) as (one_row, all_rows):
+            with one_row:
+                for j in range(row.count):
+                    value = row.load(start, j)
+                    for i in rows:
+                        builder.store(value, self.places[i][j])
+            with all_rows:
+                for i in rows:
+                    base = builder.gep(start, [builder.mul(start_row, INDEX(i))])
+                    for j in range(row.count):
+                        builder.store(row.load(base, j), self.places[i][j])
+
+    def add(self, a_places, b_row):
+        """One more addend: a row of B by the elements of A at these places. Registers hold the row, and one element at
+        a time; where that leaves too few for the sums, the elements, and one vector of the row."""
+        row, rows = self.row, range(self.rows)
+        if (self.rows + 1) * row.count + 1 <= SIMD.registers:
+            vectors = [row.load(b_row, j) for j in range(row.count)]
+            for i in rows:
+                for j, element in enumerate(row.broadcast(a_places(i))):
+                    self._add(i, j, element, vectors[j])
+        else:
+            elements = [row.broadcast(a_places(i)) for i in rows]
+            for j in range(row.count):
+                vector = row.load(b_row, j)
+                for i in rows:
+                    self._add(i, j, elements[i][j], vector)
+
+    def _add(self, i, j, element, vector):
+        place = self.places[i][j]
+        self.builder.store(self.row.multiply_add(element, vector, self.builder.load(place)), place)
+
+    def store(self, c, c_row):
+        builder, last = self.builder, []
+        for i in range(self.rows):
+            base = builder.gep(c, [builder.mul(c_row, INDEX(i))])
+            for j in range(self.row.count - 1):
+                self.row.store_vector(builder.load(self.places[i][j]), base, j)
+            last.append((builder.load(self.places[i][-1]), base))
+        self.row.store_last(last)
+
+
 def _tile_function(module, scalar, rows, count, kind):
     """The LLVM function for tiles of `rows` x `count` vectors; `tile` says what it computes."""
-    skip, last_bytes = kind == SKIP, NARROW_BYTES if kind == NARROW else SIMD.bytes
     name = f"scratchvae_tile_{scalar}_{rows}x{count}_{kind}"
     if name in module.globals:
         return module.globals[name]
@@ -164,52 +217,19 @@ def _tile_function(module, scalar, rows, count, kind):
     function.attributes.add("noinline")
     builder = ir.IRBuilder(function.append_basic_block())
     columns, steps, indices, a, a_row, a_step, b, b_step, start, start_row, c, c_row = function.args
-    row = Row(builder, scalar, count, columns, last_bytes, kind == WHOLE)
-    tile = [[cgutils.alloca_once_value(builder, row.zero(j)) for j in range(count)] for _ in range(rows)]
-
-    given = builder.icmp_unsigned("!=", builder.ptrtoint(start, INDEX), INDEX(0))
-    same = builder.icmp_unsigned("==", start_row, INDEX(0))
-    with builder.if_then(given), builder.if_else(same) as (one_row, all_rows):
-        with one_row:
-            for j in range(count):
-                value = row.load(start, j)
-                for i in range(rows):
-                    builder.store(value, tile[i][j])
-        with all_rows:
-            for i in range(rows):
-                base = builder.gep(start, [builder.mul(start_row, INDEX(i))])
-                for j in range(count):
-                    builder.store(row.load(base, j), tile[i][j])
-
+    row = Row(builder, scalar, count, columns, NARROW_BYTES if kind == NARROW else SIMD.bytes, kind == WHOLE)
+    sums = Sums(builder, row, rows)
+    sums.load(start, start_row)
     a_rows = [_opaque(builder, builder.gep(a, [builder.mul(a_row, INDEX(i))])) for i in range(rows)]
 
     def step(place, b_row):
-        """One more addend: row b_row of B by the elements at that place of the rows of A. Either is held in registers;
-        of the other they hold one at a time, or there would be too few for the sums."""
         a_column = builder.mul(place, a_step)
-
-        def elements(i):
-            return row.broadcast(builder.gep(a_rows[i], [a_column]))
-
-        def add(i, j, element, vector):
-            builder.store(row.multiply_add(element, vector, builder.load(tile[i][j])), tile[i][j])
-
-        if (rows + 1) * count + 1 <= SIMD.registers:
-            vectors = [row.load(b_row, j) for j in range(count)]
-            for i in range(rows):
-                for j, element in enumerate(elements(i)):
-                    add(i, j, element, vectors[j])
-        else:
-            held = [elements(i) for i in range(rows)]
-            for j in range(count):
-                vector = row.load(b_row, j)
-                for i in range(rows):
-                    add(i, j, held[i][j], vector)
+        sums.add(lambda i: builder.gep(a_rows[i], [a_column]), b_row)
 
     def row_of_b(k):
         return builder.gep(b, [builder.mul(k, b_step)])
 
-    if skip:
+    if kind == SKIP:
         with cgutils.for_range(builder, steps) as loop:
             now, later = (builder.gep(indices, [builder.add(loop.index, INDEX(n))]) for n in (0, AHEAD))
             k, later = (builder.zext(builder.load(place), INDEX) for place in (now, later))
@@ -224,13 +244,7 @@ def _tile_function(module, scalar, rows, count, kind):
         with cgutils.for_range_slice(builder, asked, steps, INDEX(1), inc=True) as (k, _):
             step(k, row_of_b(k))
 
-    last = []
-    for i in range(rows):
-        base = builder.gep(c, [builder.mul(c_row, INDEX(i))])
-        for j in range(count - 1):
-            row.store_vector(builder.load(tile[i][j]), base, j)
-        last.append((builder.load(tile[i][-1]), base))
-    row.store_last(last)
+    sums.store(c, c_row)
     builder.ret_void()
     return function
 
