@@ -129,10 +129,10 @@ def _product(
                 _plus(start, row * start_row + j), apart * start_row, _plus(c, place), apart * c_row,
             )  # fmt: skip
             i += height
-            # the same share of the lines as of the product is behind us
-            for line in range(claimed, ahead_lines * (j * rows + i * width) // (columns * rows)):
-                _claim(ahead, line * LINE)
-                claimed = line + 1
+            if claimed < ahead_lines:  # the same share of the lines as of the product is behind us
+                for line in range(claimed, ahead_lines * (j * rows + i * width) // (columns * rows)):
+                    _claim(ahead, line * LINE)
+                    claimed = line + 1
         j += width
     for i in range(rows if activation != 0 else 0):
         activate_row(carray(_plus(c, i * c_row), (columns,)), activation)
