@@ -12,7 +12,7 @@ from scratchvae.evidence import importance
 from scratchvae.evidence.annealed import ais_evidence
 from scratchvae.evidence.exact import LinearGaussian
 from scratchvae.evidence.importance import Evidence
-from scratchvae.evidence.quadrature import integrate
+from scratchvae.evidence.quadrature import integrate_evidence
 from scratchvae.finite import check_finite, named_parameters, quiet
 from scratchvae.progress import Watch
 from scratchvae.vae import VAE, _positive, _seed
@@ -70,8 +70,8 @@ def exact_evidence(vae: VAE, x: NDArray, num_samples: int, seed: int, watch: Wat
 
 def quadrature_evidence(vae: VAE, x: NDArray, num_samples: int, seed: int, watch: Watch | None = None) -> Evidence:
     """Integration over z, for at most three latent dimensions. The standard error is the estimate of its error."""
-    found = integrate(vae, x, watch=watch)
-    return Evidence(found.log_evidence, found.error, np.full(len(found.error), np.inf))
+    values, errors = integrate_evidence(vae, x, watch=watch)
+    return Evidence(values, errors, np.full(len(errors), np.inf))
 
 
 METHODS: Mapping[str, Method] = MappingProxyType(

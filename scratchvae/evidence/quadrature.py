@@ -27,6 +27,7 @@ Source: Trefethen, Weideman 2014, "The exponentially convergent trapezoidal rule
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -44,8 +45,7 @@ MAX_LATENT_DIM = 3
 PRIOR_BOX = 8.0  # half-width of the lattice that looks for the mass
 PRIOR_POINTS = (513, 129, 33)  # of it along an axis, for Z = 1, 2, 3
 FRAME_BOX = 8.25  # half-width in posterior standard deviations: a Gaussian has 2e-16 of its mass outside
-LARGEST_BOX = 60.0
-FARTHEST_BOX = 2000.0  # the half-width up to which a box is widened to another peak
+LARGEST_BOX = 2000.0  # half-width up to which a box is enlarged
 FRAME_ATTEMPTS = 40
 COARSEST = 0.75  # spacing in standard deviations: a Gaussian is integrated to 1e-15
 SMOOTH_RATIO, KINKED_RATIO = 2 / 3, 0.6  # of the spacings of successive rules
@@ -60,7 +60,8 @@ class Quadrature(NamedTuple):
     """The terms of log p(x) = ELBO + KL(q || p(z|x)) for every example, in nats, q the encoder's Gaussian.
 
     All are (B,), but for the posterior's mean (B, Z) and covariance (B, Z, Z). `error` is that of the worst of the
-    three terms, `converged` whether it is within the tolerance, `points` how often p(x|z) was evaluated.
+    three terms, `converged` whether it is within the tolerance, `points` how often p(x|z) was evaluated; where no
+    integral came of it, all that were allowed are counted.
     """
 
     log_evidence: NDArray  # (B,)
@@ -104,22 +105,53 @@ def integrate(
     Raises    ValueError for more than three latent dimensions, or bad input
     Source    Trefethen, Weideman 2014, "The exponentially convergent trapezoidal rule"
     """
+    vae, x = _checked(vae, x, tolerance, max_points)
+    q = vae.encode(x)
+    around_q = [Frame.of(mean, covariance) for mean, covariance in zip(q.mu, q.covariance, strict=True)]
+
+    def row(number: int, survey: Survey) -> tuple:
+        return _integrate_one(vae, x[number], around_q[number], survey, tolerance, max_points)
+
+    return Quadrature(*_columns(vae, x, row, watch))
+
+
+def integrate_evidence(
+    vae: VAE, x: ArrayLike, tolerance: float = 1e-10, max_points: int = 1 << 21, watch: Watch | None = None
+) -> tuple[NDArray, NDArray]:
+    """log p(x) of every example alone, by the integral over z that no encoder has a part in.
+
+    Takes     as `integrate`
+    Returns   log p(x) and its error, each (B,), in nats; where there is none NaN, and infinite
+    Raises    as `integrate`
+    Source    as `integrate`
+    """
+    vae, x = _checked(vae, x, tolerance, max_points)
+
+    def row(number: int, survey: Survey) -> tuple:
+        found, _, _ = _log_integral(vae, x[number], survey, tolerance, max_points)
+        return found.last, found.error + ROUNDING * abs(found.last)
+
+    log_evidence, error = _columns(vae, x, row, watch)
+    return log_evidence, np.where(np.isnan(error), np.inf, error)
+
+
+def _checked(vae: VAE, x: ArrayLike, tolerance: float, max_points: int) -> tuple[VAE, NDArray]:
     vae = _in_float64(vae)
     _positive("max_points", max_points)
     if not tolerance > 0:
         raise ValueError(f"tolerance is {tolerance}; expected a positive number")
-    x = vae._batch(np.asarray(x))
-    q = vae.encode(x)
+    return vae, vae._batch(np.asarray(x))
+
+
+def _columns(vae: VAE, x: NDArray, row: Callable[[int, "Survey"], tuple], watch: Watch | None) -> list[NDArray]:
+    """What `row` says of every example, by its number and its survey, as columns."""
     advance = counted(watch, len(x))
-    covariance = q.covariance
     rows: list[tuple] = []
     for start in range(0, len(x), BLOCK_ROWS):
-        block = slice(start, start + BLOCK_ROWS)
-        for row, survey in zip(x[block], _surveys(vae, x[block]), strict=True):
-            around_q = Frame.of(q.mu[len(rows)], covariance[len(rows)])
-            rows.append(_integrate_one(vae, row, around_q, survey, tolerance, max_points))
+        for survey in _surveys(vae, x[start : start + BLOCK_ROWS]):
+            rows.append(row(len(rows), survey))
             advance()
-    return Quadrature(*(np.array(column) for column in zip(*rows, strict=True)))
+    return [np.array(column) for column in zip(*rows, strict=True)]
 
 
 def posterior_on_grid(vae: VAE, x: ArrayLike, axes: tuple[ArrayLike, ...] | None = None) -> PosteriorGrid:
@@ -661,7 +693,7 @@ def _widened(vae: VAE, x: NDArray, settled: Settled, survey: Survey, rule: Rule,
     furthest = np.abs(settled.frame.coordinates(survey.points(total).z)).max()
     half = float(furthest) + FRAME_BOX
     nodes = rule.nodes(0, settled.frame, Region(half), max_points - settled.points)
-    if nodes is None or half > FARTHEST_BOX:
+    if nodes is None or half > LARGEST_BOX:
         return None
     log_f = _log_joint(vae, x[None], settled.frame.points(nodes.u))[0]
     return Settled(settled.frame, half, nodes, log_f, settled.points + len(nodes.u))
@@ -690,11 +722,12 @@ def _outermost(nodes: Nodes, log_f: NDArray, half: float) -> float:
 
 
 def _elbo_integral(vae: VAE, x: NDArray, frame: Frame, tolerance: float, max_points: int) -> Refined:
-    """E_q [log p(x, z) - log q(z)], q the Gaussian of this frame."""
-    rule, region = _rule(vae), Region(FRAME_BOX, ball=True)
+    """E_q [log p(x, z) - log q(z)], q the Gaussian of this frame, over a ball that is enlarged until what lies outside
+    is negligible: where log p(x|z) falls fast, as a Poisson's, q's own mass does not tell."""
+    rule, half = _rule(vae), FRAME_BOX
     last, before, error, points, level = np.nan, np.nan, np.inf, 0, 0
     while error > max(tolerance, ROUNDING * abs(last)):
-        nodes = rule.nodes(level, frame, region, max_points - points)
+        nodes = rule.nodes(level, frame, Region(half, ball=True), max_points - points)
         if nodes is None:
             break
         # nodes u in standard deviations of q: z = mu + axes u, and log_volume is log |det axes|
@@ -702,9 +735,25 @@ def _elbo_integral(vae: VAE, x: NDArray, frame: Frame, tolerance: float, max_poi
         log_f = _log_joint(vae, x[None], frame.points(nodes.u))[0]
         weights = np.exp(nodes.log_weight + log_q + frame.log_volume)
         value = float(weights @ (log_f - log_q) / weights.sum())  # the weights sum to 1, to rounding
-        before, last = last, value
-        points, level = points + len(nodes.u), level + 1
-        error = 4 * abs(last - before) if level > 1 else np.inf
+        points += len(nodes.u)
         if not np.isfinite(value):
+            last = before = value
             break
+        outside = _outside(nodes.u, weights * np.abs(log_f - log_q), half)
+        if outside > tolerance and half < LARGEST_BOX:
+            last, before, error, level, half = np.nan, np.nan, np.inf, 0, half * 4 / 3
+            continue
+        before, last, level = last, value, level + 1
+        error = 4 * abs(last - before) + outside if level > 1 else np.inf
     return Refined(last, before if level > 1 else last, float(error), points)
+
+
+def _outside(u: NDArray, terms: NDArray, half: float) -> float:
+    """What lies outside the ball, if terms fall off from layer to layer as in its two outermost; infinite if they do
+    not fall."""
+    distance = np.sqrt(np.square(u).sum(axis=1))
+    outer = float(terms[distance > half - COARSEST].sum())
+    inner = float(terms[(distance > half - 2 * COARSEST) & (distance <= half - COARSEST)].sum())
+    if outer == 0:
+        return 0.0
+    return outer * outer / (inner - outer) if outer < inner else np.inf

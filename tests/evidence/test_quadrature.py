@@ -207,7 +207,7 @@ def test_a_mode_ten_times_as_narrow_as_the_others_is_counted_where_the_lattice_s
 
 
 def test_a_peak_too_far_to_widen_the_box_to_has_no_answer_and_it_says_so(monkeypatch):
-    monkeypatch.setattr(quadrature, "FARTHEST_BOX", 50.0)
+    monkeypatch.setattr(quadrature, "LARGEST_BOX", 50.0)
     got = integrate(valley(0.28, 0.05), np.array([[1.0]]))
     assert np.isnan(got.log_evidence).all()
     assert np.isinf(got.error).all()
@@ -240,7 +240,7 @@ def bump(steepness: float, variance: float) -> sv.VAE:
     return with_variance(vae, variance)
 
 
-@pytest.mark.parametrize(("steepness", "variance"), [(30.0, 0.2), (5.0, 0.15), (110.0, 0.1)])
+@pytest.mark.parametrize(("steepness", "variance"), [(30.0, 0.2), (5.0, 0.15), (110.0, 0.1), (10.0, 0.08)])
 def test_a_sharp_core_with_a_wide_tail_is_covered(steepness, variance):
     vae, x = bump(steepness, variance), np.array([[1.5], [1.0]])
     np.testing.assert_allclose(
@@ -248,11 +248,39 @@ def test_a_sharp_core_with_a_wide_tail_is_covered(steepness, variance):
     )
 
 
-def test_a_tail_a_hundred_times_as_wide_as_its_core_is_out_of_reach_and_it_says_so():
-    got = integrate(bump(10.0, 0.08), np.array([[1.5]]))
+def test_a_tail_too_wide_for_the_points_allowed_has_no_answer_and_it_says_so():
+    got = integrate(bump(10.0, 0.08), np.array([[1.5]]), max_points=500)
     assert np.isnan(got.log_evidence).all()
     assert np.isinf(got.error).all()
     assert not got.converged.any()
+
+
+@pytest.mark.parametrize(
+    ("rate", "logvar"), [(2.0, 0.0), (3.0, 0.0), (4.0, 0.0), (1.0, np.log(4.0)), (1.0, np.log(9.0))]
+)
+def test_an_elbo_whose_mass_is_out_in_the_tails_of_q_is_whole(rate, logvar):
+    """A Poisson's E_q exp(w z) = exp(w^2 sigma^2 / 2) comes from w standard deviations of q out."""
+    vae = sv.VAE(1, 1, (), "poisson", dtype="float64", engine="reference")
+    for name, values in (("encoder.head.weight", 0), ("encoder.head.bias", [0, logvar]), ("decoder.head.weight", rate)):
+        vae.parameters[name][...] = values
+    got = integrate(vae, np.array([[3.0]]))
+    want = -np.exp(rate**2 * np.exp(logvar) / 2) - np.log(6) - 0.5 * (np.exp(logvar) - 1 - logvar)
+    assert got.converged.all()
+    np.testing.assert_allclose(got.elbo, want, rtol=0, atol=BAR)
+    np.testing.assert_allclose(got.residual, 0, rtol=0, atol=BAR)
+
+
+def test_the_error_of_log_evidence_owes_nothing_to_the_encoder():
+    x, errors = np.array([[3.0]]), []
+    for bias in (0.0, 4.0):
+        vae = sv.VAE(1, 1, (), "poisson", dtype="float64", engine="reference")
+        vae.parameters["decoder.head.weight"][...] = 2
+        vae.parameters["encoder.head.bias"][...] = [0, bias]
+        found = sv.log_evidence(vae, x, method="quadrature")
+        errors.append(found.standard_error)
+        np.testing.assert_allclose(found.log_evidence, integrate(vae, x).log_evidence, rtol=0, atol=BAR)
+    np.testing.assert_array_equal(*errors)
+    assert errors[0] < BAR
 
 
 @pytest.mark.parametrize("hidden", [(5,), (4, 3)])
@@ -504,7 +532,8 @@ def test_the_elbo_that_the_kl_is_taken_from_is_the_one_of_the_rule_before(activa
     assert (coarse.points, coarse.error, coarse.before) == (first, np.inf, coarse.last)
     fine = quadrature._elbo_integral(vae, x[0], frame, 1e-3, 10**6)
     assert fine.before == coarse.last != fine.last
-    assert fine.error == 4 * abs(fine.last - fine.before)
+    outside = fine.error - 4 * abs(fine.last - fine.before)
+    assert 0 < outside < 1e-10, "eight standard deviations out"
 
 
 def test_peaks_of_a_survey_are_what_matters_and_has_no_higher_neighbour():
