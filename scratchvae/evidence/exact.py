@@ -38,7 +38,8 @@ class LinearGaussian:
     Raises    ValueError for shapes that do not fit or a variance that is not positive
 
     Everything goes through the precision of the posterior, which is small (Z, Z) and at least the identity:
-    M = I + W diag(1/s2) W^T = L L^T. With one variance, s2 M is the M of Tipping and Bishop.
+    M = I + W diag(1/s2) W^T = U diag(1 + g^2) U^T, with the singular values g of W diag(s2)^-1/2 = U diag(g) V^T.
+    With one variance, s2 M is the M of Tipping and Bishop. M itself would have lost 1 beside a large g^2.
     """
 
     weight: NDArray
@@ -108,7 +109,8 @@ class LinearGaussian:
 
     def posterior(self, x: ArrayLike) -> Posterior:
         """p(z|x) = N(M^-1 W diag(1/s2) (x - b), M^-1). Takes x (B, D); returns mean (B, Z), covariance (Z, Z)."""
-        return Posterior(self._posterior_mean(self._data(x)), np.linalg.inv(self.precision))
+        left, gains, _ = self._turned
+        return Posterior(self._posterior_mean(self._data(x)), (left / (1 + np.square(gains))) @ left.T)
 
     def best_diagonal(self, x: ArrayLike) -> Gaussian:
         """The diagonal Gaussian with the largest ELBO: the posterior's mean, and variances 1 / M_jj.
@@ -143,21 +145,26 @@ class LinearGaussian:
         """
         mu, logvar = _float64(q)
         log_ratio = np.log(np.diag(self.precision)) + logvar
-        miss = (mu - self._posterior_mean(self._data(x))) @ self._cholesky
+        left, gains, _ = self._turned
+        miss = (mu - self._posterior_mean(self._data(x))) @ left * np.hypot(1, gains)
         return 0.5 * ((np.expm1(log_ratio) - log_ratio).sum(axis=1) + np.square(miss).sum(axis=1)) + self.gap
 
     @cached_property
-    def _cholesky(self) -> NDArray:
-        return np.linalg.cholesky(self.precision)
+    def _turned(self) -> tuple[NDArray, NDArray, NDArray]:
+        """U (Z, Z), g (Z,), V^T (Z, D) of W diag(s2)^-1/2; where Z > D the last g are 0, and rows of V^T too."""
+        latent_dim, data_dim = self.weight.shape
+        left, gains, right = np.linalg.svd(self.weight / np.sqrt(self.variance), full_matrices=latent_dim > data_dim)
+        missing = latent_dim - len(gains)
+        return left, np.pad(gains, (0, missing)), np.pad(right, ((0, missing), (0, 0)))
 
     @cached_property
     def _log_determinant(self) -> float:
-        return 2 * float(np.log(np.diag(self._cholesky)).sum())
+        return float(np.log1p(np.square(self._turned[1])).sum())
 
     def _posterior_mean(self, x: NDArray) -> NDArray:
-        loaded = ((x - self.bias) / self.variance) @ self.weight.T
-        half = np.linalg.solve(self._cholesky, loaded.T)
-        return np.linalg.solve(self._cholesky.T, half).T
+        left, gains, right = self._turned
+        along = ((x - self.bias) / np.sqrt(self.variance)) @ right.T
+        return along * (gains / (1 + np.square(gains))) @ left.T
 
     def _residual(self, x: NDArray, z: NDArray) -> NDArray:
         return (x - self.bias - z @ self.weight) / np.sqrt(self.variance)

@@ -145,6 +145,29 @@ def test_nearly_noiseless_models_keep_their_digits():
     np.testing.assert_allclose(model.log_evidence(x), want, rtol=1e-11)
 
 
+@pytest.mark.parametrize("s2", [1e-2, 1e-8, 1e-12, 1e-20])
+def test_a_collapsed_direction_that_lies_across_the_axes_keeps_its_digits(s2):
+    """Turned, it is a model of one latent unit: the same density, and a gap whose formula has no determinant."""
+    w, turn, b = np.array([[0.5, -1.0, 2.0]]), np.array([0.6, 0.8]), np.array([0.1, 0.2, 0.3])
+    one, two = LinearGaussian(w, b, np.array(s2)), LinearGaussian(np.outer(turn, w), b, np.array(s2))
+    gain = (w @ w.T).item() / s2
+    want = 0.5 * (np.log1p(np.square(turn) * gain).sum() - np.log1p(gain))
+    np.testing.assert_allclose(two.gap, want, rtol=1e-12)
+    x = 0.7 * w + b
+    np.testing.assert_allclose(two.log_evidence(x), one.log_evidence(x), rtol=0, atol=max(1e-12, 1e-26 / s2))
+    covariance = np.eye(2) - np.outer(turn, turn) * (gain / (1 + gain))
+    np.testing.assert_allclose(two.posterior(x).covariance, covariance, atol=1e-15)
+    np.testing.assert_allclose(two.posterior(x).mean, one.posterior(x).mean * turn, rtol=1e-11)
+
+
+def test_more_latent_units_than_data_have_a_posterior_as_wide_as_the_prior_where_nothing_is_seen():
+    rng = np.random.default_rng(3)
+    model = LinearGaussian(rng.standard_normal((5, 3)), np.zeros(3), np.array(0.5))
+    found, x = model.posterior(np.ones((1, 3))), np.ones(3)
+    np.testing.assert_allclose(found.covariance, np.linalg.inv(model.precision), atol=1e-14)
+    np.testing.assert_allclose(found.mean[0], found.covariance @ model.weight @ x / 0.5, atol=1e-14)
+
+
 # --- scikit-learn -----------------------------------------------------------------------------------------------------
 
 
