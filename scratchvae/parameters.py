@@ -131,13 +131,18 @@ class Parameters(Mapping[str, NDArray]):
     def __len__(self) -> int:
         return len(self._views)
 
-    def __reduce__(self) -> tuple[type["Parameters"], tuple[tuple[Entry, ...], NDArray]]:
-        """Copies and pickles carry the flat array; the views are made anew on it."""
-        return Parameters, (self.layout, self.flat)
+    def __reduce__(self) -> tuple[Callable[..., "Parameters"], tuple[tuple[Entry, ...], NDArray]]:
+        """Copies and pickles carry the flat array. What is loaded may lie anywhere, and joblib maps it read-only: the
+        values go to memory as `zeros` takes it."""
+        return _copied, (self.layout, self.flat)
 
     def __repr__(self) -> str:
         lines = [f"  {name}: {array.shape}" for name, array in self.items()]
         return f"Parameters({self.flat.dtype}, {sum(a.size for a in self.values()):,} values)\n" + "\n".join(lines)
+
+
+def _copied(layout: tuple[Entry, ...], flat: NDArray) -> Parameters:
+    return Parameters(layout, flat).copy()
 
 
 def aligned_zeros(size: int, dtype: np.dtype | type | str) -> NDArray:

@@ -97,7 +97,8 @@ class Trainer:
 
     With `noise` (N, K, Z) every example's noise is given instead of drawn: for comparing with another program.
 
-    Raises    ValueError for an adam_epsilon that is not a positive number, or rounds to 0 or infinity in vae's dtype
+    Raises    ValueError for an adam_epsilon that is not a positive number, or rounds to 0 or infinity in vae's dtype;
+              for parameters in memory that is read-only
     """
 
     def __init__(
@@ -111,6 +112,8 @@ class Trainer:
         adam_epsilon: float = 1e-8,
         noise: NDArray | None = None,
     ) -> None:
+        if not vae.parameters.flat.flags.writeable:
+            raise ValueError("the model's parameters are read-only; expected memory that training can write to")
         self.vae = vae
         self.x = x
         self.learning_rate = learning_rate

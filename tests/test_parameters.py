@@ -1,5 +1,6 @@
 """Named tensors on one flat array."""
 
+import joblib
 import numpy as np
 import pytest
 
@@ -34,6 +35,19 @@ def test_a_copy_has_memory_of_its_own_and_the_same_layout():
     assert wide["a"].dtype == np.float64
     assert not empty.flat.any()
     assert other.layout == wide.layout == empty.layout == parameters.layout
+
+
+def test_what_is_unpickled_read_only_and_off_a_cache_line_can_be_trained(engine, tmp_path):
+    """joblib maps what is larger than a megabyte into its workers, read-only."""
+    joblib.dump(sv.VAE(6, 2, (4,), engine=engine), tmp_path / "vae.joblib")
+    vae = joblib.load(tmp_path / "vae.joblib", mmap_mode="r")
+    assert vae.parameters.flat.ctypes.data % ALIGNMENT == 0
+    x = np.eye(6)
+    sv.fit(vae, x, epochs=2, progress=False)
+    assert sv.fit(vae, x, epochs=1, progress=False)
+    vae.parameters.flat.flags.writeable = False
+    with pytest.raises(ValueError, match="the model's parameters are read-only"):
+        sv.fit(vae, x, epochs=1, progress=False)
 
 
 def test_a_network_sees_the_tensors_that_the_names_mean():
