@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from scratchvae.checkpoint import TrainingState, load_state, save_model
 from scratchvae.data.binarize import binarize as draw_batch
-from scratchvae.data.mapped import Data, column_mean
+from scratchvae.data.binarize import mean_shown
+from scratchvae.data.mapped import Data
 from scratchvae.engine import get_threads, one_order_of_sums
 from scratchvae.finite import (
     DivergedError,
@@ -379,7 +380,7 @@ def fit(
     if source is not None:
         run.restore(source)
     elif not vae.output_bias.any():
-        vae.set_output_bias(column_mean(plan.x))
+        vae.set_output_bias(mean_shown(plan.x, plan.binarize))
     return run.train(progress, on_epoch)
 
 

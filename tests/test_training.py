@@ -180,6 +180,17 @@ def test_an_untrained_model_starts_from_the_training_mean(engine):
     np.testing.assert_allclose(vae.parameters["decoder.head.bias"], np.log(mean / (1 - mean)), rtol=1e-5)
 
 
+def test_the_output_bias_fits_what_is_shown_of_grey_pixels():
+    """Thresholded at 1/2 a pixel of 100 is never on, one of 128 always."""
+    x = np.full((40, 3), 100, np.uint8)
+    x[:20, 1], x[:, 2] = 200, 128
+    for data in (x, x / 255):
+        for method, mean in (("threshold", [0.001, 0.5, 0.999]), ("dynamic", x.mean(axis=0) / 255)):
+            vae = sv.VAE(3, 1, (2,), engine="reference")
+            fit(vae, data, epochs=1, learning_rate=1e-12, binarize=method)
+            np.testing.assert_allclose(1 / (1 + np.exp(-vae.output_bias)), mean, rtol=1e-5)
+
+
 def test_a_trained_model_keeps_its_output_bias():
     vae, x = small()
     before = vae.parameters["decoder.head.bias"].copy()

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from scratchvae.data.checks import DataError, is_grey
-from scratchvae.data.mapped import Data, MappedRows
+from scratchvae.data.mapped import Data, MappedRows, blocks, column_mean
 from scratchvae.reference.random import Stream
 
 METHODS = ("none", "dynamic", "fixed", "threshold")
@@ -61,10 +61,20 @@ def binarize(
     if method == "none":
         return engine.gather_rows(data, places, dtype)
     if method == "threshold":
-        picked = data[places]
-        return (picked >= (128 if data.dtype == np.uint8 else 0.5)).astype(dtype)
+        return _is_on(data[places]).astype(dtype)
     if method == "fixed":
         stream, step = Stream.FIXED_BINARIZE, 0
     if data.dtype == np.uint8:
         return engine.bernoulli_bytes(data, places, seed, stream, step, rows, dtype=dtype)
     return engine.bernoulli_probabilities(data[places], seed, stream, step, rows, dtype=dtype)
+
+
+def mean_shown(data: Data, method: str) -> NDArray:
+    """The mean of every column of what a model is shown, (D,), float64; over all draws where pixels are drawn."""
+    if method != "threshold":
+        return column_mean(data)
+    return sum((_is_on(block).sum(axis=0) for _, block in blocks(data)), np.zeros(data.shape[1])) / data.shape[0]
+
+
+def _is_on(values: NDArray) -> NDArray:
+    return values >= (128 if values.dtype == np.uint8 else 0.5)
