@@ -11,6 +11,7 @@ import os
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,10 +126,22 @@ def _check_progress(training: Any, has_best: bool, path: str | os.PathLike[str])
                 f"{path}: training.{name} is {reprlib.repr(training[name])}; expected what fit wrote there"
             )
     history, best = training["history"], training["best_epoch"]
-    if not (0 <= training["updates"] < MOST_UPDATES and all(map(_is_entry, history))):
+    if not (0 <= training["updates"] < MOST_UPDATES and _is_history(history, training["updates"])):
         raise ValueError(f"{path}: training.history is not one that fit wrote")
     if not (0 < best <= len(history) and history[best - 1]["validation"] if has_best else best == 0):
         raise ValueError(f"{path}: best_epoch {reprlib.repr(best)} does not fit a history of {len(history)} epochs")
+
+
+def _is_history(rows: list[Any], updates: int) -> bool:
+    """Whether rows are the entries of all epochs, each with more updates than the one before, the last with all."""
+    if not all(map(_is_entry, rows)):
+        return False
+    steps = [0, *(row["step"] for row in rows)]
+    return (
+        [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))
+        and all(before < after for before, after in pairwise(steps))
+        and steps[-1] == updates
+    )
 
 
 def _is_entry(row: Any) -> bool:
@@ -139,7 +152,7 @@ def _is_entry(row: Any) -> bool:
 
     return (
         isinstance(row, dict)
-        and isinstance(row.get("epoch"), int)
+        and all(isinstance(row.get(name), int) and not isinstance(row[name], bool) for name in ("epoch", "step"))
         and are_averages(row.get("train"))
         and "validation" in row
         and (row["validation"] is None or are_averages(row["validation"]))

@@ -36,6 +36,8 @@ class Stages:
             check_learning_rate(rate)
         if not all(_is_count(number) for number in self.updates):
             raise ValueError(f"updates is {self.updates}; expected whole numbers that are not negative")
+        for name, kind in (("rates", float), ("updates", int)):  # equal stages are written equally
+            object.__setattr__(self, name, tuple(map(kind, getattr(self, name))))
 
     def __call__(self, update: int) -> float:
         """The rate of an update, counted from 1."""

@@ -114,6 +114,14 @@ def test_a_run_goes_on_with_the_same_beta_as_a_number_of_numpy(tmp_path):
     assert len(sv.fit(build().vae, x, epochs=2, resume=True, objective=sv.ELBO(beta=np.float64(0.5)), **settings)) == 2
 
 
+def test_a_run_goes_on_with_equal_settings_of_other_types(tmp_path):
+    settings = {"progress": False, "checkpoint": tmp_path / "run.safetensors"}
+    vae, x, _ = build()
+    one, other = sv.Stages((1, 0.5), (3, 4)), sv.Stages([np.float64(1), np.float32(0.5)], [np.int64(3), 4])
+    sv.fit(vae, x, 1, learning_rate=one, objective=sv.ELBO(beta=1), **settings)
+    assert len(sv.fit(build().vae, x, 2, learning_rate=other, objective=sv.ELBO(), resume=True, **settings)) == 2
+
+
 def test_a_run_is_resumed_by_the_model_it_belongs_to(tmp_path):
     vae, x, _ = build()
     sv.fit(vae, x, epochs=1, checkpoint=tmp_path / "run.safetensors", progress=False)
@@ -143,6 +151,7 @@ def test_a_training_state_that_says_too_little_cannot_be_resumed(tmp_path):
         ({"updates": -1}, "training.history is not one that fit wrote"),
         ({"updates": 2**63}, "training.history is not one that fit wrote"),
         ({"history": [{"epoch": 1}]}, "training.history is not one that fit wrote"),
+        ({"updates": 5}, "training.history is not one that fit wrote"),
         ({"best_epoch": 1}, "best_epoch 1 does not fit a history of 1 epochs"),
     ],
 )
@@ -155,6 +164,20 @@ def test_a_training_state_whose_parts_do_not_fit_cannot_be_resumed(tmp_path, cha
     save_file(tensors, path, {"scratchvae": json.dumps(header)})
     with pytest.raises(ValueError, match=message):
         sv.fit(build().vae, x, epochs=2, resume=path, progress=False)
+
+
+@pytest.mark.parametrize(
+    "change", [{"epoch": 7}, {"epoch": True}, {"step": None}, {"step": "4"}, {"step": 0}, {"step": 3}]
+)
+def test_an_entry_that_is_not_its_epochs_cannot_be_resumed(tmp_path, change):
+    vae, x, _ = build()
+    path = tmp_path / "run.safetensors"
+    sv.fit(vae, x, epochs=2, batch_size=len(x), checkpoint=path, progress=False)
+    tensors, header = load_file(path), json.loads(safe_open(path, "np").metadata()["scratchvae"])
+    header["training"]["history"][0] |= change
+    save_file(tensors, path, {"scratchvae": json.dumps(header)})
+    with pytest.raises(ValueError, match=r"training\.history is not one that fit wrote"):
+        sv.fit(build().vae, x, epochs=3, batch_size=len(x), checkpoint=path, resume=True, progress=False)
 
 
 def test_a_file_is_as_readable_as_any_other(tmp_path):

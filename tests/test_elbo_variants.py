@@ -86,6 +86,9 @@ def test_the_weight_of_the_kl_rises_linearly_and_stays():
     )
     assert objective.at(4) is objective
     assert sv.ELBO().at(1) == sv.ELBO()
+    assert sv.ELBO(beta=10**20).beta == 1e20
+    with pytest.raises(ValueError, match="free_bits is 1000"):
+        sv.ELBO(free_bits=10**400)
 
 
 def test_the_trainer_tells_the_objective_the_update(engine):

@@ -1,11 +1,13 @@
 """The evidence lower bound, and the ways in which its KL is weighed, floored, phased in or estimated."""
 
+import reprlib
 from dataclasses import dataclass, replace
 from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
 
+from scratchvae.finite import is_finite_number
 from scratchvae.objectives.log_weights import log_weights_backward, log_weights_forward
 from scratchvae.objectives.sampled import Sampled, Settings, Upstream
 
@@ -45,9 +47,9 @@ class ELBO(Settings):
         super().__post_init__()
         for name in ("beta", "free_bits"):
             value = getattr(self, name)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not (number and np.isfinite(value) and value >= 0):
-                raise ValueError(f"{name} is {value!r}; expected a finite number that is not negative")
+            if not (is_finite_number(value) and value >= 0):
+                raise ValueError(f"{name} is {reprlib.repr(value)}; expected a finite number that is not negative")
+            object.__setattr__(self, name, float(value))  # equal settings are written equally
         if isinstance(self.warm_up, bool) or not isinstance(self.warm_up, int) or self.warm_up < 0:
             raise ValueError(f"warm_up is {self.warm_up!r}; expected a number of updates, 0 for none")
         if self.kl not in KLS:
