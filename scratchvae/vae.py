@@ -158,7 +158,8 @@ class VAE:
     def sample(self, n: int, seed: int = 0, mean: bool = False) -> NDArray:
         """n draws from the model: z ~ N(0, I), then x ~ p(x|z), or its mean. Returns (n, D).
 
-        Draw i is the same whatever n is. Raises NotFiniteError for a draw, or a mean, beyond this precision.
+        Draw i is the same whatever n is, on the reference engine to rounding. Raises NotFiniteError for a draw, or a
+        mean, beyond this precision.
         """
         examples = np.arange(_positive("n", n))
         eps = self.ops.normals(_seed(seed), Stream.LATENT, 0, examples, self.latent_dim)

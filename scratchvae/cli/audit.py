@@ -117,7 +117,9 @@ def _short_verdict(one: Audit) -> str:
         return "no: grey" if one.recipe.grey and one.kl_scale else "no"
     if not one.is_elbo:
         return "a looser one"
-    return "the ELBO" if one.scale == one.factor and one.recipe.error == "cross-entropy" else "ELBO, rescaled"
+    if one.recipe.error == "cross-entropy":
+        return "the ELBO" if one.scale == one.factor else "ELBO, rescaled"
+    return "ELBO + constant" if one.scale == one.factor else "up to constants"
 
 
 def _one_recipe(one: Audit) -> Any:

@@ -392,7 +392,23 @@ def test_annealing_spends_no_more_than_it_is_given():
     for points in (2000, 20_000, 200_000):
         temperatures = point_8.affordable_temperatures(points)
         pilot = PILOT_WARM_UP + min(temperatures, PILOT_TEMPERATURES)
-        assert 0 <= points - per_transition * (temperatures - 2 + pilot) <= 2 * per_transition
+        starts = 2 * point_8.CHAINS
+        assert 0 <= points - starts - per_transition * (temperatures - 2 + pilot) <= 2 * per_transition
+
+
+def test_the_page_says_what_p_of_x_is_of_these_data(subject, answers):
+    assert "one image among all 2<sup>64</sup>" in page.density_in_words(subject, answers)
+    grey = dataclasses.replace(subject, held_out=subject.held_out * 0.5)
+    assert "neither a probability nor a density" in page.density_in_words(grey, answers)
+    for likelihood, phrase in (
+        ("poisson", "is a probability"),
+        ("discretised-logistic-diagonal:17", "is a probability"),
+        ("gaussian-learned-diagonal", "per unit of volume"),
+        ("continuous-bernoulli", "per unit"),
+    ):
+        other = dataclasses.replace(subject, vae=sv.VAE(64, 2, (3,), likelihood, engine="reference"))
+        assert phrase in page.density_in_words(other, answers)
+        assert page.family(other) in page.LIKELIHOODS
 
 
 def test_the_page_warns_where_integrals_have_not_settled(answers):

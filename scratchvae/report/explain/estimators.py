@@ -125,8 +125,9 @@ def estimate(name: str, vae: VAE, x: NDArray, points: int, seed: int) -> Evidenc
 
 
 def affordable_temperatures(points: int) -> int:
-    """The most temperatures T whose T - 2 transitions and pilot run need at most `points` decoder evaluations."""
-    transitions = points // (CHAINS * LEAPFROG) + 2 - PILOT_WARM_UP
+    """The most temperatures T whose T - 2 transitions and pilot run need at most `points` decoder evaluations, the two
+    starts included."""
+    transitions = (points - 2 * CHAINS) // (CHAINS * LEAPFROG) + 2 - PILOT_WARM_UP
     return max(2, transitions // 2, transitions - PILOT_TEMPERATURES)
 
 

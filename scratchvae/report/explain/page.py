@@ -318,7 +318,7 @@ def _bounds_table(answers: Answers) -> str:
     return table(
         ["bound", "nats, mean", "standard error\nof the draws"],
         rows,
-        "Each is at most the next, within two standard errors. On the same images of the model above: the errors are of draws of z, "
+        "On average over draws each is at most the next. On the same images of the model above: the errors are of draws of z, "
         "not of the choice of images.",
     )
 
@@ -356,15 +356,37 @@ def _squared_table(answers: Answers) -> str:
 
 LIKELIHOODS = {
     "bernoulli": "each pixel is black or white, independently: a Bernoulli whose logit the decoder gives",
+    "continuous-bernoulli": "each pixel is grey, independently: a continuous Bernoulli whose logit the decoder gives",
+    "discretised-logistic": "each pixel has one of some levels: what a logistic around the decoder's output has of it",
+    "categorical": "each group of columns is one choice; the decoder gives its logits",
+    "poisson": "each value is a count: a Poisson whose rate's logarithm the decoder gives",
     "gaussian": "each pixel is normal around the decoder's output, with variance 1",
     "gaussian-learned": "each pixel is normal around the decoder's output, with one learned variance",
+    "gaussian-learned-diagonal": "each pixel is normal around the decoder's output, with a learned variance of its own",
 }
+DISCRETE = ("discretised-logistic", "categorical", "poisson")  # families whose p(x) is a probability, as a Bernoulli's
+
+
+def family(subject: Subject) -> str:
+    """The likelihood's name without what it is told, as the levels of discretised-logistic:17."""
+    name = subject.vae.likelihood.name.partition(":")[0]
+    return name if name in LIKELIHOODS else name.removesuffix("-diagonal")
 
 
 def density_in_words(subject: Subject, answers: Answers) -> str:
     """What a density over these images is, and how large."""
+    if family(subject) in DISCRETE:
+        return (
+            "What is called a density here is a probability, that of one x among all there could be: data are discrete."
+        )
     if not subject.vae.likelihood.binary:
         return "A density over images is a probability per unit of volume, in as many dimensions as there are pixels."
+    if not np.isin(subject.held_out, (0, 1)).all():
+        return (
+            "<b>The pixels are grey, and a Bernoulli's formula is a probability of black and white ones alone:</b> at grey "
+            "pixels it is neither a probability nor a density, for it does not add up to 1. What this page calls log p(x) can be "
+            "compared with the other numbers on it, and with no other model's."
+        )
     mean = answers.identity.mean_log_evidence
     return (
         "A density over images is a probability per unit of volume; for black and white images it is simply the probability "
@@ -416,7 +438,7 @@ def words(subject: Subject, answers: Answers, settings: Settings, command: str) 
     sizes = " – ".join(str(size) for size in (vae.data_dim, *vae.hidden, vae.latent_dim))
     converged = int(answers.identity.converged.sum())
     return {
-        "likelihood": LIKELIHOODS.get(vae.likelihood.name, f"{vae.likelihood.name} around the decoder's output"),
+        "likelihood": LIKELIHOODS[family(subject)],
         "density": density_in_words(subject, answers),
         "doubt": doubt(answers),
         "model": (
