@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from scratchvae import VAE
-from scratchvae.data import Data, Dataset, load
+from scratchvae.data import Data, load, load_rows
 from scratchvae.data.images import parse_size
 from scratchvae.data.labels import BY_NAME, NoLabelsError
 from scratchvae.evidence import METHODS
@@ -83,28 +83,32 @@ def evaluate(
     )
 
 
-def _given(config: dict[str, Any], data: str, data_dir: Path | None) -> Dataset:
+def _given(config: dict[str, Any], data: str) -> Data:
     """Other data than the run's own, read as those were: images of a folder resized, labels taken out of a table.
 
     A table may do without the labels. Of a file that holds none, the run's labels are a file with those of other rows.
     """
     resize, labels = parse_size(config["data"].get("resize")), config["data"].get("labels")
-    options = {"data_dir": data_dir or config["data"].get("data_dir"), "seed": config["training"]["seed"]}
     if Path(data).is_dir():
-        return load(data, resize=resize, **options)
+        return load_rows(data, resize)
     if data.lower().endswith(BY_NAME):
         with suppress(NoLabelsError):
-            return load(data, labels=labels, **options)
-    return load(data, **options)
+            return load_rows(data, labels=labels)
+    return load_rows(data)
 
 
 def _parts(vae: VAE, directory: RunDirectory, data: str | None, data_dir: Path | None) -> dict[str, Data]:
     """The parts of the data to measure, checked against the model. Raises ValueError where they do not fit."""
     config = directory.config()
-    training = config["training"]
-    dataset = directory.data(config, data_dir) if data is None else _given(config, data, data_dir)
-    for array in (dataset.train, dataset.held_out):
-        data_set_for(vae.likelihood, array, vae.data_dim, training["binarize"], training["allow_grey"], dataset.name)
+    parts: dict[str, Data]
     if data is None or data in NAMES:
-        return {"training": dataset.train, "held out": dataset.held_out}
-    return {"given": dataset.every_row()}
+        named = data_dir or config["data"].get("data_dir")
+        dataset = directory.data(config, data_dir) if data is None else load(data, data_dir=named)
+        parts = {"training": dataset.train, "held out": dataset.held_out}
+    else:
+        parts = {"given": _given(config, data)}
+    training = config["training"]
+    for part, array in parts.items():
+        name = Path(data).name if data is not None and part == "given" else f"{part} part"
+        data_set_for(vae.likelihood, array, vae.data_dim, training["binarize"], training["allow_grey"], name)
+    return parts

@@ -140,8 +140,9 @@ def _model_and_objective(config: Mapping[str, Any], dataset: Dataset) -> tuple[V
     objective = _objective(training)
     if not 0.0 < training["learning_rate"] < math.inf:
         raise ValueError(f"learning_rate is {training['learning_rate']}; expected a positive, finite number")
-    for part in (dataset.train, dataset.held_out):
-        data_set_for(vae.likelihood, part, vae.data_dim, training["binarize"], training["allow_grey"], dataset.name)
+    for part, array in {"training": dataset.train, "held-out": dataset.held_out}.items():
+        name = f"{dataset.name}, {part} part"
+        data_set_for(vae.likelihood, array, vae.data_dim, training["binarize"], training["allow_grey"], name)
     return vae, objective
 
 

@@ -13,7 +13,7 @@ Importing this needs NumPy alone: scikit-learn, pooch, Pillow and pyarrow are lo
 
 from scratchvae.data.binarize import METHODS, binarize, check_method
 from scratchvae.data.checks import DataError, as_data, as_data_set, check_pixels, is_grey
-from scratchvae.data.dataset import Dataset, load
+from scratchvae.data.dataset import Dataset, load, load_rows
 from scratchvae.data.idx import read_idx
 from scratchvae.data.mapped import Data, MappedRows
 
@@ -30,5 +30,6 @@ __all__ = [
     "check_pixels",
     "is_grey",
     "load",
+    "load_rows",
     "read_idx",
 ]

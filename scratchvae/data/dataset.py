@@ -1,6 +1,8 @@
 """One call for all data: a name or a path in, the training part and the held-out part out."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -37,12 +39,6 @@ class Dataset:
     train_labels: NDArray | None = None  # (N,), numbers or words, for pictures; nothing is trained on them
     held_out_labels: NDArray | None = None  # (M,)
 
-    def every_row(self) -> Data:
-        """The training part and the held-out part, one after the other."""
-        if isinstance(self.train, MappedRows) and isinstance(self.held_out, MappedRows):
-            return self.train.followed_by(self.held_out)
-        return np.concatenate([self.train, self.held_out])
-
 
 def load(
     source: str | PathLike[str] = "digits",
@@ -66,7 +62,7 @@ def load(
     Returns   Dataset; images are flattened. A .npy of 256 MB or more stays on the disk, read as batches take its rows
     Errors    DataError (a ValueError), one line that names the file, what was found and what is expected
     """
-    try:
+    with _words_for_the_system():
         if source in ("digits", "mnist"):
             for name, value in {"resize": resize, "labels": labels}.items():
                 if value is not None:
@@ -79,6 +75,25 @@ def load(
             return _mnist(data_dir)
         fraction = OWN_HELD_OUT if held_out is None else held_out
         return _own(_existing(source), seed, fraction, resize, labels)
+
+
+def load_rows(source: str | PathLike[str], resize: tuple[int, int] | None = None, labels: str | None = None) -> Data:
+    """The user's own data from a path, one row or more, in the file's order; what a .npz holds out comes last.
+
+    Takes     source, resize, labels: as `load`; labels are taken out of a table, and not returned
+    Returns   (N, D); images are flattened. A .npy of 256 MB or more stays on the disk
+    Errors    as `load`
+    """
+    with _words_for_the_system():
+        rows, _, held_out, _, _ = _read_rows(_existing(source), resize, labels)
+    return rows if held_out is None else np.concatenate([rows, held_out])
+
+
+@contextmanager
+def _words_for_the_system() -> Iterator[None]:
+    """A file that cannot be opened or read, in one line."""
+    try:
+        yield
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         raise DataError(f"{where}{error.strerror or one_line(error)}; expected {EXPECTED}") from None
@@ -107,19 +122,30 @@ def _existing(source: str | PathLike[str]) -> Path:
 
 
 def _own(path: Path, seed: int, held_out: float, resize: tuple[int, int] | None, labels: str | None) -> Dataset:
-    array, given, found, *marks = _read_own(path, resize, labels)
-    rows, shape = _as_rows(array, str(path))
-    check_pixels(rows, str(path))
+    rows, shape, kept, found, marks = _read_rows(path, resize, labels)
     parts: tuple[Data, Data]
-    if given is None:
+    if kept is None:
         train, held = split_rows(len(rows), held_out, seed, str(path))
-        found = f"{found} {array.shape} of {array.dtype}, {len(held)} of {len(rows)} rows held out"
+        found = f"{found}, {len(held)} of {len(rows)} rows held out"
         parts = (rows.subset(train), rows.subset(held)) if isinstance(rows, MappedRows) else (rows[train], rows[held])
         marks = [None if marks[0] is None else marks[0][part] for part in (train, held)]
     else:
-        found = f"{found}, {array.shape} and {given.shape} of {array.dtype}"
-        parts = rows, _as_rows(given, f"{path}, held out", rows)[0]
+        parts = rows, kept
     return Dataset(path.name, *parts, shape, is_grey(parts[0]) or is_grey(parts[1]), found, *marks)
+
+
+def _read_rows(
+    path: Path, resize: tuple[int, int] | None, labels: str | None
+) -> tuple[Data, tuple[int, int] | None, Data | None, str, list[NDArray | None]]:
+    """The rows, the shape of the images that they are, held-out rows where the file has them, what was found, and the
+    labels of either."""
+    array, given, found, *marks = _read_own(path, resize, labels)
+    rows, shape = _as_rows(array, str(path))
+    check_pixels(rows, str(path))
+    if given is None:
+        return rows, shape, None, f"{found} {array.shape} of {array.dtype}", marks
+    found = f"{found}, {array.shape} and {given.shape} of {array.dtype}"
+    return rows, shape, _as_rows(given, f"{path}, held out", rows)[0], found, marks
 
 
 def _read_own(path: Path, resize: tuple[int, int] | None, labels: str | None) -> Arrays:

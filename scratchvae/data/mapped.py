@@ -62,10 +62,6 @@ class MappedRows:
         part.range = self.range
         return part
 
-    def followed_by(self, other: "MappedRows") -> "MappedRows":
-        """The rows of this and of another part of the same array."""
-        return MappedRows(self._array, np.concatenate([self.rows, other.rows]), self.dtype)
-
     @cached_property
     def range(self) -> Range:
         """Least and greatest value, and whether any is grey: one pass, done once for a data set and all its parts."""

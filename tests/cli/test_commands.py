@@ -129,6 +129,12 @@ def test_evaluate_reads_a_table_as_that_of_the_run_was_read(command: Command, tm
     assert len({record["given"]["log_evidence"] for record in records}) == 1
 
 
+def test_evaluate_takes_a_single_example(command: Command, trained, tmp_path):
+    np.save(tmp_path / "one.npy", np.random.default_rng(2).integers(0, 256, (1, 16), dtype=np.uint8))
+    result = command("evaluate", trained, "one.npy", "--engine", "reference", "--samples", 20, "--json")
+    assert result.record["given"]["examples"] == 1
+
+
 def test_evaluate_takes_all_rows_of_data_it_is_given(command: Command, trained, tmp_path):
     np.save(tmp_path / "more.npy", np.random.default_rng(2).integers(0, 256, (30, 16), dtype=np.uint8))
     result = command("evaluate", trained, "more.npy", "--engine", "reference", "--samples", 20, "--json")

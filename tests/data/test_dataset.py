@@ -11,7 +11,7 @@ from data_files import gzipped, idx_bytes, message_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scratchvae.data import load
+from scratchvae.data import load, load_rows
 from scratchvae.data.split import split_rows
 
 NUMBERED = np.arange(40 * 6, dtype=np.float32).reshape(40, 6)  # every row is different
@@ -74,6 +74,15 @@ def test_the_seed_says_which_rows_of_own_data_are_held_out(tmp_path):
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 2.0, float("nan"), "x"])
 def test_a_held_out_fraction_is_between_nothing_and_all(fraction):
     message_of(lambda: load("digits", held_out=fraction), f"held_out is {fraction!r}", "expected a fraction")
+
+
+@pytest.mark.parametrize("count", [1, 2, 40])
+def test_without_a_split_rows_are_in_the_order_of_the_file(tmp_path, count):
+    np.save(tmp_path / "x.npy", NUMBERED[:count])
+    np.testing.assert_array_equal(load_rows(tmp_path / "x.npy"), NUMBERED[:count])
+    np.savez(tmp_path / "x.npz", train=NUMBERED[:count], test=NUMBERED[:3])
+    np.testing.assert_array_equal(load_rows(tmp_path / "x.npz"), np.concatenate([NUMBERED[:count], NUMBERED[:3]]))
+    message_of(lambda: load_rows(tmp_path / "none.npy"), "none.npy", "no such data set or file")
 
 
 @pytest.mark.parametrize("seed", [1.5, -1, 2**64, "1"])

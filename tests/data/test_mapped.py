@@ -63,7 +63,6 @@ def test_rows_on_the_disk_have_the_type_the_values_and_the_split_of_rows_in_memo
         np.testing.assert_array_equal(there[np.array([4, 1, 1])], here[[4, 1, 1]])
         np.testing.assert_array_equal(there[2], here[2])
         np.testing.assert_array_equal(column_mean(there), column_mean(here))
-    np.testing.assert_array_equal(np.asarray(mapped.every_row()), in_memory.every_row())
 
 
 @pytest.mark.parametrize("method", METHODS)
