@@ -115,6 +115,21 @@ def test_a_score_is_the_bound_that_its_name_says(bound):
     assert estimator.score(X[:40]) == scores.mean()
 
 
+def test_the_elbo_of_a_row_is_a_mean_of_independent_samples_however_many_blocks_they_fill():
+    """Its error has mean 0 and a variance of 1/K, against the expectation: four points give that of a linear model,
+    quadratic in z, without error."""
+    x = np.random.default_rng(0).normal(size=(2000, 4))
+    estimator = quick(hidden=(), bound="elbo").fit(x)
+    points = np.sqrt(2) * np.vstack([np.eye(2), -np.eye(2)])
+    exact = estimator.vae_.elbo(x, np.tile(points, (2000, 1, 1))).elbo
+    variances = []
+    for k in (10, 70, 200):
+        errors = estimator.set_params(num_samples=k).score_samples(x) - exact
+        assert abs(errors.mean()) < 5 * errors.std() / np.sqrt(2000)
+        variances.append(k * errors.var())
+    np.testing.assert_allclose(variances, variances[0], rtol=0.25)
+
+
 def test_more_samples_tighten_the_importance_weighted_bound(fitted):
     scores = [clone(fitted).set_params(num_samples=k, epochs=1).fit(X).score(X) for k in (1, 10, 100)]
     assert scores == sorted(scores)

@@ -187,6 +187,15 @@ def test_the_joint_density_is_the_product_of_its_three_factors(engine):
     np.testing.assert_array_equal(vae.log_joint(x, eps[:, 0]), vae.log_joint(x, eps[:, :1])[:, 0])
 
 
+def test_wherever_z1_comes_from_counts_the_encoder_sees_their_logarithms():
+    vae, x, eps = build("poisson")
+    hidden, head = vae.networks["encoder.1"].layers
+    mu1 = (np.tanh(np.log1p(x) @ hidden.weight + hidden.bias) @ head.weight + head.bias)[:, :3]
+    np.testing.assert_allclose(vae.encode(x).mu, mu1, rtol=1e-12)
+    np.testing.assert_allclose(vae.latents(x, 0 * eps[:, :1])[0][:, 0], mu1, rtol=1e-12)
+    np.testing.assert_allclose(vae.mean_variances(x)[0], mu1.var(axis=0), rtol=1e-11)
+
+
 def test_active_units_are_counted_in_each_layer(engine):
     vae, x, _ = build(engine=engine, hidden=((), ()), activation="identity", rows=400)
     encoder, second = vae.parameters["encoder.1.head.weight"], vae.parameters["encoder.2.head.weight"]

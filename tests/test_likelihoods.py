@@ -195,6 +195,28 @@ def test_columns_that_never_vary_have_a_finite_output_bias(name):
     assert np.isfinite(bias).all()
 
 
+@pytest.mark.parametrize(
+    ("name", "predicted"),
+    [
+        ("bernoulli", [0.001, 0.999]),
+        ("continuous-bernoulli", [0.01, 0.99]),
+        ("poisson", [0.001, 1.0]),
+        ("categorical", [1 / 1001, 1000 / 1001]),
+    ],
+)
+def test_a_column_that_never_varies_is_predicted_to_vary_a_little(name, predicted):
+    """By so much that what was never seen stays possible, and by no more."""
+    likelihood = likelihood_named(name)
+    bias = likelihood.output_bias(np.array([0.0, 1.0]))
+    np.testing.assert_allclose(likelihood.mean(reference, bias[None], PARAMETERS)[0], predicted, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["discretised-logistic", "discretised-logistic-diagonal"])
+def test_the_first_scale_of_a_discretised_logistic_is_a_tenth_of_the_range_of_pixels(name):
+    vae = sv.VAE(2, 1, (), name, engine="reference")
+    np.testing.assert_allclose(np.exp(vae.parameters["likelihood.log_scale"]), 0.1, rtol=1e-6)
+
+
 # --- means and draws ------------------------------------------------------------------------------------------------
 
 

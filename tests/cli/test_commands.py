@@ -91,6 +91,39 @@ def test_a_run_need_not_say_what_was_not_asked_for(command: Command, images):
     assert command("evaluate", "run", "--engine", "reference", "--samples", 5).status == 0
 
 
+@pytest.mark.parametrize("method", ["importance", "prior"])
+def test_evaluate_measures_by_the_method_samples_limit_and_seed_asked_for(command: Command, images, trained, method):
+    words = ("evaluate", trained, "--engine", "reference", "--method", method, "--samples", 9, "--limit", 4)
+    found = command(*words, "--seed", 7, "--json").record
+    vae, data = VAE.load(trained / "model.safetensors", "reference"), load(str(images))
+    for part, x in (("training", data.train), ("held_out", data.held_out)):
+        want = summarise(vae, x, "", "dynamic", 9, 4, method, seed=7)
+        assert found[part]["log_evidence"] == pytest.approx(want.log_evidence, rel=1e-5)
+        assert (found[part]["examples"], found[part]["examples_in_all"]) == (4, len(x))
+
+
+@pytest.mark.slow
+def test_evaluate_tells_the_parts_of_a_data_set_that_has_two_of_its_own(command: Command):
+    assert command("train", "digits", *FAST, "--epochs", 1, "--out", "run").status == 0
+    words = ("evaluate", "run", "digits", "--engine", "reference", "--samples", 2, "--json")
+    parts = command(*words).record.keys() & {"training", "held_out", "given"}
+    assert parts == {"training", "held_out"}
+
+
+def test_evaluate_resizes_the_images_of_a_folder_as_training_did(command: Command):
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 8, 8), dtype=np.uint8)
+    for number, image in enumerate(pixels):
+        folder = Path("some" if number < 12 else "others")
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(image).save(folder / f"{number:02d}.png")
+    assert command("train", "some", "--resize", "4x4", *FAST, "--epochs", 1, "--out", "run").status == 0
+    result = command("evaluate", "run", "others", "--engine", "reference", "--samples", 2, "--json")
+    assert result.status == 0, result.err
+    assert result.record["given"]["examples"] == 12
+
+
 def test_evaluate_prints_a_table_with_units(command: Command, trained):
     result = command("evaluate", trained, "--engine", "reference", "--samples", 20, "--limit", 10)
     assert result.status == 0, result.err
@@ -157,6 +190,13 @@ def test_sample_writes_the_same_numbers_for_the_same_seed(command: Command, trai
     assert set(np.unique(a)) <= {0.0, 1.0}
     assert np.array_equal(a, b)
     assert not np.array_equal(a, c)
+
+
+def test_sample_with_mean_writes_the_means_of_the_model(command: Command, trained, tmp_path):
+    words = ("sample", trained, "--mean", "--count", 5, "--seed", 7, "--out", "means.npy", "--engine", "reference")
+    assert command(*words).status == 0
+    vae = VAE.load(trained / "model.safetensors", "reference")
+    np.testing.assert_array_equal(np.load(tmp_path / "means.npy"), vae.sample(5, seed=7, mean=True))
 
 
 def test_sample_draws_a_grid_of_means(command: Command, trained, tmp_path):

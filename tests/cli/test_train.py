@@ -4,15 +4,20 @@ import json
 import shlex
 import signal
 import time
+from importlib import import_module
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import scratchvae as sv
 from scratchvae.cli.run_directory import RunDirectory
 from scratchvae.cli.train import _how_to_go_on
+from scratchvae.data import Dataset, load
 from scratchvae.likelihoods import LIKELIHOODS
+from scratchvae.report.summary import summarise
 from tests.cli.conftest import FAST, Command, Result
 
 FILES = [".lock", "config.json", "history.jsonl", "model.safetensors", "pictures.png", "report.html"]
@@ -85,6 +90,79 @@ def test_the_final_numbers_add_up(reported, part):
     assert summary["standard_error"] > 0
     assert summary["sampling_error"] > 0
     assert 0 <= summary["active_units"] <= 2
+
+
+class Stopped(NamedTuple):
+    """A training that ended by itself: what it said, its data and model, and the labels its pictures were given."""
+
+    record: dict[str, Any]
+    data: Dataset
+    vae: sv.VAE
+    drawn: NDArray
+
+
+@pytest.fixture(scope="module")
+def stopped(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Stopped:
+    """A training on labelled images, with a seed of its own and patience for one epoch."""
+    import contextlib
+    import io
+
+    from scratchvae.cli import main
+    from scratchvae.report import run_report as report
+
+    folder, out, drawn, true = tmp_path_factory.mktemp("runs"), io.StringIO(), [], report.run_report
+    data, run = str(folder / "images.npz"), folder / "stopped"
+    np.savez(data, data=np.load(images), y=np.arange(60))
+
+    def run_report(*arguments):
+        drawn.append(arguments[-1])
+        return true(*arguments)
+
+    words = ["train", data, *FAST, "--epochs", "300", "--patience", "1", "--seed", "3", "--out", str(run), "--json"]
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
+        patch.setattr(report, "run_report", run_report)
+        assert main(words) == 0
+    vae = sv.VAE.load(run / "model.safetensors", "reference")
+    return Stopped(json.loads(out.getvalue()), load(data, seed=3), vae, drawn[0])
+
+
+def test_training_stops_when_its_patience_is_at_an_end(stopped):
+    assert stopped.record["stopped"].startswith("no better")
+    assert stopped.record["epochs"] < 300
+
+
+def test_the_final_numbers_are_those_of_the_model_on_each_part_of_its_data(stopped):
+    for part, x in (("training", stopped.data.train), ("held_out", stopped.data.held_out)):
+        want = summarise(stopped.vae, x, "", "dynamic", 1000, 500, seed=3)
+        assert stopped.record[part]["log_evidence"] == pytest.approx(want.log_evidence, rel=1e-5)
+        assert stopped.record[part]["examples_in_all"] == len(x)
+
+
+def test_the_pictures_have_the_labels_of_the_examples_held_out(stopped):
+    np.testing.assert_array_equal(stopped.drawn, stopped.data.held_out_labels)
+
+
+@pytest.mark.parametrize(
+    ("columns", "model", "training"),
+    [
+        (128, {"hidden": [128], "latent_dim": 8, "engine": "reference"},
+         {"epochs": 150, "batch_size": 64, "learning_rate": 0.003}),
+        (129, {"hidden": [400], "latent_dim": 20, "engine": "compiled"},
+         {"epochs": 20, "batch_size": 128, "learning_rate": 0.001}),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(("objective", "samples"), [("elbo", 1), ("iwae", 50), ("dreg", 50)])
+def test_what_is_not_asked_for_is_what_the_help_says(
+    command: Command, monkeypatch, columns, model, training, objective, samples
+):
+    jobs = []
+    monkeypatch.setattr(import_module("scratchvae.cli.train"), "_train", lambda output, job, others: jobs.append(job))
+    np.save("x.npy", np.random.default_rng(0).integers(0, 256, (20, columns), dtype=np.uint8))
+    assert command("train", "x.npy", "--objective", objective).status == 0
+    config = jobs[0].config
+    assert config["model"].items() >= model.items()
+    assert config["training"].items() >= (training | {"samples": samples}).items()
+    assert jobs[0].objective.num_samples == samples
 
 
 @pytest.mark.slow
@@ -258,6 +336,19 @@ def test_a_run_does_not_take_data_that_have_changed_for_its_own(command: Command
         result = command(*words)
         assert result.status == 2
         assert "no longer holds the data" in result.err
+
+
+@pytest.mark.parametrize("part", ["train", "held_out"])
+def test_a_pixel_of_either_part_that_has_changed_is_noticed(images, trained, tmp_path, part):
+    run, pixels = RunDirectory(trained), np.load(images)
+    config = run.config()
+    config["data"]["source"] = str(tmp_path / "copy.npy")
+    np.save(tmp_path / "copy.npy", pixels)
+    first = getattr(run.data(config), part)[0]  # what is copied is accepted
+    pixels[(pixels.reshape(60, 16) == first).all(axis=1), 0, 0] ^= 1
+    np.save(tmp_path / "copy.npy", pixels)
+    with pytest.raises(ValueError, match="no longer holds the data"):
+        run.data(config)
 
 
 def test_divergence_ends_with_status_1_and_names_the_update(command: Command, vectors, tmp_path):

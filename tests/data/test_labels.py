@@ -68,6 +68,14 @@ def test_a_npy_has_its_labels_in_a_file_of_their_own(tmp_path, kind):
     assert_with_their_rows(load(tmp_path / "x.npy", labels=str(path)), NAMES if kind == "txt" else NUMBERS)
 
 
+def test_a_byte_order_mark_before_the_labels_is_no_part_of_the_first(tmp_path):
+    np.save(tmp_path / "x.npy", ROWS)
+    (tmp_path / "labels.txt").write_text("\n".join(map(str, NUMBERS)), encoding="utf-8-sig")
+    data = load(tmp_path / "x.npy", labels=str(tmp_path / "labels.txt"))
+    assert_with_their_rows(data, NUMBERS)
+    assert data.train_labels.dtype.kind == data.held_out_labels.dtype.kind == "i"
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
