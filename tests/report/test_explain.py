@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import scratchvae as sv
+from scratchvae.data import load
 from scratchvae.evidence import LinearGaussian, log_evidence
 from scratchvae.evidence.annealed import PILOT_TEMPERATURES, PILOT_WARM_UP
 from scratchvae.evidence.quadrature import integrate
@@ -79,6 +80,13 @@ def test_the_exact_elbo_is_the_mean_of_sampled_ones(subject, answers):
     np.testing.assert_allclose(found.kl_to_prior, sampled.kl, rtol=1e-12)
 
 
+def test_the_correlation_is_that_of_the_two_kls(answers):
+    rising = np.arange(5.0)
+    for kl_to_posterior, correlation in ((3 + 2 * rising, 1), (-rising, -1), ((rising - 2) ** 2, 0)):
+        found = dataclasses.replace(answers.identity, kl_to_prior=rising, kl_to_posterior=kl_to_posterior)
+        assert found.correlation == pytest.approx(correlation, abs=1e-12)
+
+
 def test_four_forms_are_one_number(answers):
     assert answers.forms.exact.shape == (4, answers.identity.examples)
     assert answers.forms.spread <= 1e-10
@@ -124,6 +132,11 @@ def test_shapes_are_densities_with_the_moments_of_integration(answers):
     assert answers.shapes.smallest.gap <= answers.shapes.largest.gap
 
 
+def test_the_correlation_of_a_posterior_is_its_covariance_over_both_deviations(answers):
+    shape = dataclasses.replace(answers.shapes.largest, posterior_covariance=np.array([[4.0, 1.0], [1.0, 9.0]]))
+    assert shape.posterior_correlation == pytest.approx(1 / (2 * 3))
+
+
 def test_finer_mixtures_come_to_log_evidence(answers):
     found = answers.mixture
     assert found.errors[-1] < 0.2 * found.errors[0]
@@ -159,6 +172,22 @@ def test_the_elbo_is_minus_entropy_minus_both_distances(answers):
     assert found.kl[-1] < found.kl[0]
 
 
+def test_the_pictures_of_the_plane_are_densities_of_the_data_and_of_the_models_they_are_named_after(answers):
+    """Against integrals over z at some points of the grid; a row of a picture is x[1], a column x[0]."""
+    found, toy = answers.which, known_density.train_toy(SETTINGS, 0)
+    row, column = np.random.default_rng(0).integers(len(found.grid), size=(2, 30))
+    x = np.stack([found.grid[column], found.grid[row]], axis=1)
+    early, late = (integrate(toy.looks[epoch], x).log_evidence for epoch in (found.early_epoch, SETTINGS.toy_epochs))
+    for picture, log_density in (
+        (found.data_density, toy.density.log_density(x)),
+        (found.early_density, early),
+        (found.late_density, late),
+    ):
+        np.testing.assert_allclose(picture[row, column], np.exp(log_density), rtol=1e-6, atol=1e-9)
+    assert found.early_epoch < SETTINGS.toy_epochs
+    assert 2 * np.log(found.deviation) == pytest.approx(toy.vae.parameters["likelihood.logvar"][0])
+
+
 def test_the_planes_log_evidence_is_that_of_quadrature(subject):
     toy = known_density.train_toy(SETTINGS, 0)
     x = toy.density.draw(3, 9)
@@ -191,11 +220,37 @@ def test_estimators_fall_short_and_the_prior_most(answers):
     assert prior["effective"][-1] < 10
 
 
+@pytest.mark.parametrize("name", ["prior", "importance"])
+def test_what_is_said_of_an_estimator_is_what_its_estimates_show(answers, name):
+    data = load("digits")
+    x = data.held_out[: SETTINGS.evidence_examples].astype(float)
+    for column, latent_dim in enumerate(SETTINGS.latent_dims):
+        vae = point_8.turned_components(data.train.astype(float), latent_dim, seed=0)
+        model, found = LinearGaussian.from_vae(vae), log_evidence(vae, x, name, SETTINGS.evidence_points)
+        miss = found.log_evidence - model.log_evidence(x)
+        expected = {
+            "bias": miss.mean(),
+            "error": miss.std(ddof=1) / np.sqrt(len(x)),
+            "claimed": np.sqrt(np.square(found.standard_error).mean()),
+            "effective": np.median(found.effective_sample_size),
+        }
+        said = {key: values[column] for key, values in answers.estimators.row(name).items()}
+        assert said == pytest.approx(expected, rel=1e-6, abs=1e-9)
+        assert answers.estimators.gap[column] == pytest.approx(model.gap)
+
+
 def test_bounds_are_in_order_within_their_standard_errors(answers):
     bounds = answers.estimators.bounds
     assert bounds.in_order
     assert abs(bounds.values[0] - bounds.elbo) < 4 * bounds.errors[0], "L_1 is the ELBO"
     assert bounds.values[-1] > bounds.elbo + 0.01
+
+
+def test_bounds_scatter_over_many_seeds_as_their_errors_say(subject, answers):
+    settings = SETTINGS._replace(bound_samples=(1, 5), bound_draws=400)
+    runs = [point_8.bounds(subject, settings, answers.identity, seed) for seed in range(80)]
+    scatter = np.std([one.values for one in runs], axis=0)
+    np.testing.assert_allclose(scatter, np.mean([one.errors for one in runs], axis=0), rtol=0.3)
 
 
 def test_bounds_out_of_order_are_noticed():
@@ -208,6 +263,16 @@ def test_both_gradients_agree_and_reparameterization_is_quieter(answers):
     assert found.disagreement < 5
     assert found.ratios[0] > found.ratios[1] > 1
     assert found.ratios[2] == 1
+
+
+def test_variances_and_errors_of_gradients_are_those_of_their_draws(subject, answers):
+    found, row = answers.gradients, 1
+    eps = normals(0, Stream.POSTERIOR, 1, np.array([row]), found.samples * 2).reshape(-1, 2).astype(float)
+    x = subject.held_out[answers.identity.rows[row]]
+    for method, draws_of in ((0, score_function_draws), (2, reparameterized_draws)):
+        variance = draws_of(subject.vae, x, eps).var(axis=0, ddof=1)
+        assert found.variance[method, row] == pytest.approx(variance.sum()), "of one draw, all components together"
+        np.testing.assert_allclose(found.error[method, row], np.sqrt(variance / found.samples), err_msg="of the mean")
 
 
 def test_differences_of_gradients_from_the_same_noise_have_errors_of_the_right_size(subject, answers):
@@ -259,6 +324,12 @@ def test_a_weight_on_the_kl_is_a_variance(answers):
     assert found.best_log_evidence >= found.log_evidence.max() - 1e-9
     assert {one.name: one.variance for one in found.implied}["mse-mean"] == pytest.approx(32)
     assert (np.diff(found.active) <= 0).all(), "a larger variance keeps fewer units"
+
+
+def test_deviations_are_roots_of_variances_of_the_pixels(answers):
+    x = load("digits").train.astype(float)
+    assert answers.squared.pixel_deviation == pytest.approx(np.sqrt(np.square(x - x.mean(axis=0)).mean()))
+    assert answers.squared.best_deviation**2 == pytest.approx(answers.squared.best_variance)
 
 
 def test_all_numbers_are_json(answers):

@@ -6,14 +6,15 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 import scratchvae as sv
 from scratchvae.data import load
 from scratchvae.evidence import LinearGaussian
 from scratchvae.report import page, tables
 from scratchvae.report.explain.estimators import turned_components
-from scratchvae.report.run_report import run_report
-from scratchvae.report.summary import spread_rows, summarise
+from scratchvae.report.run_report import picture_of, run_report
+from scratchvae.report.summary import as_seen, elbo_terms, spread_rows, summarise
 
 VOID = {"meta", "link", "img", "source", "br"}
 
@@ -63,6 +64,27 @@ def test_a_summary_adds_up(summary):
     assert 0 < summary.sampling_error < summary.standard_error
 
 
+def test_a_summary_is_of_the_estimates_of_the_rows_it_looked_at(model, data, summary):
+    x = as_seen(model, data, spread_rows(40, 30), "dynamic", seed=0)
+    found = sv.log_evidence(model, x, num_samples=20)
+    assert summary.log_evidence == pytest.approx(found.log_evidence.mean())
+    assert summary.standard_error == pytest.approx(found.log_evidence.std(ddof=1) / np.sqrt(30))
+    assert summary.sampling_error == pytest.approx(np.linalg.norm(found.standard_error) / 30)
+    assert summary.effective_sample_size == pytest.approx(np.median(found.effective_sample_size))
+
+
+def test_bits_per_dimension_are_nats_over_dimensions_and_log_2(summary):
+    nats = 16 * np.log(2)
+    assert summary.bits_per_dimension * nats == pytest.approx(-summary.log_evidence)
+    assert summary.elbo_bits_per_dimension * nats == pytest.approx(-summary.elbo)
+
+
+def test_the_terms_of_the_elbo_do_not_depend_on_how_many_examples_are_decoded_together(model, data, monkeypatch):
+    together = elbo_terms(model, data, seed=0, num_samples=5)
+    monkeypatch.setattr("scratchvae.report.summary.BLOCK", 7 * 5 * 16)  # seven examples
+    np.testing.assert_allclose(elbo_terms(model, data, seed=0, num_samples=5), together, rtol=1e-5)
+
+
 def test_the_sampling_bias_is_how_far_the_estimate_is_low():
     """Against log p(x) in closed form: a linear-Gaussian model and a q wide enough for weights without heavy tails."""
     x = load("digits").train.astype(np.float64)
@@ -79,6 +101,12 @@ def test_a_summary_is_the_same_for_the_same_seed_and_another_for_another(model, 
     assert summarise(model, data, "held-out", binarize="dynamic", num_samples=20, limit=30) == summary
     other = summarise(model, data, "held-out", binarize="dynamic", num_samples=20, limit=30, seed=1)
     assert other.log_evidence != summary.log_evidence
+
+
+def test_another_seed_draws_other_z_for_the_elbo_too_and_the_pixels_have_a_seed_of_their_own(model, data, summary):
+    other = summarise(model, data, "held-out", "dynamic", num_samples=20, limit=30, seed=1, pixel_seed=0)
+    assert other.reconstruction != summary.reconstruction
+    assert other.kl == summary.kl, "of the same pixels, and in closed form"
 
 
 def test_a_dead_encoder_has_no_active_unit_and_no_kl(data):
@@ -104,14 +132,23 @@ def test_the_table_has_a_unit_for_every_number_that_has_one(summary):
     assert all(len(row) == 3 for row in rows)
 
 
+def test_every_cell_of_the_table_is_the_number_its_row_is_named_after(summary):
+    _, rows = tables.cells({"held out": summary}, sampling=True)
+    cell = {(name, unit): value for name, unit, value in rows}
+    assert cell["gap", "nats per example"] == f"{summary.gap:.3f}"
+    assert cell["log p(x)", "nats per example"] == f"{summary.log_evidence:.3f} ± {summary.standard_error:.3f}"
+    assert cell["log p(x)", "bits per dimension"] == f"{summary.bits_per_dimension:.4f}"
+    assert cell["sampling error", "nats per example"] == f"{summary.sampling_error:.4f}"
+    assert cell["effective samples", "median of examples"] == f"{summary.effective_sample_size:.1f} of 20"
+
+
 def test_the_caption_says_which_estimator_and_how_many_examples(summary):
     assert "30 of 40 held-out examples" in tables.caption([summary])
     assert "20 samples" in tables.caption([summary])
     assert "closed form" in tables.caption([replace(summary, method="exact")])
 
 
-@pytest.fixture(scope="module")
-def report(model, data, summary):
+def report_of(model, data, summary, labels=None):
     terms = {"elbo": -3.0, "reconstruction": -2.0, "kl": 1.0}
     config = {
         "format": 1,
@@ -119,7 +156,12 @@ def report(model, data, summary):
         "training": {"binarize": "dynamic", "learning_rate": 1e-3, "allow_grey": False},
     }
     history = [{"epoch": 1, "train": terms, "validation": terms}]
-    return run_report(model, data, config, history, {"training": summary, "held out": summary}, seed=0)
+    return run_report(model, data, config, history, {"training": summary, "held out": summary}, 0, labels)
+
+
+@pytest.fixture(scope="module")
+def report(model, data, summary):
+    return report_of(model, data, summary)
 
 
 def test_the_page_is_whole_html_with_its_numbers_and_configuration(report, summary):
@@ -159,3 +201,27 @@ def test_what_a_file_is_called_is_text_and_not_html(report):
 
 def test_the_pictures_are_a_png(report):
     assert report.pictures.startswith(b"\x89PNG")
+
+
+def test_the_pictures_are_the_data_what_was_shown_of_them_its_reconstructions_and_means_of_samples(model, data):
+    upper, lower = (axes.images[0].get_array() for axes in picture_of(model, data, (4, 4), "dynamic", seed=3).axes)
+    rows = spread_rows(40, 24)
+    shown = as_seen(model, data, rows, "dynamic", seed=3)
+    for top, line in zip((0, 5, 10), (data[rows], shown, model.reconstruct(shown)), strict=True):
+        np.testing.assert_allclose(upper[top : top + 4, :4].ravel(), line[0], rtol=1e-5)
+    np.testing.assert_allclose(lower[:4, :4].ravel(), model.sample(48, seed=3, mean=True)[0], rtol=1e-5)
+
+
+def test_every_example_of_the_latent_picture_keeps_its_own_label(model, data, summary, monkeypatch):
+    drawn = []
+
+    def keep(vae, x, labels):
+        drawn.append((x, labels))
+        return Figure()
+
+    monkeypatch.setattr("scratchvae.report.run_report.LATENT_POINTS", 8)
+    monkeypatch.setattr("scratchvae.report.run_report.latent_picture", keep)
+    report_of(model, data, summary, labels=np.arange(40))
+    x, labels = drawn[0]
+    assert len(x) == 8
+    np.testing.assert_array_equal(x, as_seen(model, data, labels, "dynamic", seed=0))

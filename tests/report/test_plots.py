@@ -11,7 +11,7 @@ from PIL import Image
 
 import scratchvae as sv
 from scratchvae.report import plots
-from scratchvae.report.drawing import MOST_ACROSS, tile_middles
+from scratchvae.report.drawing import HELD_OUT, MOST_ACROSS, TRAINING, tile_middles
 from scratchvae.report.run_report import latent_picture
 
 IMAGES = np.linspace(0.0, 1.0, 7 * 4 * 3).reshape(7, 4, 3)
@@ -196,6 +196,14 @@ def test_learning_curves_show_every_term_with_units_and_both_parts():
     assert legend_of(figure.axes[0]) == ["training", "held out"]
 
 
+def test_every_learning_curve_is_its_own_term_of_its_own_part():
+    history = [entry | {"validation": {k: 2 * v for k, v in entry["train"].items()}} for entry in epochs(3)]
+    for axes, term in zip(plots.learning_curves(history).axes, ("elbo", "reconstruction", "kl"), strict=True):
+        for line, part, name in zip(axes.lines, ("train", "validation"), ("training", "held out"), strict=True):
+            assert line.get_label() == name
+            np.testing.assert_array_equal(line.get_xydata(), [[row["epoch"], row[part][term]] for row in history])
+
+
 def test_an_objective_other_than_the_elbo_is_a_term_too():
     assert [axes.get_title() for axes in plots.learning_curves(epochs(5, objective=1.0)).axes][3] == "Objective"
 
@@ -263,6 +271,12 @@ def test_many_numbers_are_a_scale_and_many_words_the_commonest_and_others():
     assert sum(len(points.get_offsets()) for points in words.collections) == 30
 
 
+def test_of_many_words_the_commonest_keeps_its_name_wherever_it_stands_in_the_alphabet():
+    words = np.array(["zebra"] * 8 + [f"w{row:02d}" for row in range(22)])
+    groups = {points.get_label(): points for points in plots.latent_scatter(model(), ROWS, words).collections}
+    assert len(groups["zebra"].get_offsets()) == 8
+
+
 def test_a_dollar_sign_in_a_label_begins_no_formula():
     axes = plots.latent_scatter(model(), ROWS, np.array([r"$\foo$", "$5", "5$ or $6"])[LABELS])
     axes.figure.draw_without_rendering()  # where a formula would be read
@@ -291,6 +305,16 @@ def test_ellipses_are_one_standard_deviation_of_each_posterior(posterior):
     assert np.abs(vae.encode(ROWS).mu).max() < reach
 
 
+def test_the_first_examples_have_ellipses_in_the_colours_of_their_own_labels(monkeypatch):
+    monkeypatch.setattr("scratchvae.report.run_report.ELLIPSES", 10)
+    vae = model(latent_dim=2, dtype="float64")  # a row's bits depend on how many are multiplied
+    ellipses = latent_picture(vae, ROWS, LABELS).axes[1].collections
+    assert [group.get_label() for group in ellipses] == ["q(z|x), 0", "q(z|x), 1", "q(z|x), 2"]
+    mu = vae.encode(ROWS).mu[:10]
+    for group, label in zip(ellipses, range(3), strict=True):
+        np.testing.assert_allclose(group.get_offsets(), mu[LABELS[:10] == label])
+
+
 def test_the_kl_of_every_dimension_is_a_bar_largest_first_and_adds_up_to_the_kl():
     vae = model()
     vae.parameters["encoder.head.weight"][:, [1, 5]] = 0.0  # mu and logvar of dimension 1: an inactive one
@@ -305,6 +329,19 @@ def test_the_kl_of_every_dimension_is_a_bar_largest_first_and_adds_up_to_the_kl(
     assert ordered[-1] == pytest.approx(0.0, abs=1e-6)
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("latent dimension", "nats per example")
     assert legend_of(axes)[-1].startswith("inactive: ")
+
+
+def test_a_dimension_has_the_inactive_colour_where_the_variance_of_its_mean_is_at_most_a_hundredth():
+    vae = model()
+    weight = vae.parameters["encoder.head.weight"]
+    weight[:, :4] *= np.array([0.5, 0.09, 0.11, 0.5]) / vae.encode(ROWS).mu.std(axis=0)
+    weight[:, 5] = 0.0  # logvar of dimension 1, whose bar is then the last and not the second
+    axes = plots.kl_per_dimension(vae, ROWS)
+    names = written(axes.get_xticklabels())
+    colours = {names[round(bar.get_x() + bar.get_width() / 2)]: to_hex(bar.get_facecolor()) for bar in axes.patches}
+    assert names[-1] == "1"
+    assert colours == {name: to_hex(HELD_OUT if name == "1" else TRAINING) for name in "0123"}
+    assert legend_of(axes) == ["active: 3", "inactive: 1"]
 
 
 def test_traversals_vary_one_dimension_in_each_row():
