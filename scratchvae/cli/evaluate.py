@@ -102,13 +102,12 @@ def _parts(vae: VAE, directory: RunDirectory, data: str | None, data_dir: Path |
     config = directory.config()
     parts: dict[str, Data]
     if data is None or data in NAMES:
-        named = data_dir or config["data"].get("data_dir")
-        dataset = directory.data(config, data_dir) if data is None else load(data, data_dir=named)
-        parts = {"training": dataset.train, "held out": dataset.held_out}
+        folder = data_dir or config["data"].get("data_dir")
+        dataset = directory.data(config, data_dir) if data is None else load(data, data_dir=folder)
+        name, parts = dataset.name, {"training": dataset.train, "held out": dataset.held_out}
     else:
-        parts = {"given": _given(config, data)}
+        name, parts = Path(data).name, {"given": _given(config, data)}
     training = config["training"]
-    for part, array in parts.items():
-        name = Path(data).name if data is not None and part == "given" else f"{part} part"
+    for array in parts.values():
         data_set_for(vae.likelihood, array, vae.data_dim, training["binarize"], training["allow_grey"], name)
     return parts
