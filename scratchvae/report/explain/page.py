@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 import scratchvae
 from scratchvae import audit as audit_module
+from scratchvae.data.checks import is_grey
 from scratchvae.evidence import annealed, gap, importance, quadrature, surgery
 from scratchvae.objectives import ELBO
 from scratchvae.reference import gaussian, gaussian_likelihood
@@ -381,7 +382,7 @@ def density_in_words(subject: Subject, answers: Answers) -> str:
         )
     if not subject.vae.likelihood.binary:
         return "A density over images is a probability per unit of volume, in as many dimensions as there are pixels."
-    if not np.isin(subject.held_out, (0, 1)).all():
+    if is_grey(subject.held_out):
         return (
             "<b>The pixels are grey, and a Bernoulli's formula is a probability of black and white ones alone:</b> at grey "
             "pixels it is neither a probability nor a density, for it does not add up to 1. What this page calls log p(x) can be "
