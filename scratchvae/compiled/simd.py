@@ -23,7 +23,7 @@ class Width(NamedTuple):
     wide: int  # vectors of tiles with fewer rows, where panels of the others would leave one vector over; 0: none
     wide_heights: tuple[int, ...]
     sparse_heights: tuple[int, ...]
-    sparse_counts: tuple[int, ...]  # the same of tiles that skip zeros
+    sparse_counts: tuple[int, ...]  # the same of tiles that skip zeros; or with elements of A held, and not a row of B
     dense: float  # share of places that are not all zero from which skipping the others does not pay
     narrow_heights: tuple[int, ...]  # of tiles one vector and 16 bytes wide, where fewer bytes take less time
     inner_height: int  # of tiles of inner products, four columns wide
