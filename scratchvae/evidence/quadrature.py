@@ -721,31 +721,60 @@ def _outermost(nodes: Nodes, log_f: NDArray, half: float) -> float:
     return float(np.exp(nodes.log_weight[edge] + log_f[edge] - _log_sum(nodes, log_f)).sum())
 
 
-def _elbo_integral(vae: VAE, x: NDArray, frame: Frame, tolerance: float, max_points: int) -> Refined:
-    """E_q [log p(x, z) - log q(z)], q the Gaussian of this frame, over a ball that is enlarged until what lies outside
-    is negligible: where log p(x|z) falls fast, as a Poisson's, q's own mass does not tell."""
-    rule, half = _rule(vae), FRAME_BOX
+def _elbo_integral(vae: VAE, x: NDArray, q: Frame, tolerance: float, max_points: int) -> Refined:
+    """E_q [log p(x, z) - log q(z)], q the Gaussian of this frame."""
+
+    def integrand(u: NDArray) -> NDArray:
+        # nodes u in standard deviations of q: z = mu + axes u, and log_volume is log |det axes|
+        log_q = -0.5 * (np.square(u).sum(axis=1) + vae.latent_dim * LOG_2_PI) - q.log_volume
+        log_f = _log_joint(vae, x[None], q.points(u))[0]
+        return log_f - log_q
+
+    return expectation(vae, q, integrand, tolerance, max_points)
+
+
+def expectation(
+    vae: VAE, q: Frame, integrand: Callable[[NDArray], NDArray], tolerance: float, max_points: int
+) -> Refined:
+    """E_q of an integrand that decodes z, over a ball that is enlarged until what lies outside is negligible: where
+    log p(x|z) falls fast, as a Poisson's, q's own mass does not tell.
+
+    Takes     q: the Gaussian of this frame; integrand: from nodes u (G, Z), z = q.points(u), to values (G,)
+    Returns   Refined: those of the finest rule where none of at most max_points is good enough, NaN where there is none
+    Source    as `integrate`
+    """
+    rule, half, points = _rule(vae), FRAME_BOX, 0
+    while True:
+        allowed = tolerance if half < LARGEST_BOX else np.inf  # outside
+        found, outside = _over_ball(rule, q, integrand, half, tolerance, allowed, max_points - points)
+        points += found.points
+        if outside <= allowed:
+            return found._replace(points=points)
+        half *= 4 / 3
+
+
+def _over_ball(
+    rule: Rule, q: Frame, integrand: Callable[[NDArray], NDArray], half: float, tolerance: float, allowed: float,
+    max_points: int,
+) -> tuple[Refined, float]:  # fmt: skip
+    """What lies inside a ball, by finer and finer rules, and about what lies outside; where that is more than allowed,
+    by the first rule that says so."""
+    region, outside = Region(half, ball=True), 0.0
     last, before, error, points, level = np.nan, np.nan, np.inf, 0, 0
-    while error > max(tolerance, ROUNDING * abs(last)):
-        nodes = rule.nodes(level, frame, Region(half, ball=True), max_points - points)
+    while error > max(tolerance, ROUNDING * abs(last)) and outside <= allowed:
+        nodes = rule.nodes(level, q, region, max_points - points)
         if nodes is None:
             break
-        # nodes u in standard deviations of q: z = mu + axes u, and log_volume is log |det axes|
-        log_q = -0.5 * (np.square(nodes.u).sum(axis=1) + vae.latent_dim * LOG_2_PI) - frame.log_volume
-        log_f = _log_joint(vae, x[None], frame.points(nodes.u))[0]
-        weights = np.exp(nodes.log_weight + log_q + frame.log_volume)
-        value = float(weights @ (log_f - log_q) / weights.sum())  # the weights sum to 1, to rounding
+        values = integrand(nodes.u)
+        weights = np.exp(nodes.log_weight - 0.5 * np.square(nodes.u).sum(axis=1))
+        weights /= weights.sum()
         points += len(nodes.u)
-        if not np.isfinite(value):
-            last = before = value
-            break
-        outside = _outside(nodes.u, weights * np.abs(log_f - log_q), half)
-        if outside > tolerance and half < LARGEST_BOX:
-            last, before, error, level, half = np.nan, np.nan, np.inf, 0, half * 4 / 3
-            continue
-        before, last, level = last, value, level + 1
+        before, last, level = last, float(weights @ values), level + 1
+        if not np.isfinite(last):
+            return Refined(last, last, np.inf, points), 0.0
+        outside = _outside(nodes.u, weights * np.abs(values), half)
         error = 4 * abs(last - before) + outside if level > 1 else np.inf
-    return Refined(last, before if level > 1 else last, float(error), points)
+    return Refined(last, before if level > 1 else last, float(error), points), outside
 
 
 def _outside(u: NDArray, terms: NDArray, half: float) -> float:

@@ -291,11 +291,23 @@ def test_an_integral_that_does_not_converge_is_the_finest_rules_and_without_a_ru
     vae, x = subject.vae, subject.held_out[0]
     (mu,), (logvar,) = vae.encode(x[None])
     q = sv.Gaussian(mu, logvar)
-    want = point_1.expectations_under_q(vae, x, q)
+    want = point_1.expectation_of_log_joint(vae, x, q)
     monkeypatch.setattr(point_1, "MAX_POINTS", 1500)
-    np.testing.assert_allclose(point_1.expectations_under_q(vae, x, q), want, rtol=1e-2)
+    np.testing.assert_allclose(point_1.expectation_of_log_joint(vae, x, q), want, rtol=1e-2)
     monkeypatch.setattr(point_1, "MAX_POINTS", 10)
-    assert np.isnan(point_1.expectations_under_q(vae, x, q)).all()
+    assert np.isnan(point_1.expectation_of_log_joint(vae, x, q))
+
+
+def test_the_forms_of_an_elbo_whose_mass_is_out_in_the_tails_of_q_are_whole():
+    """A Poisson's E_q exp(w z) = exp(w^2 sigma^2 / 2) comes from w standard deviations of q out."""
+    vae = sv.VAE(1, 1, (), "poisson", dtype="float64", engine="reference")
+    vae.parameters["encoder.head.weight"][...] = 0
+    vae.parameters["decoder.head.weight"][...] = rate = 4.0
+    x, q = np.array([3.0]), sv.Gaussian(np.zeros(1), np.zeros(1))
+    log_likelihood = -np.exp(rate**2 / 2) - np.log(6)
+    assert point_1.expectation_of_log_likelihood(vae, x, q) == pytest.approx(log_likelihood, abs=1e-9)
+    log_prior = -0.5 * (1 + np.log(2 * np.pi))
+    assert point_1.expectation_of_log_joint(vae, x, q) == pytest.approx(log_likelihood + log_prior, abs=1e-9)
 
 
 def test_a_draws_gradient_averages_to_the_slope_of_the_exact_elbo(subject):

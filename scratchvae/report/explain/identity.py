@@ -1,6 +1,7 @@
 # ruff: noqa: RUF001
 """Points 1, 2 and 5: log p(x) = ELBO + KL(q || p(z|x)), the ELBO in four forms, and the KL that is a term of it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from scratchvae.data import load
 from scratchvae.evidence.exact import principal_components
 from scratchvae.evidence.importance import importance_log_weights, prior_log_weights
-from scratchvae.evidence.quadrature import FRAME_BOX, Frame, Region, _rule, integrate
+from scratchvae.evidence.quadrature import Frame, expectation, integrate
 from scratchvae.progress import Advance
 from scratchvae.reference.gaussian import LOG_2_PI, kl_to_prior_forward
 from scratchvae.reference.random import Stream, normals
@@ -174,7 +175,8 @@ def forms(subject: Subject, settings: Settings, found: Identity, seed: int, watc
     entropy = 0.5 * (q.logvar + LOG_2_PI + 1).sum(axis=1)
     integrals = []
     for row, mu, logvar in zip(x, *q, strict=True):
-        integrals.append(expectations_under_q(vae, row, Gaussian(mu, logvar)))
+        of_row = vae, row, Gaussian(mu, logvar)
+        integrals.append((expectation_of_log_likelihood(*of_row), expectation_of_log_joint(*of_row)))
         watch()
     log_likelihood, log_joint = np.array(integrals).T
     exact = (
@@ -189,27 +191,21 @@ def forms(subject: Subject, settings: Settings, found: Identity, seed: int, watc
     )
 
 
-def expectations_under_q(vae: VAE, x: NDArray, q: Gaussian) -> tuple[float, float]:
-    """E_q log p(x|z) and E_q log p(x, z) of one example (D,), by finer and finer rules until two in a row agree.
+def expectation_of_log_likelihood(vae: VAE, x: NDArray, q: Gaussian) -> float:
+    """E_q log p(x|z) of one example (D,), as `_expectation`."""
+    return _expectation(vae, q, lambda z: vae.log_likelihood(x[None], z)[0])
 
-    Returns   both, in nats: where no two rules of at most MAX_POINTS agree, those of the finest, which are then off by
-              more than TOLERANCE; `Forms.spread` shows it. NaN where even the first rule has more points
-    """
-    rule, region = _rule(vae), Region(FRAME_BOX)
+
+def expectation_of_log_joint(vae: VAE, x: NDArray, q: Gaussian) -> float:
+    """E_q log p(x, z) of one example (D,), as `_expectation`."""
+    return _expectation(vae, q, lambda z: vae._log_joint(x[None], z)[0])
+
+
+def _expectation(vae: VAE, q: Gaussian, integrand: Callable[[NDArray], NDArray]) -> float:
+    """By integration, in nats, of a function of z (1, G, Z): where no two rules of at most MAX_POINTS agree that of the
+    finest, which is then off by more than TOLERANCE; `Forms.spread` shows it. NaN where even the first has more."""
     frame = Frame.of(q.mu, np.diag(np.exp(q.logvar)))
-    before, level, points = np.full(2, np.nan), 0, MAX_POINTS
-    while True:
-        nodes = rule.nodes(level, frame, region, points)
-        if nodes is None:
-            return float(before[0]), float(before[1])
-        weights = np.exp(nodes.log_weight - 0.5 * np.square(nodes.u).sum(axis=1))
-        z = frame.points(nodes.u)[None]
-        log_likelihood = prior_log_weights(vae, x[None], np.empty(0), z)[0]
-        log_prior = vae.ops.standard_normal_log_density_forward(z)[0][0]
-        now = np.array([weights @ log_likelihood, weights @ (log_likelihood + log_prior)]) / weights.sum()
-        if np.abs(now - before).max() <= TOLERANCE / 4:
-            return float(now[0]), float(now[1])
-        before, level = now, level + 1
+    return expectation(vae, frame, lambda u: integrand(frame.points(u)[None]), TOLERANCE, MAX_POINTS).last
 
 
 def sampled_forms(vae: VAE, x: NDArray, kl: NDArray, entropy: NDArray, samples: int, seed: int) -> NDArray:

@@ -143,7 +143,7 @@ def excerpts() -> dict[str, sources.Excerpt]:
         "forward": take(VAE.forward, "head, encoder", "reconstruction ="),
         "log_joint": take(quadrature._log_joint, "out, _", "table["),
         "log_integral": take(quadrature._log_sum, "terms =", "return"),
-        "elbo_integral": take(quadrature._elbo_integral, "# nodes u", "value ="),
+        "elbo_integral": take(quadrature._elbo_integral, "# nodes u", "return log_f"),
         "forms": take(identity.forms, "exact = (", ")"),
         "kl": take(gaussian.kl_to_prior_forward, "growth =", "kl ="),
         "elbo_objective": take(ELBO.evaluate, "value ="),

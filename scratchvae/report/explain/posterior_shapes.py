@@ -11,7 +11,7 @@ from scratchvae.progress import Advance
 from scratchvae.reference.gaussian import LOG_2_PI
 from scratchvae.vae import VAE, Gaussian
 
-from .identity import Identity, expectations_under_q
+from .identity import Identity, expectation_of_log_joint
 from .subject import Settings, Subject
 
 GRID = 121  # points along each axis of a picture
@@ -112,8 +112,7 @@ def shape(subject: Subject, found: Identity, index: int, best: Gaussian) -> Shap
 
 def elbo_of(vae: VAE, x: NDArray, q: Gaussian) -> float:
     """The ELBO of any diagonal Gaussian for one example (D,): E_q log p(x, z) by integration, plus q's entropy."""
-    _, log_joint = expectations_under_q(vae, x, q)
-    return log_joint + 0.5 * float((q.logvar + LOG_2_PI + 1).sum())
+    return expectation_of_log_joint(vae, x, q) + 0.5 * float((q.logvar + LOG_2_PI + 1).sum())
 
 
 def _log_normal(axes: tuple[NDArray, ...], mu: NDArray, logvar: NDArray) -> NDArray:
