@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from scratchvae.data.checks import DataError, one_line
 from scratchvae.data.idx import DEFLATE_LIMIT
-from scratchvae.data.labels import NoLabelsError, as_labels, fits
+from scratchvae.data.labels import NoLabelsError, are_labels, as_labels
 
 NPY_MAGIC = b"\x93NUMPY"
 TRAIN_KEYS = ("train", "x_train", "train_images", "x", "data", "images")
@@ -78,8 +78,10 @@ def read_npz(path: Path, labels: str | None = None) -> Arrays:
     """The data in a .npz file: its only array, or the one named like data and the one named like held-out data.
 
     Names     TRAIN_KEYS and HELD_OUT_KEYS, upper case or lower case. Labels are the array `labels`, else those named
-              like labels (LABEL_KEYS, HELD_OUT_LABEL_KEYS) with one value a row; other arrays are left alone
-    Errors    DataError, one line: another format, a damaged archive, pickled objects, no or several arrays to choose
+              like labels (LABEL_KEYS, HELD_OUT_LABEL_KEYS) that are a list of numbers or words; other arrays are left
+              alone
+    Errors    DataError, one line: another format, a damaged archive, pickled objects, no or several arrays to choose,
+              labels that are not one a row
     """
     _check_start(path, b"PK", "NumPy's .npz format, a zip archive")
     try:
@@ -160,14 +162,17 @@ def _rows(data: NDArray) -> int:
 
 
 def _found_labels(path: Path, archive: zipfile.ZipFile, data: NDArray | None, key: str | None) -> NDArray | None:
-    """What is called like labels, if it can be read and fits the data: nobody asked for it."""
+    """What is called like labels, if it can be read and is a list of numbers or words, which is then to be one a row.
+
+    Nobody asked for it, so an array that cannot be labels is left alone.
+    """
     if data is None or key is None:
         return None
     try:
         found = _read_member(path, archive, f"{key}.npy")
     except (*DAMAGE, DataError):
         return None
-    return as_labels(found, _rows(data), key) if fits(found, _rows(data)) else None
+    return as_labels(found, _rows(data), f"{path}, {key!r}") if are_labels(found) else None
 
 
 def _listed(keys: list[str]) -> str:

@@ -20,9 +20,9 @@ class NoLabelsError(DataError):
     """A file without a column or an array of the name that labels were said to have."""
 
 
-def fits(labels: NDArray, rows: int) -> bool:
-    """Whether these are one value for each of the rows."""
-    return labels.ndim == 1 and len(labels) == rows and labels.dtype.kind in KINDS
+def are_labels(array: NDArray) -> bool:
+    """Whether these are a list of numbers or words, of whatever length."""
+    return array.ndim == 1 and array.dtype.kind in KINDS
 
 
 def as_labels(labels: NDArray, rows: int, name: str) -> NDArray:
@@ -30,7 +30,7 @@ def as_labels(labels: NDArray, rows: int, name: str) -> NDArray:
 
     Errors    DataError, one line: not one value for each of the rows
     """
-    if not fits(labels, rows):
+    if not are_labels(labels) or len(labels) != rows:
         raise DataError(
             f"{name}: {labels.dtype} of shape {labels.shape}; expected a number or a word for each of {rows} rows"
         )

@@ -42,6 +42,14 @@ def test_an_array_that_is_called_like_labels_and_is_none_is_left_alone(tmp_path)
     assert load(tmp_path / "a.npz").train_labels is None
 
 
+@pytest.mark.parametrize("key", ["y", "y_test"])
+def test_labels_of_an_npz_are_one_a_row(tmp_path, key):
+    arrays = {"x": ROWS[:15], "y": NAMES[:15], "x_test": ROWS[15:], "y_test": NAMES[15:]}
+    np.savez(tmp_path / "a.npz", **arrays | {key: NUMBERS[:7]})
+    expected = f"expected a number or a word for each of {15 if key == 'y' else 5} rows"
+    message_of(lambda: load(tmp_path / "a.npz"), f"a.npz, {key!r}: int64 of shape (7,)", expected)
+
+
 @pytest.mark.parametrize("pack", [bytes, gzipped])
 def test_a_label_file_lies_beside_an_idx_file_of_images(tmp_path, pack):
     ending = ".gz" if pack is gzipped else ""
