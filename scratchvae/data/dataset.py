@@ -144,6 +144,10 @@ def _read_rows(
     check_pixels(rows, str(path))
     if given is None:
         return rows, shape, None, f"{found} {array.shape} of {array.dtype}", marks
+    if array.ndim > 2 and given.ndim > 2 and _sides(given) != _sides(array):  # as many values, in another order
+        raise DataError(
+            f"{path}, held out: examples of shape {_sides(given)}; expected {_sides(array)} as in the training data"
+        )
     found = f"{found}, {array.shape} and {given.shape} of {array.dtype}"
     return rows, shape, _as_rows(given, f"{path}, held out", rows)[0], found, marks
 
@@ -184,9 +188,7 @@ def _as_rows(array: NDArray, name: str, like: Data | None = None) -> tuple[Data,
     Takes     array (N, D), images (N, height, width), or of a higher rank, which is flattened; like: data whose columns
               and type it must share
     """
-    shape = tuple(int(size) for size in array.shape[1:])
-    if len(shape) == 3 and shape[2] == 1:
-        shape = shape[:2]
+    shape = _sides(array)
     if isinstance(array, np.memmap) and array.nbytes >= STAYS_ON_DISK:
         return map_rows(array, name), (shape[0], shape[1]) if len(shape) == 2 else None
     if array.ndim > 2 and array.size > 0:
@@ -195,3 +197,9 @@ def _as_rows(array: NDArray, name: str, like: Data | None = None) -> tuple[Data,
     if like is not None and data.dtype != like.dtype:
         raise DataError(f"{name}: of {data.dtype}; expected {like.dtype} as the training data")
     return data, (shape[0], shape[1]) if len(shape) == 2 else None
+
+
+def _sides(array: NDArray) -> tuple[int, ...]:
+    """The sizes of one example; the last of a grey image may be a 1, which is left out."""
+    sides = tuple(int(size) for size in array.shape[1:])
+    return sides[:2] if len(sides) == 3 and sides[2] == 1 else sides

@@ -126,6 +126,21 @@ def test_images_are_flattened(tmp_path, shape, image_shape, columns):
     assert data.train.shape == (18, columns)
 
 
+@pytest.mark.parametrize(
+    ("train", "held_out"), [((4, 5), (2, 10)), ((4, 5), (5, 4)), ((4, 5, 3), (3, 4, 5)), ((4, 5), (2, 3))]
+)
+def test_held_out_images_have_the_sides_of_the_training_images(tmp_path, train, held_out):
+    np.savez(tmp_path / "a.npz", train=np.zeros((20, *train)), test=np.ones((3, *held_out)))
+    expected = f"expected {train} as in the training data"
+    message_of(lambda: load(tmp_path / "a.npz"), f"a.npz, held out: examples of shape {held_out}", expected)
+
+
+@pytest.mark.parametrize(("train", "held_out"), [((4, 5), (4, 5, 1)), ((4, 5, 3), (60,)), ((20,), (4, 5))])
+def test_flattened_images_may_be_held_out_beside_images(tmp_path, train, held_out):
+    np.savez(tmp_path / "a.npz", train=np.zeros((20, *train)), test=np.ones((3, *held_out)))
+    assert load(tmp_path / "a.npz").held_out.shape == (3, np.prod(train))
+
+
 def test_a_csv_is_a_data_set(tmp_path):
     np.savetxt(tmp_path / "a.csv", NUMBERED / 240, delimiter=",", header="a,b,c,d,e,f", comments="")
     data = load(tmp_path / "a.csv")
