@@ -246,14 +246,8 @@ def _numbers_and_labels(path: Path, text: str, labels: str | None) -> tuple[NDAr
     except ValueError as error:
         reason = _first_bad_field(lines, delimiter, label) or one_line(error)
         raise DataError(f"{path}: {reason}") from None
-    if (
-        headed
-        and names[0] == ""
-        and label != 0
-        and data.shape[1] > 1
-        and np.array_equal(data[:, 0], np.arange(len(data)))
-    ):
-        data = np.ascontiguousarray(data[:, 1:])
+    if headed and names[0] == "" and label != 0:
+        data = _without_row_numbers(data)
     if label is None:
         return data, None
     too_long = _first_bad_field(lines, delimiter, label)  # loadtxt lets such a line pass where columns are chosen
@@ -268,6 +262,12 @@ def _is_header(names: list[str]) -> bool:
     named = names[1:] if names[0] == "" else names
     numbered = named == [str(column) for column in range(len(named))]
     return not any(_is_number(name) for name in named) or (numbered and (names[0] == "" or len(named) >= NUMBERED))
+
+
+def _without_row_numbers(data: NDArray) -> NDArray:
+    """The columns after a first one that is 0, 1, 2, ...; all of them where it is not, or stands alone."""
+    numbered = data.shape[1] > 1 and np.array_equal(data[:, 0], np.arange(len(data)))
+    return np.ascontiguousarray(data[:, 1:]) if numbered else data
 
 
 def _counts(line: str) -> bool:
