@@ -210,7 +210,11 @@ def read_csv(path: Path) -> NDArray:
 
 
 def read_csv_with_labels(path: Path, labels: str | None) -> tuple[NDArray, NDArray | None]:
-    """As `read_csv`, and the column that the header calls `labels`, of numbers or of words, taken out of the data."""
+    """As `read_csv`, and the column that the header calls `labels`, of numbers or of words, taken out of the data.
+
+    Errors    DataError, one line: as `read_csv`; no such column, or two; below a header that begins with the labels,
+              a line that starts with # and may be a comment or a row
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
@@ -233,6 +237,8 @@ def _numbers_and_labels(path: Path, text: str, labels: str | None) -> tuple[NDAr
         if names.count(labels) > 1:
             raise DataError(f"{path}: {names.count(labels)} columns are called {labels!r}; expected one of labels")
         label = names.index(labels)
+        if label == 0:
+            _check_comments(path, text, lines[0][0], delimiter, len(names))
     headed = label is not None or (bool(lines) and _is_header(names))
     if headed:
         del lines[0]
@@ -255,6 +261,19 @@ def _numbers_and_labels(path: Path, text: str, labels: str | None) -> tuple[NDAr
         raise DataError(f"{path}: {too_long}")
     words = np.array([_fields(line, delimiter)[label] for _, line in lines])
     return data, as_labels(words, len(data), f"{path}, column {labels!r}")
+
+
+def _check_comments(path: Path, text: str, header: int, delimiter: str, width: int) -> None:
+    """Refuse to guess whether a line is a comment or a row whose label, its first field, starts with #.
+
+    Takes     header: the number of the line with the names; width: how many there are
+    """
+    for number, line in enumerate(text.splitlines(), 1):
+        if number > header and line.lstrip().startswith("#") and len(_fields(line, delimiter)) == width:
+            raise DataError(
+                f"{path}: line {number} starts with # as a comment does and has {width} fields as a row does; "
+                "expected a label in quotes, or no comment below the header"
+            )
 
 
 def _is_header(names: list[str]) -> bool:

@@ -125,6 +125,16 @@ def test_a_csv_without_its_labels_is_refused(tmp_path, text, words):
     message_of(lambda: load(tmp_path / "a.csv", labels="kind"), "a.csv", *words)
 
 
+def test_a_label_that_starts_as_a_comment_does_is_never_skipped(tmp_path):
+    head, rows = "# by hand, in May\nkind,a,b\n", "green,5,6\n# the rest, later\nblue,7,8\n"
+    (tmp_path / "a.csv").write_text(f"{head}{rows}#red,1,2\n")
+    message_of(lambda: load(tmp_path / "a.csv", labels="kind"), "a.csv: line 6 starts with #", "has 3 fields as a row")
+    (tmp_path / "a.csv").write_text(f'{head}{rows}"#red",1,2\n')
+    assert load_rows(tmp_path / "a.csv", labels="kind").tolist() == [[5, 6], [7, 8], [1, 2]]
+    (tmp_path / "a.csv").write_text("a,kind\n1,x\n#2,y\n3,z\n")  # no number: a row that was commented out
+    assert load_rows(tmp_path / "a.csv", labels="kind").tolist() == [[1], [3]]
+
+
 def test_a_column_without_a_name_that_is_the_labels_leaves_the_next_one_in_the_data(tmp_path):
     (tmp_path / "a.csv").write_text(",b,c\nx,0,5\ny,1,6\nz,2,7\n")
     assert load_rows(tmp_path / "a.csv", labels="").tolist() == [[0, 5], [1, 6], [2, 7]]
