@@ -230,21 +230,17 @@ def _numbers_and_labels(path: Path, text: str, labels: str | None) -> tuple[NDAr
     outside = QUOTED.sub("", lines[0][1]) if lines else ""
     delimiter = next((mark for mark in DELIMITERS if mark in outside), ",")
     names = [field.strip() for field in _fields(lines[0][1], delimiter)] if lines else []
-    label = None
-    if labels is not None:
-        if labels not in names:
-            raise NoLabelsError(f"{path}: no column {labels!r}; expected one of {', '.join(map(repr, names[:6]))}")
-        if names.count(labels) > 1:
-            raise DataError(f"{path}: {names.count(labels)} columns are called {labels!r}; expected one of labels")
-        label = names.index(labels)
-        if label == 0:
-            _check_comments(path, text, lines[0][0], delimiter, len(names))
+    label = None if labels is None else _column_of_labels(path, names, labels)
+    if label == 0:
+        _check_comments(path, text, lines[0][0], delimiter, len(names))
     headed = label is not None or (bool(lines) and _is_header(names))
-    if headed:
-        del lines[0]
+    header = lines.pop(0)[0] if headed else None
     if not lines:
         raise DataError(f"{path}: no line of numbers; expected lines of comma-separated numbers")
-    columns = [column for column in range(len(_fields(lines[0][1], delimiter))) if column != label]
+    width = len(_fields(lines[0][1], delimiter))
+    if headed and width != len(names):
+        raise DataError(f"{path}: line {lines[0][0]} has {width} fields; expected {len(names)} as in line {header}")
+    columns = [column for column in range(width) if column != label]
     try:
         rows = (line for _, line in lines)
         used = None if label is None else columns
@@ -261,6 +257,14 @@ def _numbers_and_labels(path: Path, text: str, labels: str | None) -> tuple[NDAr
         raise DataError(f"{path}: {too_long}")
     words = np.array([_fields(line, delimiter)[label] for _, line in lines])
     return data, as_labels(words, len(data), f"{path}, column {labels!r}")
+
+
+def _column_of_labels(path: Path, names: list[str], labels: str) -> int:
+    if labels not in names:
+        raise NoLabelsError(f"{path}: no column {labels!r}; expected one of {', '.join(map(repr, names[:6]))}")
+    if names.count(labels) > 1:
+        raise DataError(f"{path}: {names.count(labels)} columns are called {labels!r}; expected one of labels")
+    return names.index(labels)
 
 
 def _check_comments(path: Path, text: str, header: int, delimiter: str, width: int) -> None:

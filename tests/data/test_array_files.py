@@ -161,6 +161,8 @@ def test_a_header_of_numbers_and_row_numbers_are_no_data(write, text, rows):
         (b"1,x\n3,4\n", ["line 1, column 2 is 'x'", "expected a number"]),
         (b"1,2\n3,4,5\n", ["line 2 has 3 fields", "expected 2 as in line 1"]),
         (b"1,2\n3\n", ["line 2 has 1 fields", "expected 2 as in line 1"]),
+        (b'"a","b"\n"1",5,6\n"2",7,8\n', ["line 2 has 3 fields", "expected 2 as in line 1"]),  # R's names of rows
+        (b"# made by hand\na,b,c\n1,2\n", ["line 3 has 2 fields", "expected 3 as in line 2"]),
         (b"a,b\n0,1\n1,nan\n", ["row 1, column 1 (counted from 0) is nan", "expected finite numbers"]),
         (b"0,1\n1e999,0\n", ["row 1, column 0 (counted from 0) is inf", "expected finite numbers"]),
         (b"\xff\xfe1\x00,\x00", ["not text in UTF-8", "expected lines of comma-separated numbers"]),

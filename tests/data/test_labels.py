@@ -115,6 +115,7 @@ def test_a_column_of_a_csv_is_taken_out_of_the_data(tmp_path, labels):
     [
         ("a,b\n1,2\n3,4\n", ["no column 'kind'", "'a', 'b'"]),
         ("a,kind\n1,x\n3,y,z\n", ["line 3 has 3 fields", "expected 2"]),
+        ("kind,a\n1,x,3\n2,y,4\n", ["line 2 has 3 fields", "expected 2 as in line 1"]),
         ("a,kind\n1,x\nq,y\n", ["line 3, column 1 is 'q'", "expected a number"]),
         ("", ["no column 'kind'"]),
         ("kind,kind,a\n1,2,3\n4,5,6\n", ["2 columns are called 'kind'"]),
