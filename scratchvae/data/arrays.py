@@ -202,15 +202,18 @@ def read_csv(path: Path) -> NDArray:
     """The numbers of a text file, one example a line, separated by comma, semicolon or tab: float64 (N, D).
 
     The first line is a header if none of its fields is a number, or if they are 0, 1, 2, 3, ..., with which pandas
-    numbers columns without names, of at least four. A first column without a name that numbers the rows, as pandas
-    writes it, is left out. Lines that are empty or start with # are skipped.
+    numbers columns without names, of at least four. A first line of 0, of 0, 1 or of 0, 1, 2 may well be an example
+    and is taken for one: give such columns names. A first column without a name that numbers the rows, as pandas writes
+    it, is left out. Lines that are empty or start with # are skipped.
     Errors    DataError, one line: a field that is no number, lines of different lengths, no line of numbers
     """
-    return read_csv_with_labels(path, None)[0]
+    return read_csv_with_labels(path, None).train
 
 
-def read_csv_with_labels(path: Path, labels: str | None) -> tuple[NDArray, NDArray | None]:
+def read_csv_with_labels(path: Path, labels: str | None) -> Arrays:
     """As `read_csv`, and the column that the header calls `labels`, of numbers or of words, taken out of the data.
+
+    What was found says whether the first line was taken for a header.
 
     Errors    DataError, one line: as `read_csv`; no such column, or two; below a header that begins with the labels,
               a line that starts with # and may be a comment or a row
@@ -225,7 +228,7 @@ def read_csv_with_labels(path: Path, labels: str | None) -> tuple[NDArray, NDArr
         raise DataError(f"{path}: {one_line(error)}; expected lines of comma-separated numbers") from None
 
 
-def _numbers_and_labels(path: Path, text: str, labels: str | None) -> tuple[NDArray, NDArray | None]:
+def _numbers_and_labels(path: Path, text: str, labels: str | None) -> Arrays:
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if _counts(line)]
     outside = QUOTED.sub("", lines[0][1]) if lines else ""
     delimiter = next((mark for mark in DELIMITERS if mark in outside), ",")
@@ -250,13 +253,14 @@ def _numbers_and_labels(path: Path, text: str, labels: str | None) -> tuple[NDAr
         raise DataError(f"{path}: {reason}") from None
     if headed and names[0] == "" and label != 0:
         data = _without_row_numbers(data)
+    found = f"csv table {'with' if headed else 'without'} a header"
     if label is None:
-        return data, None
+        return Arrays(data, None, found)
     too_long = _first_bad_field(lines, delimiter, label)  # loadtxt lets such a line pass where columns are chosen
     if too_long:
         raise DataError(f"{path}: {too_long}")
     words = np.array([_fields(line, delimiter)[label] for _, line in lines])
-    return data, as_labels(words, len(data), f"{path}, column {labels!r}")
+    return Arrays(data, None, found, as_labels(words, len(data), f"{path}, column {labels!r}"))
 
 
 def _column_of_labels(path: Path, names: list[str], labels: str) -> int:

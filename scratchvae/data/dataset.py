@@ -167,8 +167,7 @@ def _read_own(path: Path, resize: tuple[int, int] | None, labels: str | None) ->
     if name.endswith(".npz"):
         return read_npz(path, labels)
     if name.endswith(".csv"):
-        data, column = read_csv_with_labels(path, labels)
-        return Arrays(data, None, "csv table", column)
+        return read_csv_with_labels(path, labels)
     if name.endswith(".parquet"):
         data, column = read_parquet(path, labels)
         return Arrays(data, None, "parquet table", column)

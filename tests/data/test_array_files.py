@@ -152,6 +152,18 @@ def test_a_header_of_numbers_and_row_numbers_are_no_data(write, text, rows):
 
 
 @pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (b"0,1,2\n5,6,7\n", "csv table without a header (2, 3) of float64"),
+        (b"0,1,2,3\n5,6,7,8\n1,2,3,4\n", "csv table with a header (2, 4) of float64"),
+        (b"a,b\n5,6\n1,2\n", "csv table with a header (2, 2) of float64"),
+    ],
+)
+def test_whether_a_csv_was_taken_to_have_a_header_is_said(write, text, found):
+    assert load(write("x.csv", text)).found.startswith(found)
+
+
+@pytest.mark.parametrize(
     ("text", "parts"),
     [
         (b"", ["no line of numbers", "expected lines of comma-separated numbers"]),
