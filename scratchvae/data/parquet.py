@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from scratchvae.data.checks import DataError, one_line
 from scratchvae.data.labels import NoLabelsError, as_labels
+from scratchvae.data.mapped import converted
 
 if TYPE_CHECKING:
     from pyarrow import Array
@@ -21,8 +22,8 @@ def read_parquet(path: Path, labels: str | None = None) -> tuple[NDArray, NDArra
     """The table as an array (N, D), one row an example, and the column called `labels`, taken out of the data.
 
     Columns   of numbers or bool, each one value of a row; of lists, all of one length, as many values. The array has
-              the type that holds them all: columns of uint8 stay uint8. The numbers that pandas writes for rows without
-              names are left out
+              the type that holds them all: columns of uint8 stay uint8, and bool beside them becomes 0 and 255, which
+              mean exactly 0 and 1. The numbers that pandas writes for rows without names are left out
     Errors    DataError, one line: pyarrow not installed, a damaged file, no column of that name, two columns of one
               name, a column of another kind, a missing value, empty lists or lists of different lengths
     """
@@ -51,8 +52,9 @@ def _columns(path: Path, file: "ParquetFile", labels: str | None) -> tuple[NDArr
     parts = [_values(path, name, file.read([name]).column(name)) for name in names if name != labels]
     if not parts:
         raise DataError(f"{path}: no column of numbers; expected at least one")
-    data = np.empty((file.metadata.num_rows, sum(part.shape[1] for part in parts)), np.result_type(*parts))
-    np.concatenate(parts, axis=1, out=data)
+    kind = np.result_type(*parts)
+    data = np.empty((file.metadata.num_rows, sum(part.shape[1] for part in parts)), kind)
+    np.concatenate([converted(part, kind) if kind == np.uint8 else part for part in parts], axis=1, out=data)
     if labels is None:
         return data, None
     marks = _marks(path, labels, file.read([labels]).column(labels))

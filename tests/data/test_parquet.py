@@ -53,6 +53,15 @@ def test_columns_of_several_types_take_the_type_that_holds_them_all(table):
     np.testing.assert_array_equal(data, np.stack([PIXELS[:, 0], PIXELS[:, 1] / 7], axis=1))
 
 
+@pytest.mark.parametrize(("dtype", "true"), [(np.uint8, 255), (np.bool_, 1), (np.int16, 1), (np.float32, 1)])
+def test_a_truth_beside_bytes_is_a_whole_pixel_and_beside_other_numbers_1(table, dtype, true):
+    truths, numbers = PIXELS[:, 0] > 99, PIXELS[:, 1].astype(dtype)
+    path = table(a=arrow.array(truths), b=arrow.array(numbers), c=arrow.array([[truth] for truth in truths.tolist()]))
+    data, _ = read_parquet(path)
+    np.testing.assert_array_equal(data, np.stack([truths * true, numbers, truths * true], axis=1))
+    assert data.dtype == dtype
+
+
 @pytest.mark.parametrize("encode", [False, True])
 def test_a_column_of_labels_is_taken_out_of_the_data(table, encode):
     names = arrow.array(["cat" if row[0] > 99 else "dog" for row in PIXELS])
