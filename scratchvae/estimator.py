@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from scratchvae.data.checks import check_pixels
 from scratchvae.data.mapped import column_mean
 from scratchvae.evidence.importance import BLOCK_ROWS, BLOCK_SAMPLES, importance_evidence
 from scratchvae.likelihoods import as_likelihood, data_set_for
@@ -58,7 +59,8 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     Has       after fitting: vae_, the `VAE` itself; history_, a `History`; n_iter_, epochs done; seed_;
               n_features_in_; feature_names_in_ where X had column names
     Numbers   X of float32 is computed in float32, anything else in float64. Under a likelihood of values in [0, 1]
-              uint8 means value / 255, in float32, as elsewhere in this package
+              uint8 means value / 255, in float32, as elsewhere in this package; fitted on other numbers, it refuses
+              uint8 with nothing above 1, which is hardly meant as pixels
     Raises    ValueError for bad parameters or data, when fitted; DivergedError when the loss is no longer finite
     Source    Kingma, Welling 2013; the bound: Burda, Grosse, Salakhutdinov 2015, equation 8
     """
@@ -146,6 +148,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             seed=self.seed_,
         )
         self.history_ = History()
+        self._pixels = x.dtype == np.uint8
         self._updates = 0
         self._moments = self.vae_.parameters.zeros_like(), self.vae_.parameters.zeros_like()
         return x
@@ -225,9 +228,10 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     def _validated(self, X: ArrayLike) -> NDArray:  # noqa: N803
         """X as data of the fitted model."""
         check_is_fitted(self)
-        return validate_data(
-            self, X, reset=False, dtype=_dtypes((self.vae_.dtype,), self.vae_.likelihood.unit_interval)
-        )
+        x = validate_data(self, X, reset=False, dtype=_dtypes((self.vae_.dtype,), self.vae_.likelihood.unit_interval))
+        if not self._pixels:  # where it was fitted on pixels, some rows may well be that dark
+            check_pixels(x, "X")
+        return x
 
     @staticmethod
     def _seed(random_state: int | np.random.RandomState | None) -> int:

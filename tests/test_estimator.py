@@ -183,6 +183,19 @@ def test_pixels_of_bytes_are_scaled_under_a_bernoulli_alone():
     assert quick(epochs=1).fit(pixels).inverse_transform([[0, 0]]).max() > 2
 
 
+def test_bytes_of_0_and_1_are_refused_unless_it_was_fitted_on_pixels():
+    """A row of pixels may be that dark; where it was fitted on 0 and 1 as numbers, they would be read as 1 / 255."""
+    binary = np.random.default_rng(0).integers(0, 2, (60, 6))
+    slip, pixels = binary.astype(np.uint8), np.uint8(255 * binary)
+    for given in (binary, binary.astype(float), binary == 1):
+        estimator = quick(likelihood="bernoulli").fit(given)
+        for method in (estimator.transform, estimator.score, estimator.score_samples):
+            with pytest.raises(ValueError, match="X: uint8 with no value above 1; expected pixels"):
+                method(slip)
+        np.testing.assert_allclose(estimator.transform(pixels), estimator.transform(binary))
+    assert np.isfinite(quick(likelihood="bernoulli").fit(pixels).score(slip))
+
+
 def test_scores_see_the_pixels_as_training_did():
     x = np.random.default_rng(0).random((40, 5))
     estimator = quick(likelihood="bernoulli", binarize="threshold").fit(x)
