@@ -85,7 +85,7 @@ def test_without_a_split_rows_are_in_the_order_of_the_file(tmp_path, count):
     message_of(lambda: load_rows(tmp_path / "none.npy"), "none.npy", "no such data set or file")
 
 
-@pytest.mark.parametrize("seed", [1.5, -1, 2**64, "1"])
+@pytest.mark.parametrize("seed", [1.5, -1, 2**64, "1", True])
 def test_a_seed_is_a_whole_number(tmp_path, seed):
     np.save(tmp_path / "x.npy", NUMBERED)
     message_of(lambda: load(tmp_path / "x.npy", seed=seed), f"seed is {seed!r}", "expected a whole number")
