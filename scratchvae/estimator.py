@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from scratchvae.data.checks import check_pixels
 from scratchvae.data.mapped import column_mean
 from scratchvae.evidence.importance import BLOCK_ROWS, BLOCK_SAMPLES, importance_evidence
+from scratchvae.finite import quiet
 from scratchvae.likelihoods import as_likelihood, data_set_for
 from scratchvae.objectives import Objective
 from scratchvae.reference.random import Stream
@@ -161,7 +162,8 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         if binarize == "fixed":  # by the values of a row, not its number, so that it is scored as it was trained on
             seen, binarize = self._binarized(self.vae_._batch(x)), "none"
         if not self.history_.epochs:
-            self.vae_.set_output_bias(column_mean(seen))
+            with quiet():  # as in `scratchvae.fit`
+                self.vae_.set_output_bias(column_mean(seen))
         trainer = Trainer(self.vae_, seen, self.learning_rate, plan.objective, binarize, self.seed_)
         trainer.first, trainer.second = self._moments
         trainer.updates = self._updates

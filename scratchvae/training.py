@@ -380,7 +380,8 @@ def fit(
     if source is not None:
         run.restore(source)
     elif not vae.output_bias.any():
-        vae.set_output_bias(mean_shown(plan.x, plan.binarize))
+        with quiet():  # a mean beyond this precision is named by the first update
+            vae.set_output_bias(mean_shown(plan.x, plan.binarize))
     return run.train(progress, on_epoch)
 
 

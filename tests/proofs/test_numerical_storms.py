@@ -191,6 +191,17 @@ def test_data_that_overflow_are_named_by_what_they_make_of_the_forward_pass(engi
         sv.fit(vae, np.full((4, 2), 1e30), epochs=1, batch_size=4, progress=False)
 
 
+@pytest.mark.parametrize("value", [1e39, 1.7e308])
+def test_a_mean_of_the_data_that_overflows_ends_training_without_a_warning(engine, value):
+    """1e39 is no float32; a sum of eight 1.7e308 is no float64 either."""
+    x = np.full((8, 2), value)
+    with pytest.raises(sv.DivergedError, match=r"bad: parameter decoder.head.bias at update 1"):
+        sv.fit(sv.VAE(2, 1, (), "gaussian", "identity", "float32", engine), x, epochs=1, progress=False)
+    if value > 1e300:
+        with pytest.raises(sv.DivergedError, match=r"bad: parameter decoder.head.bias at update 1"):
+            sv.VariationalAutoencoder(1, hidden=(), engine=engine, epochs=1).fit(x)
+
+
 def test_held_out_data_whose_bound_overflows_end_training_by_name(engine):
     vae = sv.VAE(2, 1, (), "gaussian", "identity", "float32", engine)
     with pytest.raises(sv.DivergedError, match=r"epoch 1, update 1: \w+ of the validation data is -?(inf|nan)"):
