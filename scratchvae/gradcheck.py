@@ -163,7 +163,7 @@ def _complex_loss(vae: VAE, x: NDArray, eps: NDArray, objective: Objective) -> _
 
 
 def complex_derivative(loss: _Loss, name: str, place: int) -> float:
-    """Im f(t + ih) / h."""
+    """Im f(t + ih) / h: without a subtraction there is no cancellation (Squire, Trapp 1998)."""
     return complex(loss.at(name, place, 1j * COMPLEX_STEP)).imag / COMPLEX_STEP
 
 

@@ -13,7 +13,7 @@ of it, so elbo = reconstruction - kl is the mean log-weight, and both are noisie
 B examples, K samples, Z1 and Z2 latent dimensions. The noise, and z where both layers are meant, is (B, K, Z1 + Z2):
 first z1, then z2. Sums over samples of z1 and z2 are always joint: sample k of z2 belongs to sample k of z1.
 
-Source: Burda, Grosse, Salakhutdinov 2015, sections 3 and 5.1
+Source: Burda, Grosse, Salakhutdinov 2015, equations 1 (decoder) and 2 (encoder), sections 3 and 5.1
 """
 
 from collections.abc import Iterable, Mapping

@@ -21,20 +21,23 @@ from scratchvae.reference.full_posterior import cholesky_factor, full_head_size
 
 
 class Gaussian(NamedTuple):
-    """A diagonal Gaussian N(mu, exp(logvar)) for every example: q(z|x)."""
+    """A diagonal Gaussian N(mu, exp(logvar)) for every example: q(z|x) (Kingma, Welling 2013, equation 9)."""
 
     mu: NDArray  # (B, Z)
     logvar: NDArray  # (B, Z)
 
     @property
     def covariance(self) -> NDArray:
-        """(B, Z, Z)."""
+        """diag(exp(logvar)) (B, Z, Z)."""
         return np.exp(self.logvar)[:, :, None] * np.eye(self.mu.shape[1])
 
 
 @dataclass(frozen=True)
 class FullGaussian:
-    """A Gaussian N(mu, L L^T) for every example. Not a tuple, so that nobody takes L for a log-variance."""
+    """A Gaussian N(mu, L L^T) for every example (Kingma, Welling 2019, section 2.5.1).
+
+    Not a tuple, so that nobody takes L for a log-variance.
+    """
 
     mu: NDArray  # (B, Z)
     cholesky: NDArray  # (B, Z, Z): L, lower triangular
@@ -60,20 +63,30 @@ class Posterior(Protocol):
     def __init__(self, ops: ModuleType) -> None: ...
 
     @staticmethod
-    def head_size(latent_dim: int) -> int: ...
+    def head_size(latent_dim: int) -> int: ...  # H
 
     @staticmethod
-    def gaussian(head: NDArray) -> Any: ...
+    def gaussian(head: NDArray) -> Any: ...  # head (B, H) -> what `encode` returns
 
-    def log_density_forward(self, z: NDArray, head: NDArray) -> tuple[NDArray, Any]: ...
+    def log_density_forward(self, z: NDArray, head: NDArray) -> tuple[NDArray, Any]:
+        """log q(z|x) (B, K), in nats, of z (B, K, Z) under the heads (B, H); and cache."""
+        ...
 
-    def log_density_backward(self, dlog_density: NDArray, cache: Any) -> tuple[NDArray, NDArray]: ...
+    def log_density_backward(self, dlog_density: NDArray, cache: Any) -> tuple[NDArray, NDArray]:
+        """dz (B, K, Z), dhead (B, H) from dlog_density (B, K)."""
+        ...
 
-    def draw_scores(self, dlog_density: NDArray, eps: NDArray, head: NDArray) -> tuple[NDArray, NDArray]: ...
+    def draw_scores(self, dlog_density: NDArray, eps: NDArray, head: NDArray) -> tuple[NDArray, NDArray]:
+        """dz (B, K, Z), dhead (B, H) of log q of the samples that eps (B, K, Z) draws, each with the other held."""
+        ...
 
-    def kl_per_dimension_forward(self, head: NDArray) -> tuple[NDArray, Any]: ...
+    def kl_per_dimension_forward(self, head: NDArray) -> tuple[NDArray, Any]:
+        """The KL to the prior, in nats, a latent dimension at a time: (B, Z), and cache."""
+        ...
 
-    def kl_per_dimension_backward(self, dkl: NDArray, cache: Any) -> NDArray: ...
+    def kl_per_dimension_backward(self, dkl: NDArray, cache: Any) -> NDArray:
+        """dhead (B, H) from dkl (B, Z)."""
+        ...
 
 
 def check_diagonal(posterior: Posterior, what: str) -> None:

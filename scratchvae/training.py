@@ -362,7 +362,8 @@ def fit(
     Returns   History. An untrained model's output bias is first set to fit the training mean
     Raises    ValueError for bad input, before anything is written; DivergedError when the loss is no longer finite,
               with the last checkpoint kept
-    Source    Kingma, Ba 2015, "Adam: a method for stochastic optimization", algorithm 1
+    Source    Kingma, Welling 2013, algorithm 1; Kingma, Ba 2015, "Adam: a method for stochastic optimization",
+              algorithm 1
     """
     epochs, batch_size = _positive("epochs", epochs), _positive("batch_size", batch_size)
     patience = None if patience is None else _positive("patience", patience)

@@ -79,6 +79,7 @@ class VAE:
               what the likelihood learns itself where it says
     Raises    ValueError for a size below 1, an unknown name, a likelihood of another number of columns, a parameter
               that is missing or of another shape or dtype
+    Source    Kingma, Welling 2013, section 3; full: Kingma, Welling 2019, section 2.5.1
     """
 
     NETWORKS: tuple[str, ...] = ("encoder", "decoder")
@@ -130,7 +131,12 @@ class VAE:
         return self.posterior.gaussian(head)
 
     def decode(self, z: NDArray) -> NDArray:
-        """Mean of p(x|z). Takes z (..., Z); returns (..., D). Raises NotFiniteError where that overflows."""
+        """Mean of p(x|z).
+
+        Takes     z (..., Z)
+        Returns   (..., D)
+        Raises    ValueError for a wrong shape; NotFiniteError where z or the mean is NaN or infinite
+        """
         return self._mean(self._decoder_output(z))
 
     def reconstruct(self, x: NDArray) -> NDArray:
@@ -142,6 +148,7 @@ class VAE:
 
         Takes     x (B, D); z (B, Z), or (B, K, Z) for K points per example
         Returns   (B,), or (B, K)
+        Raises    ValueError and NotFiniteError as `elbo`
         """
         x = self._batch(x)
         samples = self._samples("z", z, len(x))
@@ -158,8 +165,10 @@ class VAE:
     def sample(self, n: int, seed: int = 0, mean: bool = False) -> NDArray:
         """n draws from the model: z ~ N(0, I), then x ~ p(x|z), or its mean. Returns (n, D).
 
-        Draw i is the same whatever n is, on the reference engine to rounding. Raises NotFiniteError for a draw, or a
-        mean, beyond this precision.
+        Draw i is the same whatever n is, on the reference engine to rounding.
+
+        Raises    ValueError for n below 1 or a seed outside its range; NotFiniteError for a draw, or a mean, beyond
+                  this precision
         """
         examples = np.arange(_positive("n", n))
         eps = self.ops.normals(_seed(seed), Stream.LATENT, 0, examples, self.latent_dim)
@@ -174,6 +183,7 @@ class VAE:
         Returns   Elbo(elbo, reconstruction, kl), each (B,)
         Raises    ValueError for a wrong shape, a value that is not finite, or one that the likelihood cannot explain;
                   NotFiniteError where a term is NaN or infinite, with the first array that was
+        Source    Kingma, Welling 2013, equation 10
         """
         x = self._batch(x)
         eps = self._samples("eps", eps, len(x))
@@ -292,7 +302,10 @@ class VAE:
     # --- files ------------------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model to a safetensors file: complete or not at all."""
+        """Write the model to a safetensors file: complete or not at all.
+
+        Raises    ValueError, one line, where it cannot be written
+        """
         checkpoint.save_model(self, path)
 
     @classmethod

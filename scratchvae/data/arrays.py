@@ -56,7 +56,7 @@ class Arrays(NamedTuple):
 def read_npy(path: Path) -> NDArray:
     """The array of a .npy file, mapped from the disk: rows are read when they are taken.
 
-    Errors    DataError, one line: another format, pickled objects, too few or too many bytes
+    Raises    DataError, one line: another format, pickled objects, too few or too many bytes
     """
     _check_start(path, NPY_MAGIC, "NumPy's .npy format")
     _check_header_length(path)
@@ -80,7 +80,7 @@ def read_npz(path: Path, labels: str | None = None) -> Arrays:
     Names     TRAIN_KEYS and HELD_OUT_KEYS, upper case or lower case. Labels are the array `labels`, else those named
               like labels (LABEL_KEYS, HELD_OUT_LABEL_KEYS) that are a list of numbers or words; other arrays are left
               alone
-    Errors    DataError, one line: another format, a damaged archive, pickled objects, no or several arrays to choose,
+    Raises    DataError, one line: another format, a damaged archive, pickled objects, no or several arrays to choose,
               labels that are not one a row
     """
     _check_start(path, b"PK", "NumPy's .npz format, a zip archive")
@@ -205,7 +205,7 @@ def read_csv(path: Path) -> NDArray:
     numbers columns without names, of at least four. A first line of 0, of 0, 1 or of 0, 1, 2 may well be an example
     and is taken for one: give such columns names. A first column without a name that numbers the rows, as pandas writes
     it, is left out. Lines that are empty or start with # are skipped.
-    Errors    DataError, one line: a field that is no number, lines of different lengths, no line of numbers
+    Raises    DataError, one line: a field that is no number, lines of different lengths, no line of numbers
     """
     return read_csv_with_labels(path, None).train
 
@@ -215,7 +215,7 @@ def read_csv_with_labels(path: Path, labels: str | None) -> Arrays:
 
     What was found says whether the first line was taken for a header.
 
-    Errors    DataError, one line: as `read_csv`; no such column, or two; below a header that begins with the labels,
+    Raises    DataError, one line: as `read_csv`; no such column, or two; below a header that begins with the labels,
               a line that starts with # and may be a comment or a row
     """
     try:

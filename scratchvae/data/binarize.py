@@ -24,7 +24,7 @@ METHODS = ("none", "dynamic", "fixed", "threshold")
 def check_method(method: str, data: Data | None = None, allow_grey: bool = False) -> None:
     """Refuse an unknown method; and, given the data of a Bernoulli, grey values left as they are.
 
-    Errors    DataError, one line
+    Raises    DataError, one line
     """
     if method not in METHODS:
         raise DataError(f"binarize is {method!r}; expected one of {', '.join(METHODS)}")

@@ -34,7 +34,7 @@ def as_data(x: ArrayLike, data_dim: int | None = None, unit_interval: bool = Fal
     Returns   (N, D), not copied if it is uint8, float32 or float64 already. uint8 stays uint8 and means value / 255.
               bool becomes uint8 0 or 255, which means exactly 0 or 1. Other integers become the float of the same
               value (float32 where it holds all of them exactly): they are not scaled. float16 becomes float32
-    Errors    DataError (a ValueError), one line, for anything else
+    Raises    DataError (a ValueError), one line, for anything else
     """
     array = _numeric_array(x, name)
     _check_shape(array, data_dim, name)
@@ -47,7 +47,7 @@ def as_data(x: ArrayLike, data_dim: int | None = None, unit_interval: bool = Fal
 def as_data_set(x: ArrayLike | MappedRows, data_dim: int | None, unit_interval: bool, name: str = "x") -> Data:
     """As `as_data`, for a whole data set: rows on the disk stay there, and under a Bernoulli pixels are checked.
 
-    Errors    DataError, one line
+    Raises    DataError, one line
     """
     if isinstance(x, MappedRows):
         data: Data = _mapped_data(x, data_dim, unit_interval, name)
@@ -77,7 +77,7 @@ def check_pixels(data: Data, name: str = "x") -> None:
     """Refuse a whole data set of uint8 in which nothing is above 1: uint8 means value / 255, so this is a slip.
 
     For data sets only. A batch or a row of a proper data set may well be that dark.
-    Errors    DataError, one line
+    Raises    DataError, one line
     """
     if data.dtype == np.uint8 and _greatest_up_to_2(data) == 1:
         raise DataError(
@@ -109,7 +109,7 @@ def is_grey(data: Data) -> bool:
 def check_levels(data: Data, levels: int, name: str = "x") -> None:
     """Refuse values that are none of 0, 1 / (levels - 1), ..., 1, but for rounding.
 
-    Errors    DataError, one line
+    Raises    DataError, one line
     """
     steps = levels - 1
 
@@ -127,7 +127,7 @@ def check_levels(data: Data, levels: int, name: str = "x") -> None:
 def check_counts(data: Data, name: str = "x") -> None:
     """Refuse what is no count: a negative number, a fraction, and uint8 that is not 0 or 255, for it means value / 255.
 
-    Errors    DataError, one line
+    Raises    DataError, one line
     """
 
     def is_no_count(block: NDArray) -> NDArray:
@@ -141,7 +141,7 @@ def check_one_hot(data: Data, starts: NDArray, name: str = "x") -> None:
     """Refuse rows that do not have, in every group of columns, one 1 and else 0.
 
     Takes     starts (G,): the first column of each group (uint8: 255 means 1)
-    Errors    DataError, one line
+    Raises    DataError, one line
     """
 
     def is_not_binary(block: NDArray) -> NDArray:

@@ -60,7 +60,7 @@ def load(
               labels: where labels for pictures are, beyond those found by themselves: a column of a .csv or .parquet,
               an array of a .npz, or for .npy and IDX a file with one label a row
     Returns   Dataset; images are flattened. A .npy of 256 MB or more stays on the disk, read as batches take its rows
-    Errors    DataError (a ValueError), one line that names the file, what was found and what is expected
+    Raises    DataError (a ValueError), one line that names the file, what was found and what is expected
     """
     with _words_for_the_system():
         if source in ("digits", "mnist"):
@@ -82,7 +82,7 @@ def load_rows(source: str | PathLike[str], resize: tuple[int, int] | None = None
 
     Takes     source, resize, labels: as `load`; labels are taken out of a table, and not returned
     Returns   (N, D); images are flattened. A .npy of 256 MB or more stays on the disk
-    Errors    as `load`
+    Raises    as `load`
     """
     with _words_for_the_system():
         rows, _, held_out, _, _ = _read_rows(_existing(source), resize, labels)

@@ -35,7 +35,7 @@ def read_idx(path: str | PathLike[str], sha256: str | None = None) -> NDArray:
 
     Takes     path; sha256: what the SHA-256 of the content (uncompressed) must be, in hexadecimal
     Returns   a writable array of the file's shape, in native byte order; uint8 stays uint8
-    Errors    DataError, one line that names the file, what was found and what was expected: no such file, another
+    Raises    DataError, one line that names the file, what was found and what was expected: no such file, another
               format, too few or too many bytes, a damaged gzip, another checksum
     """
     path = Path(path)

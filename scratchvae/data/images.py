@@ -41,7 +41,7 @@ def read_images(folder: Path, size: tuple[int, int] | None = None) -> Images:
 
     Formats   all that Pillow reads by itself, known by the file's ending; other files are left alone
     Takes     size: (width, height) to resize every image to, by averaging areas; None: all must be of one size
-    Errors    DataError, one line: no image, one that cannot be read, more than 8 bits a channel, different sizes,
+    Raises    DataError, one line: no image, one that cannot be read, more than 8 bits a channel, different sizes,
               images both in the folder and in its subfolders
     """
     formats = _formats(folder)

@@ -28,7 +28,7 @@ def are_labels(array: NDArray) -> bool:
 def as_labels(labels: NDArray, rows: int, name: str) -> NDArray:
     """Labels as they are kept: (N,), words that are all whole numbers as numbers; "01" is a word, and not the "1".
 
-    Errors    DataError, one line: not one value for each of the rows
+    Raises    DataError, one line: not one value for each of the rows
     """
     if not are_labels(labels) or len(labels) != rows:
         raise DataError(
@@ -55,7 +55,7 @@ def labels_beside(path: Path) -> Path | None:
 def read_label_file(path: Path, rows: int) -> NDArray:
     """Labels in a file of their own: .npy, IDX, or text with one label a line.
 
-    Errors    DataError, one line: no such file, another format, not one value for each of the rows
+    Raises    DataError, one line: no such file, another format, not one value for each of the rows
     """
     from scratchvae.data.arrays import read_npy  # it reads labels too
 

@@ -43,7 +43,7 @@ def read_mnist(data_dir: str | PathLike[str] | None = None) -> Mnist:
 
     Takes     data_dir: the folder with the four IDX files, gzipped or not; None for the one that SCRATCHVAE_DATA names,
               and if it names none for pooch's cache folder, into which missing files are downloaded
-    Errors    DataError, one line: a missing, damaged or different file; no address that gives it
+    Raises    DataError, one line: a missing, damaged or different file; no address that gives it
     """
     folder = data_dir if data_dir is not None else os.environ.get(FOLDER_VARIABLE) or None
     arrays = [_from_folder(Path(folder), name) if folder is not None else _downloaded(name) for name in SHA256]

@@ -24,7 +24,7 @@ def read_parquet(path: Path, labels: str | None = None) -> tuple[NDArray, NDArra
     Columns   of numbers or bool, each one value of a row; of lists, all of one length, as many values. The array has
               the type that holds them all: columns of uint8 stay uint8, and bool beside them becomes 0 and 255, which
               mean exactly 0 and 1. The numbers that pandas writes for rows without names are left out
-    Errors    DataError, one line: pyarrow not installed, a damaged file, no column of that name, two columns of one
+    Raises    DataError, one line: pyarrow not installed, a damaged file, no column of that name, two columns of one
               name, a column of another kind, a missing value, empty lists or lists of different lengths
     """
     try:

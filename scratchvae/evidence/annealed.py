@@ -352,7 +352,7 @@ def annealed_importance(
               neighbours
     Returns   Evidence, each (B,), in nats; its effective sample size is out of K
     Raises    ValueError for bad input
-    Source    Wu et al. 2016
+    Source    Neal 2001, equation 11; for decoders Wu et al. 2016, section 3.1
     """
     settings = _settings(num_chains, num_temperatures, num_leapfrog, start)
     x, seed = vae._batch(x), _seed(seed)

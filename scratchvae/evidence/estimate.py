@@ -31,6 +31,8 @@ def log_evidence(
 ) -> Evidence:
     """log p(x) of every example.
 
+    Formula   log p(x) = log of the integral of p(x|z) p(z) over z; each method has its own, with its source
+
     "importance", "prior" and "ais" are lower bounds on log p(x) in expectation, by Jensen's inequality: their mean
     weight is unbiased, its logarithm is not. A single estimate can be on either side. "exact" and "quadrature" are
     log p(x) itself, but for rounding and the error of the integration.
@@ -63,13 +65,23 @@ def _check_options(method: str, options: Mapping[str, Any]) -> None:
 
 
 def exact_evidence(vae: VAE, x: NDArray, num_samples: int, seed: int, watch: Watch | None = None) -> Evidence:
-    """The closed form, for a linear decoder with Gaussian noise: no samples, no error."""
+    """The closed form, for a linear decoder with Gaussian noise: no samples, no error. See `LinearGaussian`.
+
+    Takes     x (B, D); num_samples, seed and watch are not used
+    Returns   Evidence, each (B,), in nats
+    Raises    ValueError for a model that is not linear with Gaussian noise, or data that do not fit it
+    """
     values = LinearGaussian.from_vae(vae).log_evidence(x)
     return Evidence(values, np.zeros(len(values)), np.full(len(values), np.inf))
 
 
 def quadrature_evidence(vae: VAE, x: NDArray, num_samples: int, seed: int, watch: Watch | None = None) -> Evidence:
-    """Integration over z, for at most three latent dimensions. The standard error is the estimate of its error."""
+    """Integration over z, for at most three latent dimensions. The standard error is the estimate of its error.
+
+    Takes     x (B, D); num_samples and seed are not used; watch: told how many examples are done
+    Returns   Evidence, each (B,), in nats
+    Raises    ValueError as `integrate`
+    """
     values, errors = integrate_evidence(vae, x, watch=watch)
     return Evidence(values, errors, np.full(len(errors), np.inf))
 

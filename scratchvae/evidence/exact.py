@@ -8,7 +8,7 @@ likelihood is this model, whatever its encoder.
 Shapes: B examples, D data dimensions, Z latent dimensions; W is (Z, D), (in, out) as everywhere. All in float64, nats.
 
 Sources: Tipping, Bishop 1999, "Probabilistic principal component analysis"; Lucas, Tucker, Grosse, Norouzi 2019,
-"Don't blame the ELBO!"
+"Don't blame the ELBO!"; Bishop 2006, "Pattern recognition and machine learning", section 12.2.4 (factor analysis).
 """
 
 from dataclasses import dataclass
@@ -101,6 +101,8 @@ class LinearGaussian:
                   1e-10 for x of size 1 and noise of its own size where s2 = 1e-12, 1e-6 where s2 = 1e-20
         Takes     x (B, D)
         Returns   (B,), in nats
+        Raises    ValueError for data that do not fit the model
+        Source    Bishop 2006, equation 12.65; for one variance Tipping, Bishop 1999, section 3.1
         """
         x = self._data(x)
         mean = self._posterior_mean(x)
@@ -108,7 +110,13 @@ class LinearGaussian:
         return -0.5 * (x.shape[1] * LOG_2_PI + np.log(self.variance).sum() + self._log_determinant + distance)
 
     def posterior(self, x: ArrayLike) -> Posterior:
-        """p(z|x) = N(M^-1 W diag(1/s2) (x - b), M^-1). Takes x (B, D); returns mean (B, Z), covariance (Z, Z)."""
+        """p(z|x) = N(M^-1 W diag(1/s2) (x - b), M^-1).
+
+        Takes     x (B, D)
+        Returns   Posterior: mean (B, Z), covariance (Z, Z)
+        Raises    ValueError for data that do not fit the model
+        Source    Bishop 2006, equations 12.66 and 12.68; for one variance Tipping, Bishop 1999, section 3.1
+        """
         left, gains, _ = self._turned
         return Posterior(self._posterior_mean(self._data(x)), (left / (1 + np.square(gains))) @ left.T)
 
@@ -117,6 +125,7 @@ class LinearGaussian:
 
         Takes     x (B, D)
         Returns   Gaussian(mu, logvar), each (B, Z). The variances are below the posterior's wherever M is not diagonal
+        Source    Bishop 2006, equation 10.12
         """
         mean = self._posterior_mean(self._data(x))
         return Gaussian(mean, np.broadcast_to(-np.log(np.diag(self.precision)), mean.shape).copy())
@@ -142,6 +151,7 @@ class LinearGaussian:
                   what is wrong with the variances, with the mean, and what no diagonal Gaussian can mend
         Takes     x (B, D); q: mu, logvar (B, Z)
         Returns   (B,), in nats
+        Source    Rasmussen, Williams 2006, "Gaussian processes for machine learning", equation A.23
         """
         mu, logvar = _float64(q)
         log_ratio = np.log(np.diag(self.precision)) + logvar
@@ -208,7 +218,8 @@ def maximum_log_evidence(x: ArrayLike, latent_dim: int) -> float:
 
 
 def left_out_variance(x: ArrayLike, latent_dim: int) -> float:
-    """s2 of probabilistic PCA: the mean of the eigenvalues beyond the first `latent_dim`. Raises as above."""
+    """s2 of probabilistic PCA: the mean of the eigenvalues beyond the first `latent_dim`. Raises as
+    `principal_components`."""
     values = covariance_eigenvalues(x)
     if not 1 <= latent_dim < values.size:
         raise ValueError(f"latent_dim is {latent_dim}; expected 1 to {values.size - 1}, fewer than data dimensions")

@@ -50,13 +50,17 @@ def importance_evidence(
               rows' noise, by default their numbers; head (B, H): the parameters of q for each row, by default the
               encoder's. The estimate of a row depends on these, not on its neighbours
     Returns   Evidence, each (B,), in nats
+    Raises    ValueError for data that do not fit the model
     Source    Burda, Grosse, Salakhutdinov 2015, equation 8
     """
     return _in_blocks(vae, x, importance_log_weights, num_samples, seed, watch, examples, head)
 
 
 def prior_evidence(vae: VAE, x: NDArray, num_samples: int, seed: int, watch: Watch | None = None) -> Evidence:
-    """log p(x) from samples of the prior, w = p(x|z), z ~ p(z); the rest as `importance_evidence`."""
+    """log p(x) from samples of the prior: simple Monte Carlo.
+
+    Formula   log p(x) ~ log 1/K sum_k p(x|z_k), z_k ~ p(z); the rest as `importance_evidence`
+    """
     return _in_blocks(vae, x, prior_log_weights, num_samples, seed, watch)
 
 

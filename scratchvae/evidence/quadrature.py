@@ -98,6 +98,8 @@ def integrate(
 ) -> Quadrature:
     """log p(x), the ELBO and KL(q(z|x) || p(z|x)) of every example by integration over z.
 
+    Formula   with f(z) = p(x|z) p(z):  log p(x) = log of the integral of f
+              ELBO = integral of q (log f - log q)        KL = integral of q (log q - log f) + log p(x)
     Takes     x (B, D); tolerance: nats; max_points: of each of an example's two integrals (under q, and of p(x, z));
               watch: told how many examples are done
     Returns   Quadrature. Where the tolerance was out of reach, `converged` is False and `error` says by how much;

@@ -98,7 +98,7 @@ def data_set_for(
 ) -> Data:
     """As `data_for`, for a whole data set, which may stay on the disk, and how it is binarized.
 
-    Errors    DataError, one line: also to binarize for a likelihood of other data, and, under a Bernoulli, grey values
+    Raises    DataError, one line: also to binarize for a likelihood of other data, and, under a Bernoulli, grey values
               left as they are
     """
     x = as_data_set(x, data_dim, likelihood.unit_interval, name)

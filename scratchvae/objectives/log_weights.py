@@ -15,6 +15,7 @@ from scratchvae.objectives.sampled import Sampled, Upstream
 def log_weights_forward(ops: ModuleType, sampled: Sampled) -> NDArray:
     """log p(x, z_k) - log q(z_k|x) of every sample.
 
+    Forward   log w_k = log p(x|z_k) + log p(z_k) - log q(z_k|x)
     Takes     the terms of a forward pass
     Returns   log w (B, K), in nats
     Source    Burda, Grosse, Salakhutdinov 2015, equation 8
@@ -50,6 +51,9 @@ def frozen_log_weights(ops: ModuleType, sampled: Sampled, fixed: Sampled) -> NDA
     """log w (B, K) with log q's own parameters held at `fixed`: as a function of the encoder, what moves is z alone.
 
     Not a bound and never reported. It is what a derivative along the path z is held against: see `gradcheck`.
+
+    Takes     the terms of two forward passes with the same noise
+    Returns   (B, K), in nats
     """
     log_prior, _ = ops.standard_normal_log_density_forward(sampled.z)
     log_posterior, _ = sampled.posterior.log_density_forward(sampled.z, fixed.head)

@@ -20,7 +20,8 @@ class ScoreFunction(Estimator):
               g = 1/K sum_k log w_k d log q(z_k) / d phi
     Unbiased  for any K. Where q is the posterior it is log p(x) times a noise of mean 0: it is known for its variance
     Raises    ValueError for num_samples < 1
-    Source    Williams 1992; Paisley, Blei, Jordan 2012; Ranganath, Gerrish, Blei 2014, without their baselines
+    Source    Williams 1992; Paisley, Blei, Jordan 2012; Ranganath, Gerrish, Blei 2014, equation 3, without their
+              control variates
     """
 
     name: str = "score-function"

@@ -9,6 +9,10 @@
 
 Every `name_forward(a) -> (h, h)` takes and returns arrays of one shape; every `name_backward(dh, h) -> da` gives the
 gradient with respect to a. Comparisons are on real parts, so that a complex step passes through; NaN gives NaN.
+
+Sources: Bishop 2006, "Pattern recognition and machine learning", equations 4.59 (sigmoid), 4.88 (its derivative) and
+5.59, 5.60 (tanh and its derivative); Glorot, Bordes, Bengio 2011, "Deep sparse rectifier neural networks" (relu,
+softplus).
 """
 
 from collections.abc import Callable

@@ -20,7 +20,7 @@ def bernoulli_log_likelihood_forward(x: NDArray, logits: NDArray) -> tuple[NDArr
               x - s(l) as x - [l > 0] +- s(-|l|), nothing cancels where a pixel is all but certain
     Takes     x (B, D) in [0, 1]; logits (B, K, D)
     Returns   log p (B, K), cache
-    Source    Kingma, Welling 2013, appendix C.1
+    Source    Kingma, Welling 2013, appendix C.1, equation 11
     """
     x, certain = x[:, None, :], -absolute(logits)
     on, doubt = logits.real > 0, sigmoid_forward(certain)[0]

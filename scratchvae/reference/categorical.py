@@ -19,6 +19,7 @@ def categorical_log_likelihood_forward(
               out of its exponentials so that none overflows
     Takes     x (B, D), one-hot in each group; logits (B, K, D); starts (G,): the first column of each group, 0 first
     Returns   log p (B, K), cache
+    Source    Bishop 2006, "Pattern recognition and machine learning", equations 2.26 and 4.62
     """
     x = x[:, None, :]
     group = np.repeat(np.arange(starts.size), np.diff(starts, append=x.shape[2]))  # of every column

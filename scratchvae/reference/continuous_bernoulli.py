@@ -64,6 +64,9 @@ def continuous_bernoulli_normaliser(logits: NDArray) -> Normaliser:
 
     Away from 0, by the symmetry A(l) = l + A(-l), everything is a function of a = |l|, with exp(-a) <= 1:
         A(l) = max(l, 0) + log((1 - exp(-a)) / a)        A'(-a) = 1 / a - exp(-a) / (1 - exp(-a)) = 1 - A'(a)
+
+    Takes     logits l of any shape
+    Returns   Normaliser: A, A', A'', each of that shape
     """
     near, a, decay, rise = _parts(logits)
     square = np.where(near, logits * logits, 0)
@@ -86,6 +89,9 @@ def continuous_bernoulli_logits(mean: NDArray) -> NDArray:
     By symmetry it is enough to look below 1/2, where l <= 0. A' rises and is convex there, so that from l = 0 every
     step falls short of the root and none leaves the half-line. Far out |l| = 1 / mean, and a step doubles |l|: the
     steps that are made do not reach means below 1e-17.
+
+    Takes     mean, of any shape
+    Returns   logits l of that shape
     """
     mean = np.asarray(mean, np.float64)
     below = np.minimum(mean, 1 - mean)
@@ -106,7 +112,7 @@ def continuous_bernoulli_log_likelihood_forward(
               exp(-a)) / a): no large numbers cancel
     Takes     x (B, D) in [0, 1]; logits (B, K, D)
     Returns   log p (B, K), cache
-    Source    Loaiza-Ganem, Cunningham 2019, equations 5 to 8
+    Source    Loaiza-Ganem, Cunningham 2019, section 3
     """
     x = x[:, None, :]
     near, a, decay, rise = _parts(logits)

@@ -21,6 +21,7 @@ def decoded_bernoulli_log_likelihood(x: NDArray, z: NDArray, network: Network) -
     Forward   log p_bk = sum_d (x_bd l_bkd - max(l_bkd, 0) - log(1 + exp(-|l_bkd|))), l = network(z)
     Takes     x (B, D) in [0, 1]; z (B, K, Z); network: the decoder
     Returns   log p (B, K)
+    Source    Kingma, Welling 2013, appendix C.1, equation 11
     """
     log_likelihood = np.empty(z.shape[:2], network.flat.dtype)
     for rows, samples in pieces(z, TOGETHER):

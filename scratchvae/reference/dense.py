@@ -32,7 +32,7 @@ def dense_backward(dh: NDArray, cache: DenseCache) -> tuple[NDArray, NDArray, ND
     Gives     da = dh activation'(a)     dx = da W^T     dW = x^T da     db = sum_n da_n
     Takes     dh (N, out): d loss / d h; cache
     Returns   dx (N, in), dweight (in, out), dbias (out,)
-    Source    Rumelhart, Hinton, Williams 1986
+    Source    Rumelhart, Hinton, Williams 1986, "Learning representations by back-propagating errors"
     """
     da = ACTIVATIONS[cache.activation].backward(dh, cache.h)  # reverse of: h = activation(a)
     dx = da @ cache.weight.T  # reverse of: a = x W, for x

@@ -20,7 +20,7 @@ from scratchvae.reference.gaussian import LOG_2_PI
 
 
 def full_head_size(latent_dim: int) -> int:
-    """H = Z + Z (Z + 1) / 2."""
+    """H = Z + Z (Z + 1) / 2: mu, logvar and the strict lower triangle of L."""
     return latent_dim + latent_dim * (latent_dim + 1) // 2
 
 
@@ -65,6 +65,7 @@ def full_kl_per_dimension_forward(head: NDArray) -> tuple[NDArray, FullKLCache]:
               Their sum is 1/2 (|mu|^2 + tr(L L^T) - Z - log|L L^T|), the KL: log|L L^T| = sum_j logvar_j
     Takes     head (B, H)
     Returns   kl (B, Z), cache
+    Source    Rasmussen, Williams 2006, "Gaussian processes for machine learning", equation A.23, for the sum
     """
     mu, logvar, cholesky = cholesky_factor(head)
     below = np.tril(cholesky, -1)
@@ -94,7 +95,7 @@ class FullPosteriorCache(NamedTuple):
 
 
 def full_posterior_forward(head: NDArray, eps: NDArray) -> tuple[NDArray, NDArray, FullPosteriorCache]:
-    """Samples of q(z|x) and KL(q(z|x) || p(z)).
+    """Samples of q(z|x) and KL(q(z|x) || p(z)), the latter in nats.
 
     Forward   z_bk = mu_b + L_b eps_bk        kl_b = KL(N(mu_b, L_b L_b^T) || N(0, I))
     Takes     head (B, H); eps (B, K, Z)
@@ -135,6 +136,7 @@ def full_gaussian_log_density_forward(z: NDArray, head: NDArray) -> tuple[NDArra
               log q_bk = -1/2 sum_j (log 2 pi + logvar_j + u_j^2)
     Takes     z (B, K, Z); head (B, H)
     Returns   log q (B, K), cache
+    Source    Bishop 2006, "Pattern recognition and machine learning", equation 2.43
     """
     mu, logvar, cholesky = cholesky_factor(head)
     u = z - mu[:, None, :]

@@ -80,6 +80,7 @@ def kl_per_dimension_forward(mu: NDArray, logvar: NDArray) -> tuple[NDArray, KLC
     Forward   kl_bj = 1/2 (mu_bj^2 + exp(logvar_bj) - 1 - logvar_bj)  >= 0                                       [nats]
     Takes     mu, logvar (B, Z)
     Returns   kl (B, Z), cache
+    Source    Kingma, Welling 2013, appendix B
     """
     growth = np.expm1(logvar)
     return 0.5 * (mu * mu + (growth - logvar)), KLCache(mu, growth)
@@ -106,6 +107,7 @@ def gaussian_log_density_forward(z: NDArray, mu: NDArray, logvar: NDArray) -> tu
     Forward   log q_bk = -1/2 sum_j (log 2 pi + logvar_bj + (z_bkj - mu_bj)^2 exp(-logvar_bj))
     Takes     z (B, K, Z); mu, logvar (B, Z)
     Returns   log q (B, K), cache
+    Source    Kingma, Welling 2013, equation 9
     """
     inverse_std = np.exp(-0.5 * logvar)  # not its square: that overflows float32 from logvar = -88 on
     scaled = (z - mu[:, None, :]) * inverse_std[:, None, :]
@@ -144,6 +146,7 @@ def standard_normal_log_density_forward(z: NDArray) -> tuple[NDArray, NDArray]:
     Forward   log p_bk = -1/2 sum_j (log 2 pi + z_bkj^2)
     Takes     z (B, K, Z)
     Returns   log p (B, K), cache: z
+    Source    Kingma, Welling 2013, section 3: the prior
     """
     return -0.5 * (LOG_2_PI + z * z).sum(axis=2), z
 

@@ -1,4 +1,7 @@
-"""Gaussian log-likelihoods log N(x; D(z), variance): unit variance, one learned variance, one per dimension."""
+"""Gaussian log-likelihoods log N(x; D(z), variance): unit variance, one learned variance, one per dimension.
+
+B examples, K samples per example, D data dimensions.
+"""
 
 from typing import NamedTuple
 
@@ -21,7 +24,7 @@ def gaussian_log_likelihood_forward(
     Forward   log p_bk = -1/2 sum_d (log 2 pi + logvar_d + (x_bd - mean_bkd)^2 exp(-logvar_d))
     Takes     x (B, D); mean (B, K, D); logvar (1,): one variance shared by all dimensions, or (D,): one for each
     Returns   log p (B, K), cache
-    Source    Kingma, Welling 2013, appendix C.2
+    Source    Kingma, Welling 2013, appendix C.2, equation 12, with a variance that does not depend on z
     """
     inverse_std = np.exp(-0.5 * logvar)  # not its square: that overflows float32 from logvar = -88 on
     scaled = (x[:, None, :] - mean) * inverse_std
@@ -56,6 +59,7 @@ def unit_gaussian_log_likelihood_forward(x: NDArray, mean: NDArray) -> tuple[NDA
     Forward   log p_bk = -1/2 ||x_b - mean_bk||^2 - D/2 log 2 pi
     Takes     x (B, D); mean (B, K, D)
     Returns   log p (B, K), cache
+    Source    Kingma, Welling 2013, appendix C.2, equation 12, with a variance of 1
     """
     deviation = x[:, None, :] - mean
     log_likelihood = -0.5 * (deviation * deviation).sum(axis=2) - 0.5 * LOG_2_PI * x.shape[1]

@@ -55,7 +55,7 @@ def effective_sample_size(log_weights: NDArray) -> NDArray:
     Gives     ESS = (sum_k w_k)^2 / sum_k w_k^2
     Takes     log_weights (B, K)
     Returns   (B,)
-    Source    Kong 1992
+    Source    Kong 1992, "A note on importance sampling using standardized weights"
     """
     _, weights = log_sum_exp_forward(log_weights)
     seen = ~np.isneginf(log_weights).all(axis=1)

@@ -10,6 +10,7 @@ def log_sum_exp_forward(a: NDArray) -> tuple[NDArray, NDArray]:
     Forward   m = max_k a_k        out = m + log sum_k exp(a_k - m)
     Takes     a (..., K)
     Returns   out (...), cache: softmax(a) (..., K). Where every a_k is -inf, out is -inf and the weights are 1/K.
+    Source    Blanchard, Higham, Higham 2021, "Accurately computing the log-sum-exp and softmax functions"
     """
     largest = a.real.max(axis=-1, keepdims=True)  # a constant shift: its gradient cancels
     shift = np.where(np.isneginf(largest), np.zeros_like(largest), largest)

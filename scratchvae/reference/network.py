@@ -3,6 +3,8 @@
 The first half works row by row: it carries d loss / d out back to every layer's pre-activation. The second half sums
 over rows: the gradient of a weight is x^T da. They are apart because the second can end in two ways, written down as
 a gradient (`network_gradient`) or used at once by Adam (`network_adam`).
+
+Source: Rumelhart, Hinton, Williams 1986, "Learning representations by back-propagating errors".
 """
 
 from typing import NamedTuple
@@ -29,8 +31,8 @@ def network_forward(x: NDArray, network: Network) -> tuple[NDArray, NetworkCache
     """Run x through every layer.
 
     Forward   h_0 = x        h_l = activation_l(h_{l-1} W_l + b_l)
-    Takes     x (N, in); network
-    Returns   h_L (N, out), cache
+    Takes     x (N, in); network: its layers W_l (in, out), b_l (out,)
+    Returns   h_L (N, out), cache: one `DenseCache` a layer
     """
     caches = []
     h = x
@@ -64,6 +66,7 @@ def network_gradient(deltas: NetworkDeltas, gradient: Network) -> None:
     """Sum-over-rows half of the gradient, written into `gradient`, which has the network's structure.
 
     Gives     dW_l = h_{l-1}^T da_l        db_l = sum_n da_ln
+    Takes     deltas of `network_backward`; gradient: overwritten, W_l (in, out) and b_l (out,) of every layer
     """
     for x, da, layer in zip(deltas.inputs, deltas.das, gradient.layers, strict=True):
         layer.weight[...] = x.T @ da  # reverse of: a = x W, for W
@@ -84,6 +87,7 @@ def network_adam(
     """The same sum over rows, used at once: one Adam step on the network's parameters, in place.
 
     Takes     deltas; network; first, second: flat moments with the layout of `network.flat`; the rest as `adam_update`
+    Source    Kingma, Ba 2015, algorithm 1
     """
     for x, da, (rows, columns, weight, bias, _) in zip(deltas.inputs, deltas.das, network.table.tolist(), strict=True):
         for offset, gradient in ((weight, (x.T @ da).reshape(rows * columns)), (bias, da.sum(axis=0))):

@@ -19,6 +19,7 @@ def poisson_log_likelihood_forward(x: NDArray, log_rate: NDArray) -> tuple[NDArr
               -inf, which is log p rounded; the rate 0 of a very negative l gives x l - log x!
     Takes     x (B, D), whole numbers that are not negative; log_rate (B, K, D)
     Returns   log p (B, K), cache
+    Source    McCullagh, Nelder 1989, "Generalized linear models", chapter 6
     """
     x, wide = x[:, None, :], np.result_type(log_rate, np.float64)
     with np.errstate(over="ignore"):

@@ -25,7 +25,7 @@ class PosteriorCache(NamedTuple):
 
 
 def posterior_forward(head: NDArray, eps: NDArray) -> tuple[NDArray, NDArray, PosteriorCache]:
-    """Samples of q(z|x) and KL(q(z|x) || p(z)).
+    """Samples of q(z|x) and KL(q(z|x) || p(z)), the latter in nats.
 
     Forward   mu, logvar = head        z_bk = mu_b + exp(logvar_b / 2) eps_bk
               kl_b = KL(N(mu_b, exp(logvar_b)) || N(0, I))

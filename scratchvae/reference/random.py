@@ -134,6 +134,7 @@ def uniforms(seed: int, stream: int, step: int, examples: NDArray, count: int) -
 
     Takes     see `random_words`
     Returns   float32 (B, count)
+    Raises    ValueError as `random_words`
     """
     words = random_words(seed, stream, step, examples, count)
     return (words >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
@@ -144,6 +145,8 @@ def normals(seed: int, stream: int, step: int, examples: NDArray, count: int) ->
 
     Takes     see `random_words`
     Returns   float32 (B, count)
+    Raises    ValueError as `random_words`
+    Source    Box, Muller 1958: see `box_muller`
     """
     words = random_words(seed, stream, step, examples, 4 * -(-count // 4))
     even, odd = box_muller(words[:, 0::2], words[:, 1::2])
@@ -213,6 +216,7 @@ def bernoulli_bytes(
 
     Takes     pixels uint8 (N, D); rows (B,): which of them; seed, stream, step, examples (B,): see `random_words`
     Returns   (B, D) of dtype, 0 or 1
+    Raises    ValueError as `random_words`
     """
     probabilities = np.asarray(pixels)[rows]
     width = probabilities.shape[1]
@@ -242,6 +246,7 @@ def bernoulli_probabilities(
 
     Takes     probabilities (B, D) float; seed, stream, step, examples (B,): see `random_words`
     Returns   (B, D) of dtype, 0 or 1 (0 for NaN)
+    Raises    ValueError as `random_words`
     """
     return (uniforms(seed, stream, step, examples, probabilities.shape[1]) < probabilities).astype(dtype)
 
@@ -251,6 +256,7 @@ def permutation(seed: int, stream: int, step: int, n: int) -> NDArray[np.int64]:
 
     Takes     seed, stream, step: see `random_words`; n >= 0
     Returns   int64 (n,)
+    Raises    ValueError as `random_words`
     """
     words = random_words(seed, stream, step, np.zeros(1, np.int64), 2 * n)[0].astype(np.uint64)
     keys = words[0::2] | (words[1::2] << np.uint64(32))
