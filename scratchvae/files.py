@@ -52,6 +52,31 @@ def append_whole(path: str | os.PathLike[str], line: bytes) -> None:
         raise _cannot_be_written(path, error) from None
 
 
+def check_target(path: Path) -> None:
+    """Refuse, before there is anything to write, a file that cannot be written where it is to go.
+
+    Raises    ValueError, one line, where it is a folder, or in no folder that is there and may be written
+    """
+    if path.is_dir():
+        raise ValueError(f"--out is {path}, a folder; expected a file")
+    if not path.parent.is_dir():
+        raise ValueError(f"--out is {path}; expected a file in a folder that exists")
+    if not os.access(path.parent, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise ValueError(f"--out is {path}; expected a file in a folder that may be written")
+
+
+def make_folder(path: Path, parents: bool = False) -> None:
+    """Make a folder, if it is not there; with `parents` also those it is in.
+
+    Raises    ValueError, one line, where it cannot be made: no permission, or something else is there
+    """
+    try:
+        path.mkdir(parents=parents, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ValueError(f"{path}: cannot be made ({reason}); expected a folder, or a place for a new one") from None
+
+
 def unfinished(path: Path) -> list[Path]:
     """What a killed `write_whole` of this file left beside it. Only who holds the directory may take it away."""
     return list(path.parent.glob(f"{_unfinished(path.name)}*"))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scratchvae import VAE
-from scratchvae.files import write_whole
+from scratchvae.files import check_target, write_whole
 
 from .options import Engine, Json, Quiet, Seed, Threads, use_threads
 from .output import Output
@@ -80,10 +80,7 @@ def _check_target(target: Path) -> None:
     """Refuse what cannot be written before two minutes are spent."""
     if target.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"--out is {target}; expected a file that ends in .html")
-    if target.is_dir():
-        raise ValueError(f"--out is {target}, a folder; expected a file")
-    if not target.parent.is_dir():
-        raise ValueError(f"--out is {target}; expected a file in a folder that exists")
+    check_target(target)
 
 
 def _of_digits(settings: "Settings", seed: int, engine: str, watch: Watch) -> "Subject":

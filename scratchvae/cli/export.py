@@ -1,5 +1,6 @@
 """`scratchvae export`: a trained model for other tools: ONNX graphs, or weights and a module for PyTorch."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -7,7 +8,7 @@ import typer
 
 from scratchvae import VAE
 from scratchvae.export import onnx_files, torch_files
-from scratchvae.files import write_whole
+from scratchvae.files import make_folder, write_whole
 
 from .options import Engine, Json, Quiet, Seed, Threads, use_threads
 from .output import Output
@@ -48,10 +49,10 @@ def export(
     directory = RunDirectory(run)
     vae = VAE.load(directory.trained_model(), engine=engine)
     folder = out or directory.path / kind
-    if not folder.parent.is_dir() or (folder.exists() and not folder.is_dir()):
+    if not folder.parent.is_dir() or (os.path.lexists(folder) and not folder.is_dir()):  # a file, or a link to nothing
         raise ValueError(f"--out is {folder}; expected a folder, or a new one in a folder that exists")
     files = FORMATS[kind](vae)  # everything that can be refused is refused before the folder is made
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     for name, content in files.items():
         write_whole(folder / name, content)
     output.message(f"{' and '.join(files)} written to {folder}")

@@ -7,6 +7,7 @@ when the run is resumed. One process trains in a run directory at a time.
 import hashlib
 import json
 import math
+import os
 import re
 import reprlib
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,7 @@ from scratchvae.data import Dataset, load
 from scratchvae.data.checks import one_line
 from scratchvae.data.images import parse_size
 from scratchvae.data.mapped import blocks
-from scratchvae.files import LOCK, append_whole, held, unfinished, write_whole
+from scratchvae.files import LOCK, append_whole, held, make_folder, unfinished, write_whole
 
 from .output import plain
 
@@ -93,10 +94,7 @@ class RunDirectory:
         Raises    ValueError, one line, where another does, or where it cannot be made or written
         """
         made = not self.path.exists()
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(f"{self.path}: cannot be made ({error.strerror})") from None
+        make_folder(self.path, parents=True)
         with held(self.path):
             for file in self._unfinished():
                 file.unlink()
@@ -253,8 +251,8 @@ def new_run(out: Path | None, data_name: str) -> RunDirectory:
     run = RunDirectory(out)
     if run.exists():
         raise ValueError(f"{out} is a run already; continue it with --resume or give another --out")
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; --out takes a directory for the run")
+    if os.path.lexists(out) and not out.is_dir():  # a file, or a link to nothing
+        raise ValueError(f"{out} is there and no directory; --out takes a directory for the run, or a new one")
     if not run.is_free():
         raise ValueError(f"{out} is a directory with other files in it; give another --out")
     return run

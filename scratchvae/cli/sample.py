@@ -9,7 +9,7 @@ import typer
 from numpy.typing import NDArray
 
 from scratchvae import VAE
-from scratchvae.files import write_whole
+from scratchvae.files import check_target, write_whole
 
 from .options import Engine, Json, Quiet, Seed, Threads, use_threads
 from .output import Output
@@ -62,10 +62,7 @@ def _check_target(target: Path, images: bool) -> None:
         raise ValueError(f"--out is {target}; expected a file that ends in {' or '.join(KINDS)}")
     if target.suffix.lower() == ".png" and not images:
         raise ValueError(f"--out is {target} but the run's data are no images; expected a file that ends in .npy")
-    if not target.parent.is_dir():
-        raise ValueError(f"--out is {target}; expected a file in a folder that exists")
-    if target.is_dir():
-        raise ValueError(f"--out is {target}, a folder; expected a file")
+    check_target(target)
 
 
 def _npy(x: NDArray) -> bytes:

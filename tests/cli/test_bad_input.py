@@ -115,16 +115,19 @@ def test_train_refuses_data_that_are_none_and_names_them(command: Command, tmp_p
     assert files_of(tmp_path) == before
 
 
-@pytest.mark.parametrize("place", ["file", "folder"])
+@pytest.mark.parametrize("place", ["file", "folder", "link"])
 def test_train_refuses_a_place_that_is_taken(command: Command, tmp_path, place):
     taken = tmp_path / "taken"
     if place == "file":
         taken.write_text("mine")
+    elif place == "link":
+        taken.symlink_to("nothing")
     else:
         taken.mkdir()
         (taken / "notes.txt").write_text("mine")
     before = files_of(tmp_path)
-    assert_refused(command("train", *FAST, "--out", "taken"), "taken")
+    words = {"folder": "other files in it"}.get(place, "taken is there and no directory")
+    assert_refused(command("train", *FAST, "--out", "taken"), words)
     assert files_of(tmp_path) == before
 
 

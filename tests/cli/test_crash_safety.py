@@ -143,6 +143,9 @@ def test_memory_that_runs_out_later_keeps_the_checkpoint(command: Command, image
 # --- what is taken away ---------------------------------------------------------------------------------------------
 
 
+NOT_MADE = "cannot be made (Permission denied); expected a folder, or a place for a new one"
+
+
 @contextmanager
 def that_cannot_be_written() -> Iterator[Path]:
     """A folder that anyone may read and this process, be it root's, may not write once `yield` comes back."""
@@ -183,8 +186,23 @@ def test_a_run_that_cannot_be_written_is_one_line_and_left_alone(command: Comman
             new = command("train", folder / "images.npy", *FAST, "--out", folder / "new")
         assert (resumed.status, new.status) == (2, 2)
         assert resumed.err == f"scratchvae: {folder}/run: cannot be written (Permission denied)\n"
-        assert new.err == f"scratchvae: {folder}/new: cannot be made (Permission denied)\n"
+        assert new.err == f"scratchvae: {folder}/new: {NOT_MADE}\n"
         assert {file: file.read_bytes() for file in (folder / "run").iterdir()} == before
+
+
+def test_what_may_not_be_written_is_refused_in_one_line(command: Command, trained):
+    with that_cannot_be_written() as folder:
+        run = shutil.copytree(trained, folder / "run")
+        with without_the_right_to_write(folder):
+            engine = ("--engine", "reference")  # whose operations are not cached on the disk
+            exported = command("export", run, "--format", "torch", "--out", folder / "theirs", *engine)
+            sampled = command("sample", run, "--out", folder / "some.npy", *engine)
+            explained = command("explain", "--out", folder / "page.html", *engine)
+        assert [exported.status, sampled.status, explained.status] == [2, 2, 2]
+        assert exported.err == f"scratchvae: {folder}/theirs: {NOT_MADE}\n"
+        for result, name in ((sampled, "some.npy"), (explained, "page.html")):
+            expected = "expected a file in a folder that may be written"
+            assert result.err == f"scratchvae: --out is {folder}/{name}; {expected}\n"
 
 
 def at_epoch_2(monkeypatch: pytest.MonkeyPatch, act) -> None:

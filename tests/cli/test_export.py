@@ -36,10 +36,11 @@ def test_onnx_graphs_are_written_and_written_over(command: Command, trained, tmp
 
 def test_bad_input_is_refused_and_writes_nothing(command: Command, trained, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to("nothing")
     before = files_of(tmp_path)
     assert_refused(command("export", trained, "--format", "pickle"), "--format is 'pickle'; expected onnx or torch")
     assert_refused(command("export", "nosuch"), "nosuch")
-    for out in ("file", "no/such"):
+    for out in ("file", "no/such", "link"):
         assert_refused(command("export", trained, "--format", "torch", "--out", out), f"--out is {out}")
     monkeypatch.setitem(sys.modules, "onnx", None)
     assert_refused(command("export", trained, "--out", "graphs"), "pip install 'scratchvae[onnx]'")
