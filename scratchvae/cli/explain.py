@@ -46,7 +46,7 @@ def explain(
 ) -> None:
     """Ten questions about log p(x), the ELBO and its KLs, each answered with exact numbers, a picture and the code.
 
-    The page is one HTML file that needs no network. It takes about two minutes.
+    The page is one HTML file that needs no network. It takes a minute or two, longer on a busy machine.
 
     A run needs at most 3 latent dimensions; one with relu takes ten times as long as one with tanh.
 
@@ -77,7 +77,7 @@ def explain(
 
 
 def _check_target(target: Path) -> None:
-    """Refuse what cannot be written before two minutes are spent."""
+    """Refuse what cannot be written before minutes are spent."""
     if target.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"--out is {target}; expected a file that ends in .html")
     check_target(target)

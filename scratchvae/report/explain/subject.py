@@ -20,7 +20,7 @@ Watch = Callable[[str, int, int], None]  # what is being worked on, steps done, 
 
 
 class Settings(NamedTuple):
-    """How much is computed. The defaults take about two minutes on two cores; tests take less of everything."""
+    """How much is computed. The defaults take 70 seconds of a processor; tests take less of everything."""
 
     hidden: tuple[int, ...] = (64, 32)
     epochs: int = 150
