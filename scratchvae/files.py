@@ -52,19 +52,6 @@ def append_whole(path: str | os.PathLike[str], line: bytes) -> None:
         raise _cannot_be_written(path, error) from None
 
 
-def check_target(path: Path) -> None:
-    """Refuse, before there is anything to write, a file that cannot be written where it is to go.
-
-    Raises    ValueError, one line, where it is a folder, or in no folder that is there and may be written
-    """
-    if path.is_dir():
-        raise ValueError(f"--out is {path}, a folder; expected a file")
-    if not path.parent.is_dir():
-        raise ValueError(f"--out is {path}; expected a file in a folder that exists")
-    if not os.access(path.parent, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
-        raise ValueError(f"--out is {path}; expected a file in a folder that may be written")
-
-
 def make_folder(path: Path, parents: bool = False) -> None:
     """Make a folder, if it is not there; with `parents` also those it is in.
 

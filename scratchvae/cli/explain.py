@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scratchvae import VAE
-from scratchvae.files import check_target, write_whole
+from scratchvae.files import write_whole
 
-from .options import Engine, Json, Quiet, Seed, Threads, use_threads
+from .options import Engine, Json, Quiet, Seed, Threads, check_out, use_threads
 from .output import Output
 from .run_directory import RunDirectory
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from scratchvae.report.explain import Answers, Settings, Subject
 
-PAGE = "explain.html"
+PAGE, KINDS = "explain.html", (".html", ".htm")
 Watch = Callable[[str, int, int], None]
 
 
@@ -61,7 +61,7 @@ def explain(
     if run:
         RunDirectory(run).trained_model()
     target = out or (run / PAGE if run else Path(PAGE))
-    _check_target(target)
+    check_out(target, KINDS)
     settings = Settings.quick() if quick else Settings()
     with _progress(output) as watch:
         subject = _of_run(run) if run else _of_digits(settings, seed, engine, watch)
@@ -74,13 +74,6 @@ def explain(
     output.result(_table(answers))
     output.message(f"{target} written in {seconds:.0f} s: {len(html) / 1e6:.1f} MB, no network needed")
     output.record(_record(run, target, seed, seconds, subject, settings, answers))
-
-
-def _check_target(target: Path) -> None:
-    """Refuse what cannot be written before minutes are spent."""
-    if target.suffix.lower() not in (".html", ".htm"):
-        raise ValueError(f"--out is {target}; expected a file that ends in .html")
-    check_target(target)
 
 
 def _of_digits(settings: "Settings", seed: int, engine: str, watch: Watch) -> "Subject":

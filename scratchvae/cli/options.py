@@ -1,5 +1,8 @@
 """The options that every command takes."""
 
+import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -49,3 +52,18 @@ def use_threads(threads: int | None, engine: str | None = None) -> None:
         threadpool_limits(threads)
     if engine == "reference":
         threadpool_limits(1, "blas")
+
+
+def check_out(path: Path, endings: Sequence[str]) -> None:
+    """Refuse, before anything is computed, a file of another kind, or one that cannot be written where it is to go.
+
+    Raises    ValueError, one line
+    """
+    if path.suffix.lower() not in endings:
+        raise ValueError(f"--out is {path}; expected a file that ends in {' or '.join(endings)}")
+    if path.is_dir():
+        raise ValueError(f"--out is {path}, a folder; expected a file")
+    if not path.parent.is_dir():
+        raise ValueError(f"--out is {path}; expected a file in a folder that exists")
+    if not os.access(path.parent, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise ValueError(f"--out is {path}; expected a file in a folder that may be written")

@@ -9,9 +9,9 @@ import typer
 from numpy.typing import NDArray
 
 from scratchvae import VAE
-from scratchvae.files import check_target, write_whole
+from scratchvae.files import write_whole
 
-from .options import Engine, Json, Quiet, Seed, Threads, use_threads
+from .options import Engine, Json, Quiet, Seed, Threads, check_out, use_threads
 from .output import Output
 from .run_directory import RunDirectory
 
@@ -47,22 +47,15 @@ def sample(
     config, vae = directory.config(), VAE.load(directory.trained_model(), engine=engine)
     shape = config["data"].get("image_shape")
     target = out or directory.path / ("samples.png" if shape else "samples.npy")
-    _check_target(target, shape is not None)
+    check_out(target, KINDS)
+    if target.suffix.lower() == ".png" and shape is None:
+        raise ValueError(f"--out is {target} but the run's data are no images; expected a file that ends in .npy")
     x = vae.sample(count, seed=seed, mean=mean)
     write_whole(target, _npy(x) if target.suffix.lower() == ".npy" else _png(x, shape))
     output.message(f"{count} {'means' if mean else 'draws'} written to {target}")
     output.record(
         {"command": "sample", "run": run, "out": target, "count": count, "mean": mean, "seed": seed, "shape": x.shape}
     )
-
-
-def _check_target(target: Path, images: bool) -> None:
-    """Refuse what cannot be written before anything is drawn."""
-    if target.suffix.lower() not in KINDS:
-        raise ValueError(f"--out is {target}; expected a file that ends in {' or '.join(KINDS)}")
-    if target.suffix.lower() == ".png" and not images:
-        raise ValueError(f"--out is {target} but the run's data are no images; expected a file that ends in .npy")
-    check_target(target)
 
 
 def _npy(x: NDArray) -> bytes:
