@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scratchvae.data.checks import DataError, one_line
+from scratchvae.data.checks import DataError, check_pixels, one_line
 from scratchvae.data.labels import NoLabelsError, as_labels
-from scratchvae.data.mapped import converted
 
 if TYPE_CHECKING:
     from pyarrow import Array
@@ -25,7 +24,8 @@ def read_parquet(path: Path, labels: str | None = None) -> tuple[NDArray, NDArra
               the type that holds them all: columns of uint8 stay uint8, and bool beside them becomes 0 and 255, which
               mean exactly 0 and 1. The numbers that pandas writes for rows without names are left out
     Raises    DataError, one line: pyarrow not installed, a damaged file, no column of that name, two columns of one
-              name, a column of another kind, a missing value, empty lists or lists of different lengths
+              name, a column of another kind, a missing value, empty lists or lists of different lengths,
+              bytes of 0 and 1 beside bool
     """
     try:
         import pyarrow
@@ -52,9 +52,12 @@ def _columns(path: Path, file: "ParquetFile", labels: str | None) -> tuple[NDArr
     parts = [_values(path, name, file.read([name]).column(name)) for name in names if name != labels]
     if not parts:
         raise DataError(f"{path}: no column of numbers; expected at least one")
-    kind = np.result_type(*parts)
-    data = np.empty((file.metadata.num_rows, sum(part.shape[1] for part in parts)), kind)
-    np.concatenate([converted(part, kind) if kind == np.uint8 else part for part in parts], axis=1, out=data)
+    truths = np.repeat([part.dtype.kind == "b" for part in parts], [part.shape[1] for part in parts])
+    data = np.empty((file.metadata.num_rows, len(truths)), np.result_type(*parts))
+    np.concatenate(parts, axis=1, out=data)
+    if data.dtype == np.uint8 and truths.any():
+        check_pixels(data, str(path))  # now, for a 255 of a bool would hide that the bytes are 0 and 1
+        data[:, truths] *= 255
     if labels is None:
         return data, None
     marks = _marks(path, labels, file.read([labels]).column(labels))

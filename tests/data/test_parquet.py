@@ -62,6 +62,11 @@ def test_a_truth_beside_bytes_is_a_whole_pixel_and_beside_other_numbers_1(table,
     assert data.dtype == dtype
 
 
+def test_a_truth_does_not_hide_that_the_bytes_beside_it_are_0_and_1(table):
+    path = table(a=arrow.array(PIXELS[:, 0] > 99), b=arrow.array(PIXELS[:, 1] % 2))
+    message_of(lambda: load(path), "t.parquet: uint8 with no value above 1")
+
+
 @pytest.mark.parametrize("encode", [False, True])
 def test_a_column_of_labels_is_taken_out_of_the_data(table, encode):
     names = arrow.array(["cat" if row[0] > 99 else "dog" for row in PIXELS])
