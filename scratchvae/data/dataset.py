@@ -148,8 +148,9 @@ def _read_rows(
         raise DataError(
             f"{path}, held out: examples of shape {_sides(given)}; expected {_sides(array)} as in the training data"
         )
-    found = f"{found}, {array.shape} and {given.shape} of {array.dtype}"
-    return rows, shape, _as_rows(given, f"{path}, held out", rows)[0], found, marks
+    kept = _as_rows(given, f"{path}, held out", rows)[0]
+    check_pixels(kept, f"{path}, held out")
+    return rows, shape, kept, f"{found}, {array.shape} and {given.shape} of {array.dtype}", marks
 
 
 def _read_own(path: Path, resize: tuple[int, int] | None, labels: str | None) -> Arrays:

@@ -103,6 +103,7 @@ def test_an_npz_with_its_own_held_out_part_is_not_split_again(write, train, held
         (saved(np.savez, x=X, train=X), ["holds 2 arrays ('x', 'train')", "expected one array"]),
         (saved(np.savez, x=X, test=X[:, :2]), ["held out: 2 columns", "expected data_dim = 3"]),
         (saved(np.savez, x=X, test=X.astype(np.uint8)), ["held out: of uint8", "expected float32"]),
+        (saved(np.savez, x=X > 0.5, test=np.eye(3, dtype=np.uint8)), ["held out: uint8 with no value above 1"]),
         (saved(np.savez, x=X, test=X[:0]), ["held out: empty", "expected at least one row"]),
     ],
 )
