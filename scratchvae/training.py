@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from scratchvae.checkpoint import TrainingState, load_state, save_model
 from scratchvae.data.binarize import binarize as draw_batch
 from scratchvae.data.binarize import mean_shown
-from scratchvae.data.mapped import Data
+from scratchvae.data.mapped import Data, fingerprint
 from scratchvae.engine import get_threads, one_order_of_sums
 from scratchvae.finite import (
     DivergedError,
@@ -351,7 +352,8 @@ def fit(
               patience: stop after so many epochs without a better validation ELBO, and keep the best parameters
               checkpoint: a .safetensors file, written after every epoch, but where epochs are short not before
               checkpoint_seconds have passed since it was last written; always when training ends
-              resume: True to go on from `checkpoint`, or the checkpoint to go on from
+              resume: True to go on from `checkpoint`, or the checkpoint to go on from: with the same data and settings,
+              but for `epochs`
               progress: a bar on standard error, where that is a terminal
               allow_grey: accept values between 0 and 1 under a Bernoulli with binarize="none"
               on_epoch: called with each entry of the history
@@ -449,7 +451,7 @@ class _Run:
         """Take up the run that `path` holds."""
         trainer = self.trainer
         parameters, state = load_state(trainer.vae, path)
-        mine, theirs = self._settings(), state.progress["settings"]
+        mine, theirs = self._settings(), self._data | state.progress["settings"]  # older files do not say their data
         for name, value in mine.items():
             if theirs.get(name) != value:
                 raise ValueError(f"{path}: was trained with {name} {theirs.get(name)!r}; got {value!r} now")
@@ -543,6 +545,12 @@ class _Run:
     def _kept(self) -> str:
         return f"; the last good checkpoint is {self.checkpoint}" if self.written is not None else ""
 
+    @cached_property
+    def _data(self) -> dict[str, str | None]:
+        """The data, each by what tells them from others."""
+        parts = {"data": self.plan.x, "validation": self.plan.validation}
+        return {name: None if part is None else f"SHA-256 {fingerprint(part)}" for name, part in parts.items()}
+
     def _settings(self) -> dict[str, Any]:
         trainer = self.trainer
         return {
@@ -553,6 +561,7 @@ class _Run:
             "binarize": trainer.binarize,
             "seed": trainer.seed,
             "examples": len(self.plan.x),
+            **self._data,
             "patience": self.patience,
         }
 

@@ -107,6 +107,32 @@ def test_a_run_cannot_be_resumed_with_other_settings(tmp_path, changed):
     np.testing.assert_array_equal(other.parameters.flat, mine.flat)
 
 
+@pytest.mark.parametrize("changed", ["data", "validation"])
+def test_a_run_cannot_be_resumed_with_other_data_of_the_same_size(tmp_path, changed):
+    path = tmp_path / "run.safetensors"
+    vae, x, _ = build()
+    data = {"data": x, "validation": x.copy()}
+    sv.fit(vae, data["data"], 1, validation=data["validation"], checkpoint=path, progress=False)
+    before = path.read_bytes()
+    other = data | {changed: 1 - data[changed]}
+    with pytest.raises(ValueError, match=f"was trained with {changed} 'SHA-256 [0-9a-f]{{64}}'; got 'SHA-256"):
+        sv.fit(vae, other["data"], 2, validation=other["validation"], checkpoint=path, resume=True, progress=False)
+    assert path.read_bytes() == before
+    for known in data, {name: part.copy(order="F") for name, part in data.items()}:
+        sv.fit(vae, known["data"], 2, validation=known["validation"], checkpoint=path, resume=True, progress=False)
+
+
+def test_a_file_from_before_runs_knew_their_data_goes_on(tmp_path):
+    path = tmp_path / "run.safetensors"
+    vae, x, _ = build()
+    sv.fit(vae, x, 1, checkpoint=path, progress=False)
+    tensors, header = load_file(path), json.loads(safe_open(path, "np").metadata()["scratchvae"])
+    for name in ("data", "validation"):
+        del header["training"]["settings"][name]
+    save_file(tensors, path, {"scratchvae": json.dumps(header)})
+    assert len(sv.fit(vae, x, 2, checkpoint=path, resume=True, progress=False)) == 2
+
+
 def test_a_run_goes_on_with_the_same_beta_as_a_number_of_numpy(tmp_path):
     settings = {"progress": False, "checkpoint": tmp_path / "run.safetensors"}
     vae, x, _ = build()

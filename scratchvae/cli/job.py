@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 from scratchvae import VAE, __version__, checkpoint
 from scratchvae.data import Dataset, load
 from scratchvae.data.images import parse_size
+from scratchvae.data.mapped import fingerprint
 from scratchvae.likelihoods import data_set_for, likelihood_named
 from scratchvae.objectives import ELBO, OBJECTIVES, Objective
 
-from .run_directory import ENTRIES, FORMAT, RunDirectory, fingerprint, new_run
+from .run_directory import ENTRIES, FORMAT, RunDirectory, new_run
 
 ELBO_SETTINGS = ("beta", "free_bits", "warm_up", "kl")
 FREE_ON_RESUME = ("epochs",)  # what may change when a run goes on
@@ -107,7 +108,7 @@ def _configuration(asked: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]
             "held_out": len(dataset.held_out),
             "dimensions": dimensions,
             "image_shape": dataset.image_shape,
-            "sha256": fingerprint(dataset),
+            "sha256": fingerprint(dataset.train, dataset.held_out),
         },
         "model": {
             "data_dim": dimensions,

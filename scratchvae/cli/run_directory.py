@@ -4,7 +4,6 @@ Every file is there whole or not at all. The history grows by one line an epoch,
 when the run is resumed. One process trains in a run directory at a time.
 """
 
-import hashlib
 import json
 import math
 import os
@@ -15,12 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from scratchvae.data import Dataset, load
 from scratchvae.data.checks import one_line
 from scratchvae.data.images import parse_size
-from scratchvae.data.mapped import blocks
+from scratchvae.data.mapped import fingerprint
 from scratchvae.files import LOCK, append_whole, held, make_folder, unfinished, write_whole
 
 from .output import plain
@@ -167,7 +164,7 @@ class RunDirectory:
             resize=parse_size(data.get("resize")),
             labels=data.get("labels"),
         )
-        if fingerprint(dataset) != data["sha256"]:
+        if fingerprint(dataset.train, dataset.held_out) != data["sha256"]:
             raise ValueError(
                 f"{data['source']} no longer holds the data that {self.path} was trained on; expected the same values"
             )
@@ -225,16 +222,6 @@ def _line(row: Mapping[str, Any]) -> bytes:
 
 def _is_image_shape(shape: list[Any], values: int) -> bool:
     return len(shape) == 2 and all(isinstance(size, int) and size > 0 for size in shape) and math.prod(shape) == values
-
-
-def fingerprint(dataset: Dataset) -> str:
-    """SHA-256 of the values, training part first."""
-    digest = hashlib.sha256()
-    for part in (dataset.train, dataset.held_out):
-        digest.update(f"{part.dtype.str}{part.shape}".encode())
-        for _, block in blocks(part):
-            digest.update(np.ascontiguousarray(block).view(np.uint8).data)
-    return digest.hexdigest()
 
 
 def new_run(out: Path | None, data_name: str) -> RunDirectory:

@@ -4,6 +4,7 @@ NumPy maps the file, so the system keeps what fits of it in its cache and gives 
 Nothing here copies the array or makes an array of its size: what is to be known of all values is found block by block.
 """
 
+import hashlib
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
@@ -101,6 +102,16 @@ def column_mean(data: Data) -> NDArray:
         total += block.sum(axis=0, dtype=np.float64)
     mean = total / data.shape[0]
     return mean / 255 if data.dtype == np.uint8 else mean
+
+
+def fingerprint(*parts: Data) -> str:
+    """SHA-256 of the values of all parts, their types and shapes, in hexadecimal."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(f"{part.dtype.str}{part.shape}".encode())
+        for _, block in blocks(part):
+            digest.update(np.ascontiguousarray(block).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def kept_dtype(array: NDArray) -> np.dtype:
