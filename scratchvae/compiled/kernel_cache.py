@@ -4,11 +4,13 @@ Numba looks at the one file a kernel stands in. A kernel that has inlined a func
 be taken from the cache after that other file has changed, and run the old code with the new arguments.
 """
 
+import atexit
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,12 +34,21 @@ def _sources() -> str:
 
 
 def _parent() -> Path:
-    """NUMBA_CACHE_DIR if it is set, else beside the sources, else, where these cannot be written, the user's cache."""
+    """NUMBA_CACHE_DIR if it is set, else beside the sources, else, where these cannot be written, the user's cache, and
+    where there can be none a folder that goes with the process."""
     if numba.config.CACHE_DIR:
-        return Path(numba.config.CACHE_DIR)
+        return Path(numba.config.CACHE_DIR).absolute()
     if os.access(FOLDER, os.W_OK):
         return FOLDER / "__pycache__"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scratchvae"
+    of_user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scratchvae"
+    there = next(folder for folder in (of_user, *of_user.parents) if os.path.exists(folder))
+    return of_user if os.access(there, os.W_OK) else _temporary()
+
+
+def _temporary() -> Path:
+    folder = tempfile.mkdtemp(prefix="scratchvae-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 PATH = _parent() / _sources()
@@ -65,8 +76,10 @@ def compiled_beside(name: str, code: str) -> Iterator[None]:
         return
     code = f"from pathlib import Path\n{code}\nPath({str(done)!r}).touch()"
     null = subprocess.DEVNULL
-    command = [sys.executable, "-c", code]
-    with subprocess.Popen(command, cwd=FOLDER.parents[1], stdin=null, stdout=null, stderr=null) as process:
+    command, environment = [sys.executable, "-c", code], {**os.environ, "NUMBA_CACHE_DIR": str(PATH.parent)}
+    with subprocess.Popen(
+        command, cwd=FOLDER.parents[1], env=environment, stdin=null, stdout=null, stderr=null
+    ) as process:
         try:
             yield
         except BaseException:

@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 import time
 from importlib import import_module
 from pathlib import Path
@@ -103,13 +105,37 @@ def test_kernels_take_nothing_from_files_that_do_not_name_them():
 
 def test_kernels_lie_where_the_user_says_else_beside_the_sources_else_in_the_users_cache(sources, monkeypatch):
     assert cache._parent() == sources / "compiled" / "__pycache__"
-    monkeypatch.setattr(cache.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(cache.os, "access", lambda path, mode: path != cache.FOLDER)
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
     assert cache._parent() == Path("/somewhere/scratchvae")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache._parent() == Path.home() / ".cache" / "scratchvae"
     monkeypatch.setattr(numba.config, "CACHE_DIR", "/asked/for")
     assert cache._parent() == Path("/asked/for")
+
+
+@pytest.mark.slow
+def test_where_none_can_be_kept_they_go_with_the_process_and_those_it_starts_share_them(tmp_path):
+    """As for a user who owns neither the package nor a home."""
+    code = r"""if True:
+        import os
+        os.access = lambda path, mode: False
+        import numba, numpy
+        from importlib import import_module
+        dense, kernel_cache = (import_module(f"scratchvae.compiled.{name}") for name in ("dense", "kernel_cache"))
+        numba.get_num_threads = lambda: 2
+        with kernel_cache.compiled_beside("kernels", "pass"):
+            dense.dense_forward(*(numpy.ones(shape, "f4") for shape in ((2, 3), (3, 4), 4)), "relu")
+        kept = [str(file) for file in kernel_cache.PATH.rglob("*") if file.is_file()]
+        print(kernel_cache.PATH, *kept, sep="\n")
+    """
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "NUMBA_CACHE_DIR": ""}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    path, *kept = ended.stdout.splitlines()
+    assert path.startswith(f"{tmp_path}/scratchvae-")
+    assert f"{path}/kernels.compiled" in kept
+    assert [name for name in kept if name.endswith(".nbc")]
+    assert not list(tmp_path.iterdir())
 
 
 def test_numbas_own_cache_is_another_folder_outside_and_after_an_error():
