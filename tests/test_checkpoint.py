@@ -12,8 +12,16 @@ from safetensors.numpy import load_file, save_file
 
 import scratchvae as sv
 from scratchvae import checkpoint, files
+from scratchvae.checkpoint import trained_epochs
 from tests.cases import LIKELIHOOD_NAMES, build
 from tests.proofs.checks import resuming_continues_the_run
+
+
+def rewrite(path, change):
+    """Write a file again after `change` of its tensors and its header."""
+    tensors, header = load_file(path), json.loads(safe_open(path, "np").metadata()["scratchvae"])
+    change(tensors, header)
+    save_file(tensors, path, {"scratchvae": json.dumps(header)})
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -91,6 +99,8 @@ def test_of_a_run_with_early_stopping_the_best_parameters_are_loaded(tmp_path):
         {"objective": sv.IWAE(3)},
         {"binarize": "none"},
         {"objective": sv.ELBO(kl="monte-carlo")},
+        {"adam_epsilon": 1e-4},
+        {"patience": 2, "validation": np.eye(5)},
     ],
 )
 def test_a_run_cannot_be_resumed_with_other_settings(tmp_path, changed):
@@ -133,6 +143,14 @@ def test_a_file_from_before_runs_knew_their_data_goes_on(tmp_path):
     assert len(sv.fit(vae, x, 2, checkpoint=path, resume=True, progress=False)) == 2
 
 
+def test_a_run_cannot_be_resumed_with_more_or_fewer_examples(tmp_path):
+    settings = {"progress": False, "checkpoint": tmp_path / "run.safetensors"}
+    vae, x, _ = build()
+    sv.fit(vae, x, epochs=1, **settings)
+    with pytest.raises(ValueError, match="was trained with examples 3; got 2 now"):
+        sv.fit(build().vae, x[:2], epochs=2, resume=True, **settings)
+
+
 def test_a_run_goes_on_with_the_same_beta_as_a_number_of_numpy(tmp_path):
     settings = {"progress": False, "checkpoint": tmp_path / "run.safetensors"}
     vae, x, _ = build()
@@ -146,6 +164,8 @@ def test_a_run_goes_on_with_equal_settings_of_other_types(tmp_path):
     one, other = sv.Stages((1, 0.5), (3, 4)), sv.Stages([np.float64(1), np.float32(0.5)], [np.int64(3), 4])
     sv.fit(vae, x, 1, learning_rate=one, objective=sv.ELBO(beta=1), **settings)
     assert len(sv.fit(build().vae, x, 2, learning_rate=other, objective=sv.ELBO(), resume=True, **settings)) == 2
+    sv.fit(vae, x, 1, learning_rate=np.float32(0.5), adam_epsilon=np.float32(0.25), **settings)
+    assert len(sv.fit(build().vae, x, 2, learning_rate=0.5, adam_epsilon=0.25, resume=True, **settings)) == 2
 
 
 def test_a_run_is_resumed_by_the_model_it_belongs_to(tmp_path):
@@ -154,6 +174,18 @@ def test_a_run_is_resumed_by_the_model_it_belongs_to(tmp_path):
     other, _, _ = build(hidden=(7,))
     with pytest.raises(ValueError, match="expected the model being trained"):
         sv.fit(other, x, epochs=2, resume=tmp_path / "run.safetensors", progress=False)
+
+
+def test_a_checkpoint_from_before_there_was_a_choice_of_posterior_goes_on(tmp_path):
+    settings = {"batch_size": 2, "progress": False, "checkpoint": tmp_path / "run.safetensors"}
+    whole, x, _ = build()
+    sv.fit(whole, x, epochs=1, **settings)
+    rewrite(tmp_path / "run.safetensors", lambda tensors, header: header["model"].pop("posterior"))
+    assert sv.VAE.load(tmp_path / "run.safetensors", engine="reference").config == whole.config
+    parts = build(seed=9).vae
+    sv.fit(parts, x, epochs=2, resume=True, **settings)
+    sv.fit(whole := build().vae, x, epochs=2, batch_size=2, progress=False)
+    np.testing.assert_array_equal(parts.parameters.flat, whole.parameters.flat)
 
 
 def test_a_model_without_a_training_state_cannot_be_resumed(tmp_path):
@@ -176,6 +208,7 @@ def test_a_training_state_that_says_too_little_cannot_be_resumed(tmp_path):
     [
         ({"updates": -1}, "training.history is not one that fit wrote"),
         ({"updates": 2**63}, "training.history is not one that fit wrote"),
+        ({"updates": True}, "training.updates is True; expected what fit wrote there"),
         ({"history": [{"epoch": 1}]}, "training.history is not one that fit wrote"),
         ({"updates": 5}, "training.history is not one that fit wrote"),
         ({"best_epoch": 1}, "best_epoch 1 does not fit a history of 1 epochs"),
@@ -185,25 +218,94 @@ def test_a_training_state_whose_parts_do_not_fit_cannot_be_resumed(tmp_path, cha
     vae, x, _ = build()
     path = tmp_path / "run.safetensors"
     sv.fit(vae, x, epochs=1, checkpoint=path, progress=False)
-    tensors, header = load_file(path), json.loads(safe_open(path, "np").metadata()["scratchvae"])
-    header["training"] |= change
-    save_file(tensors, path, {"scratchvae": json.dumps(header)})
+    rewrite(path, lambda tensors, header: header["training"].update(change))
     with pytest.raises(ValueError, match=message):
         sv.fit(build().vae, x, epochs=2, resume=path, progress=False)
 
 
 @pytest.mark.parametrize(
-    "change", [{"epoch": 7}, {"epoch": True}, {"step": None}, {"step": "4"}, {"step": 0}, {"step": 3}]
+    "change",
+    [
+        {"epoch": 7},
+        {"epoch": True},
+        {"step": None},
+        {"step": "4"},
+        {"step": 0},
+        {"step": 3},
+        {"train": {"elbo": -1.0}},
+        {"validation": {}},
+    ],
 )
 def test_an_entry_that_is_not_its_epochs_cannot_be_resumed(tmp_path, change):
     vae, x, _ = build()
     path = tmp_path / "run.safetensors"
     sv.fit(vae, x, epochs=2, batch_size=len(x), checkpoint=path, progress=False)
-    tensors, header = load_file(path), json.loads(safe_open(path, "np").metadata()["scratchvae"])
-    header["training"]["history"][0] |= change
-    save_file(tensors, path, {"scratchvae": json.dumps(header)})
+    rewrite(path, lambda tensors, header: header["training"]["history"][0].update(change))
     with pytest.raises(ValueError, match=r"training\.history is not one that fit wrote"):
         sv.fit(build().vae, x, epochs=3, batch_size=len(x), checkpoint=path, resume=True, progress=False)
+
+
+def test_more_updates_than_a_word_of_a_draws_address_counts_cannot_be_resumed(tmp_path):
+    vae, x, _ = build()
+    path = tmp_path / "run.safetensors"
+    sv.fit(vae, x, epochs=1, checkpoint=path, progress=False)
+
+    def count(update):
+        def change(tensors, header):
+            header["training"]["updates"] = header["training"]["history"][0]["step"] = update
+
+        return change
+
+    rewrite(path, count(2**32 - 1))
+    assert trained_epochs(path)[0]["step"] == 2**32 - 1
+    rewrite(path, count(2**32))
+    with pytest.raises(ValueError, match=r"training\.history is not one that fit wrote"):
+        trained_epochs(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tensors: tensors.pop("adam.second.encoder.0.bias"), "has no tensor encoder.0.bias"),
+        (lambda tensors: tensors.pop("best.encoder.0.bias"), "has no tensor encoder.0.bias"),
+        (
+            lambda tensors: tensors.update({"adam.first.encoder.0.bias": np.zeros(4, np.float32)}),
+            r"tensor encoder.0.bias is float32 \(4,\); expected float64 \(4,\)",
+        ),
+    ],
+)
+def test_a_training_state_whose_tensors_do_not_fit_cannot_be_resumed(tmp_path, change, message):
+    vae, x, _ = build()
+    settings = {"validation": x, "patience": 3, "progress": False, "checkpoint": tmp_path / "run.safetensors"}
+    sv.fit(vae, x, epochs=1, **settings)
+    rewrite(tmp_path / "run.safetensors", lambda tensors, header: change(tensors))
+    with pytest.raises(ValueError, match=message):
+        sv.fit(build().vae, x, epochs=2, resume=True, **settings)
+
+
+def test_a_best_epoch_without_held_out_data_cannot_be_resumed(tmp_path):
+    vae, x, _ = build()
+    settings = {"validation": x, "patience": 3, "progress": False, "checkpoint": tmp_path / "run.safetensors"}
+    sv.fit(vae, x, epochs=1, **settings)
+    rewrite(
+        tmp_path / "run.safetensors",
+        lambda tensors, header: header["training"]["history"][0].update(validation=None),
+    )
+    with pytest.raises(ValueError, match="best_epoch 1 does not fit a history of 1 epochs"):
+        sv.fit(build().vae, x, epochs=2, resume=True, **settings)
+
+
+@pytest.mark.parametrize("patience", [None, 3])
+def test_the_epochs_of_a_checkpoint_are_those_that_were_trained(tmp_path, patience):
+    vae, x, _ = build()
+    path = tmp_path / "run.safetensors"
+    assert trained_epochs(path) == []
+    history = sv.fit(vae, x, epochs=2, validation=x, patience=patience, checkpoint=path, progress=False)
+    for kept, entry in zip(trained_epochs(path), history.epochs, strict=True):
+        assert {"seconds": entry["seconds"], **kept} == entry
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="not a readable safetensors file"):
+        trained_epochs(path)
 
 
 def test_a_file_is_as_readable_as_any_other(tmp_path):
