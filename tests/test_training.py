@@ -216,6 +216,8 @@ def test_a_run_that_ends_before_its_patience_keeps_the_best_parameters_too():
     vae, x = small()
     history = fit(vae, x[:6], validation=x[6:], epochs=9, batch_size=3, patience=100, learning_rate=0.3)
     assert Trainer(vae, x[:6]).validate(x[6:]).elbo == max(history["validation.elbo"])
+    assert np.argmax(history["validation.elbo"]) < 8, "the last epochs were no better"
+    assert history.stopped == "all epochs done"
 
 
 def test_an_epoch_that_is_merely_as_good_is_not_waited_for():
@@ -406,7 +408,7 @@ def test_grey_pixels_without_binarization_need_to_be_asked_for():
         fit(vae, grey, binarize="none")
     with pytest.raises(ValueError, match="binarize is 'none'"):
         fit(vae, np.eye(6), binarize="none", validation=grey)
-    assert len(fit(vae, grey, binarize="none", allow_grey=True)) == 3
+    assert len(fit(vae, grey, binarize="none", allow_grey=True, validation=grey)) == 3
     assert len(fit(vae, np.eye(6), binarize="none")) == 3
 
 
@@ -436,15 +438,16 @@ def test_the_settings_that_hold_unless_others_are_asked_for():
     assert [settings[name].default for name in names] == [10, 100, 1e-3, 1e-8, 0, 0.0, False, True]
 
 
-def test_the_bar_is_told_how_many_updates_there_are(monkeypatch):
+def test_the_bar_is_told_how_many_updates_there_are(monkeypatch, tmp_path):
     told = []
     true = training.progress_bar
     monkeypatch.setattr(
         training, "progress_bar", lambda *settings, **more: (told.append((*settings, more["done"])), true(*settings))[1]
     )
     vae, x = small(rows=23)
-    fit(vae, x, batch_size=10, epochs=2)
-    assert told == [(2, 3, 0)]
+    fit(vae, x, batch_size=10, epochs=2, checkpoint=tmp_path / "run.safetensors")
+    fit(vae, x, batch_size=10, epochs=5, resume=tmp_path / "run.safetensors")
+    assert told == [(2, 3, 0), (5, 3, 2)]
 
 
 def test_the_bar_is_told_of_every_update_and_every_epoch(monkeypatch):
