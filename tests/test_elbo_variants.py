@@ -85,6 +85,8 @@ def test_the_weight_of_the_kl_rises_linearly_and_stays():
         [0.2, 0.4, 0.6, 0.8, 0.8, 0.8]
     )
     assert objective.at(4) is objective
+    for rest in ({"free_bits": 0.1}, {"kl": "monte-carlo"}, {"name": "rising"}):
+        assert sv.ELBO(3, beta=0.8, warm_up=4, **rest).at(1) == sv.ELBO(3, beta=0.2, **rest)
     assert sv.ELBO().at(1) == sv.ELBO()
     assert sv.ELBO(beta=10**20).beta == 1e20
     with pytest.raises(ValueError, match="free_bits is 1000"):
