@@ -12,7 +12,7 @@ from scratchvae.likelihoods import LIKELIHOODS
 from scratchvae.parameters import ACTIVATION_CODES
 from tests.cases import random_data
 
-EXPORTED = (*LIKELIHOODS, "categorical:3,4", "discretised-logistic:17")
+EXPORTED = (*LIKELIHOODS, "categorical:3,4", "discretised-logistic:17", "discretised-logistic-diagonal:17")
 
 
 def model(dtype="float32", hidden=(12, 9), likelihood="gaussian-learned-diagonal", activation="tanh"):
@@ -27,6 +27,16 @@ def model(dtype="float32", hidden=(12, 9), likelihood="gaussian-learned-diagonal
 
 def same(a, b):
     return all(np.array_equal(a.parameters[name], b.parameters[name]) for name in a.parameters)
+
+
+def module_of(vae, torch):
+    """The model's module, its weights as they are."""
+    from scratchvae.export import torch_module
+
+    dtype, arguments = getattr(torch, vae.dtype.name), (vae.hidden, vae.likelihood.name, vae.activation)
+    module = torch_module.VAE(vae.data_dim, vae.latent_dim, *arguments).to(dtype)
+    module.load_state_dict({name: torch.from_numpy(array) for name, array in export.torch_state(vae).items()})
+    return module
 
 
 def test_the_state_has_our_names_and_torchs_shapes():
@@ -54,12 +64,9 @@ def test_a_model_comes_back_from_its_file_bit_for_bit(tmp_path, hidden, dtype):
 @pytest.mark.parametrize(("dtype", "error"), [("float32", 1e-6), ("float64", 1e-14)])
 def test_the_module_computes_what_the_model_does(activation, likelihood, dtype, error):
     torch = pytest.importorskip("torch", reason="torch, of the extra bench, is not installed")
-    from scratchvae.export import torch_module
-
     vae = model(dtype, likelihood=likelihood, activation=activation)
-    module = torch_module.VAE(7, 3, (12, 9), likelihood, activation).to(getattr(torch, dtype))
+    module = module_of(vae, torch)
     assert list(module.state_dict()) == list(vae.parameters)
-    module.load_state_dict({name: torch.from_numpy(array) for name, array in export.torch_state(vae).items()})
     rng = np.random.default_rng(1)
     eps, z = (rng.random(shape).astype(dtype) for shape in ((30, 3), (4, 30, 3)))
     x = random_data(vae, rng, 30).astype(dtype)
@@ -68,6 +75,48 @@ def test_the_module_computes_what_the_model_does(activation, likelihood, dtype, 
         got.append(module(torch.from_numpy(x), torch.from_numpy(eps)))
     for mine, theirs in zip((*vae.encode(x), vae.decode(z), vae.elbo(x, eps).elbo), got, strict=True):
         assert np.abs(mine - theirs.numpy()).max() <= error * max(1, np.abs(mine).max())
+
+
+@pytest.mark.parametrize("likelihood", EXPORTED)
+def test_the_modules_gradient_is_the_models(likelihood):
+    """Also where the decoder gives 0 exactly: what a branch that is not taken gives there must not come through."""
+    torch = pytest.importorskip("torch", reason="torch, of the extra bench, is not installed")
+    vae = model("float64", likelihood=likelihood)
+    vae.parameters["decoder.head.weight"][:, :2] = vae.parameters["decoder.head.bias"][:2] = 0
+    rng = np.random.default_rng(1)
+    x, eps = random_data(vae, rng, 30), rng.normal(size=(30, 3))
+    _, gradients = vae.value_and_grad(x, eps)
+    module = module_of(vae, torch)
+    (-module(torch.from_numpy(x), torch.from_numpy(eps)).mean()).backward()
+    for name, parameter in module.named_parameters():
+        theirs = parameter.grad.numpy()
+        theirs = theirs.T if name.endswith(".weight") else theirs
+        np.testing.assert_allclose(theirs, gradients[name], rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "continuous-bernoulli", "discretised-logistic:17", "categorical"])
+@pytest.mark.parametrize(("dtype", "error"), [("float32", 1e-6), ("float64", 1e-14)])
+def test_the_module_is_the_model_where_the_decoder_is_certain(likelihood, dtype, error):
+    """A sigmoid, and its logarithm, is out of digits long before logits of 1,000."""
+    torch = pytest.importorskip("torch", reason="torch, of the extra bench, is not installed")
+    vae = model(dtype, likelihood=likelihood)
+    vae.parameters["decoder.head.bias"][...] = [-1e3, 1e3, -40, 40, -20, 20, 0]
+    rng = np.random.default_rng(1)
+    x, eps = random_data(vae, rng, 30).astype(dtype), rng.random((30, 3)).astype(dtype)
+    with torch.no_grad():
+        theirs = module_of(vae, torch)(torch.from_numpy(x), torch.from_numpy(eps)).numpy()
+    np.testing.assert_allclose(theirs, vae.elbo(x, eps).elbo, rtol=error, atol=error)
+
+
+def test_softplus_has_all_its_digits_where_torchs_own_has_become_the_identity():
+    torch = pytest.importorskip("torch", reason="torch, of the extra bench, is not installed")
+    vae = model("float64", activation="softplus")
+    vae.parameters["encoder.0.bias"][...] = np.linspace(15, 26, 12)
+    x = np.random.default_rng(1).random((30, 7))
+    with torch.no_grad():
+        theirs = module_of(vae, torch).encode(torch.from_numpy(x))
+    for mine, other in zip(vae.encode(x), theirs, strict=True):
+        np.testing.assert_allclose(other.numpy(), mine, rtol=1e-12)
 
 
 def test_a_file_that_torch_wrote_is_read(tmp_path):
@@ -127,6 +176,20 @@ def test_tensors_that_are_no_arrays_are_refused_in_one_line():
     for tensors in (live, small):
         with pytest.raises(ValueError, match=r"^[a-z0-9.]+: no array \(.*expected tensors of a state_dict$"):
             export.from_torch_state(tensors, "gaussian-learned-diagonal", "tanh")
+
+
+def test_a_model_that_is_read_runs_on_the_compiled_engine_unless_another_is_asked_for(tmp_path):
+    vae, path = model(), tmp_path / "w.safetensors"
+    export.save_torch(vae, path)
+    state = export.torch_state(vae)
+    for engine, told in (("compiled", {}), ("reference", {"engine": "reference"})):
+        assert export.load_torch(path, **told).engine == engine
+        assert export.from_torch_state(state, "gaussian-learned-diagonal", "tanh", **told).engine == engine
+
+
+def test_weights_are_not_written_where_there_is_no_folder(tmp_path):
+    with pytest.raises(ValueError, match=r"w\.safetensors: cannot be written"):
+        export.save_torch(model(), tmp_path / "none" / "w.safetensors")
 
 
 def changed(state, **arrays):
