@@ -279,7 +279,7 @@ class DistributedTrainer(Trainer):
         self.processes.share_parts(self.vae.parameters.flat, self._gradients)
         if self._share_moments:
             self._gather_moments()
-        total = np.array([terms.objective.sum()], self.vae.dtype)
+        total = np.array([terms.objective.sum(dtype=np.float64)])  # float32 may have no room for it
         self.processes.add_up(total)
         # a loss that is not finite anywhere is so everywhere: all stop at the same update
         return terms if np.isfinite(total[0]) else terms._replace(objective=total)

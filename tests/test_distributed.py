@@ -131,6 +131,16 @@ def test_the_addends_of_all_processes_are_the_gradient_of_the_whole_batch(
     np.testing.assert_allclose(np.concatenate(seen), terms.objective, rtol=rtol)
 
 
+def test_a_loss_that_is_merely_large_ends_no_training():
+    """Its sum over many rows is finite in double precision alone, in which one process looks at it too."""
+    vae = sv.VAE(6, 2, (5,), "gaussian", engine="reference")
+    vae.parameters.flat[:] = 0
+    x = np.full((2000, 6), 5e17, np.float32)
+    terms = DistributedTrainer(Imagined(0, 2), vae, x, 1e-3, None, "none").step(np.arange(2000))
+    assert 3.4e38 < -terms.objective.sum(dtype=np.float64) < np.inf
+    assert len(terms.objective) == 1000
+
+
 def test_without_a_launcher_nothing_of_mpi_is_imported():
     code = (
         "import sys\n"
