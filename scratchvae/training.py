@@ -561,8 +561,8 @@ class _Run:
             "binarize": trainer.binarize,
             "seed": trainer.seed,
             "examples": len(self.plan.x),
-            **self._data,
             "patience": self.patience,
+            **self._data,
         }
 
     def _state(self) -> TrainingState:
