@@ -418,7 +418,7 @@ def test_every_picture_has_axes_with_labels_and_units(subject, answers):
         with plots.style(dark=False):
             figure = draw()
             figure.draw_without_rendering()
-        assert name in page.CAPTIONS
+        assert name in page.captions(subject)
         axes = [axes for axes in figure.axes if axes.get_visible()]
         assert axes
         for one in axes:

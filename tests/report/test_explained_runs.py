@@ -1,12 +1,15 @@
 """`explain` on runs unlike its own model, on small models that need no training."""
 
+import io
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import scratchvae as sv
 from scratchvae.data import Dataset
+from scratchvae.report import plots
 from scratchvae.report.explain import Settings, figures, page, subject_of
 from scratchvae.report.explain.answers import numbers
 from scratchvae.report.explain.identity import identity
@@ -18,10 +21,10 @@ SETTINGS = Settings.quick()._replace(examples=2, movement_steps=4, movement_look
 PIXELS = np.random.default_rng(0).random((60, 4))
 
 
-def subject_on(x, labels=None, binarize="threshold", **options):
+def subject_on(x, labels=None, binarize="threshold", image_shape=None, **options):
     """An untrained model and its data, the last ten rows held out."""
     parts = (None, None) if labels is None else (labels[:-10], labels[-10:])
-    data = Dataset("table", x[:-10], x[-10:], None, True, "a table", *parts)
+    data = Dataset("table", x[:-10], x[-10:], image_shape, True, "a table", *parts)
     settings = {"latent_dim": 1, "hidden": (3,), "activation": "tanh", "dtype": "float64", "engine": "reference"}
     vae = sv.VAE(x.shape[1], **settings | options)
     return subject_of(vae, data, binarize, 0, 1, "of a run")
@@ -64,3 +67,31 @@ def test_data_may_vary_in_no_more_directions_than_there_are_latent_dimensions(co
     assert found.worst_residual <= 1e-10
     assert found.linear_residual <= 1e-12
     assert found.linear_examples == SETTINGS.examples
+
+
+@pytest.mark.parametrize("latent_dim", [1, 2, 3])
+@pytest.mark.parametrize("image_shape", [None, (2, 2)])
+@pytest.mark.parametrize("labels", [None, np.arange(60) % 2])
+def test_the_picture_of_the_model_has_the_dimensions_of_z_and_fills_its_place(latent_dim, image_shape, labels):
+    subject = subject_on(PIXELS, labels, latent_dim=latent_dim, image_shape=image_shape)
+    with plots.style(dark=False):
+        figure = figures.the_model(subject)
+        width, height = Image.open(io.BytesIO(plots.figure_bytes(figure))).size
+    assert width > 1.7 * height
+    assert width > 8 * 160, "inches, dots an inch: a picture less wide would be drawn out, and blurred"
+    assert len(figure.axes) == (1 if image_shape is None else 2)
+    for axes in figure.axes:
+        assert (axes.get_xlabel(), axes.get_ylabel() == "z[1]") == ("z[0]", latent_dim > 1)
+    caption = page.captions(subject)["model"]
+    assert ("first two of three" in caption) == (latent_dim == 3)
+    assert ("circles" in caption) == (latent_dim > 1)
+    assert ("each point is a picture" in caption) == (image_shape is not None)
+    assert ("for each label" in caption) == (latent_dim == 1 and labels is not None)
+
+
+def test_a_decoded_grid_has_the_means_of_its_points():
+    subject = subject_on(PIXELS, image_shape=(2, 2), latent_dim=3)
+    (shown,) = figures.the_model(subject).axes[1].images
+    corner = figures._normal_quantiles(figures.MANIFOLD).round(2)[-1]
+    top_right = subject.vae.decode(np.array([[corner, corner, 0.0]])).reshape(2, 2)
+    np.testing.assert_array_equal(shown.get_array()[:2, -2:], top_right)

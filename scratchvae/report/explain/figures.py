@@ -64,53 +64,81 @@ def density_colours() -> LinearSegmentedColormap:
 
 
 def the_model(subject: Subject) -> Figure:
-    """The latent plane: where q(z|x) puts held-out examples, and what the decoder makes of a grid of it."""
-    images = subject.image_shape is not None and subject.vae.latent_dim == 2
+    """Where q(z|x) puts held-out examples, and what the decoder makes of a grid of z: over a plane, or along a line."""
     figure = Figure(figsize=(WIDTH, 4.5), layout="constrained")
-    panels: Any = figure.subplots(1, 2 if images else 1, squeeze=False)[0]
-    _latent_means(panels[0], subject)
-    if images:
-        _manifold(panels[1], subject)
+    count = 1 if subject.image_shape is None else 2
+    if subject.vae.latent_dim == 1:
+        panels: Any = figure.subplots(count, 1, height_ratios=(5, 1)[:count], squeeze=False)[:, 0]
+        _means_on_a_line(panels[0], subject)
+    else:
+        panels = figure.subplots(1, count, squeeze=False)[0]
+        _means_in_the_plane(panels[0], subject)
+    panels[0].grid(False)
+    panels[0].set_title("Held-out images at the mean of q(z|x)")
+    if count == 2:
+        _decoder_means(panels[1], subject)
     return figure
 
 
-def _latent_means(axes: Axes, subject: Subject) -> None:
+def _means_in_the_plane(axes: Axes, subject: Subject) -> None:
+    """The first two latent dimensions."""
     mu, _ = subject.vae.encode(subject.held_out)
-    second = mu[:, 1] if subject.vae.latent_dim > 1 else np.zeros(len(mu))
-    if subject.labels is None:
-        axes.scatter(mu[:, 0], second, s=8, color=colour("elbo"), linewidths=0)
-    else:
-        palette = matplotlib.colormaps["tab10"]
-        for index, label in enumerate(np.unique(subject.labels)):
-            for m in np.flatnonzero(subject.labels == label):
-                axes.text(mu[m, 0], second[m], as_written(label), color=palette(index % 10), ha="center", va="center",
-                          fontsize=8, fontweight="bold")  # fmt: skip
+    _examples(axes, mu[:, 0], mu[:, 1], subject.labels, "o")
     limit = 1.05 * max(3.0, float(np.abs(mu).max()))
     for radius in (1, 2):
         axes.add_patch(matplotlib.patches.Circle((0, 0), radius, fill=False, color=soft(), linestyle=":", linewidth=1))
-    axes.set_xlim(-limit, limit)
+    width = limit if subject.image_shape is not None else 2 * limit  # alone, it fills the figure
+    axes.set_xlim(-width, width)
     axes.set_ylim(-limit, limit)
     axes.set_aspect("equal")
-    axes.grid(False)
     axes.set_xlabel("z[0]")
     axes.set_ylabel("z[1]")
-    axes.set_title("Held-out images at the mean of q(z|x)")
 
 
-def _manifold(axes: Axes, subject: Subject) -> None:
-    """Decoder means at the corners of equal shares of the prior's mass."""
-    edges = -_normal_quantiles(MANIFOLD).round(2)
-    z = np.stack(np.meshgrid(-edges, edges), axis=-1).reshape(-1, 2)
+def _means_on_a_line(axes: Axes, subject: Subject) -> None:
+    """The only latent dimension: one row for each label, the first on top."""
+    mu, _ = subject.vae.encode(subject.held_out)
+    row = np.zeros(len(mu)) if subject.labels is None else np.unique(subject.labels, return_inverse=True)[1]
+    _examples(axes, mu[:, 0], -row, subject.labels, "|")
+    limit = 1.05 * max(3.0, float(np.abs(mu).max()))
+    for place in (-2, -1, 1, 2):
+        axes.axvline(place, color=soft(), linestyle=":", linewidth=1)
+    axes.set_xlim(-limit, limit)
+    axes.set_ylim(-row.max() - 0.8, 0.8)
+    axes.set_yticks([])
+    axes.set_xlabel("z[0]")
+    axes.set_ylabel("" if subject.labels is None else "label")
+
+
+def _examples(axes: Axes, x: NDArray, y: NDArray, labels: NDArray | None, marker: str) -> None:
+    """Each example at its place: its label, in a colour for each, or a mark where there are none."""
+    if labels is None:
+        axes.scatter(x, y, s=8 if marker == "o" else 300, marker=marker, color=colour("elbo"), linewidths=0.8)
+        return
+    palette = matplotlib.colormaps["tab10"]
+    for index, label in enumerate(np.unique(labels)):
+        for m in np.flatnonzero(labels == label):
+            axes.text(x[m], y[m], as_written(label), color=palette(index % 10), ha="center", va="center",
+                      fontsize=8, fontweight="bold")  # fmt: skip
+
+
+def _decoder_means(axes: Axes, subject: Subject) -> None:
+    """Means of p(x|z) in the middles of equal shares of the prior's mass; z is 0 beyond its first two dimensions."""
+    across, latent_dim = _normal_quantiles(MANIFOLD).round(2), subject.vae.latent_dim
+    axis = [across[:, None]] if latent_dim == 1 else np.meshgrid(across, -across)
+    z = np.stack([part.ravel() for part in axis], axis=1)
+    z = np.pad(z, ((0, 0), (0, latent_dim - z.shape[1])))
     images = subject.vae.decode(z).reshape(-1, *(subject.image_shape or ()))
     show_grid(axes, images, MANIFOLD)
     marks = [0, MANIFOLD // 2, MANIFOLD - 1]
-    names = [f"{value:.1f}" for value in 0.0 - edges[marks]]
+    names = [f"{value:.1f}".replace("-", "−") for value in across[marks] + 0.0]
     axes.set_xticks(tile_middles(marks, images.shape[2]), names)
-    axes.set_yticks(tile_middles(marks, images.shape[1]), names[::-1])
-    axes.tick_params(length=0)
     axes.set_xlabel("z[0]")
-    axes.set_ylabel("z[1]")
-    axes.set_title("The decoder's picture at each z")
+    if latent_dim > 1:
+        axes.set_yticks(tile_middles(marks, images.shape[1]), names[::-1])
+        axes.set_ylabel("z[1]")
+    axes.tick_params(length=0)
+    axes.set_title("The decoder's picture at each z" + (", z[2] being 0" if latent_dim > 2 else ""))
 
 
 def _normal_quantiles(count: int) -> NDArray:

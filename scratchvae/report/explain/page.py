@@ -39,10 +39,11 @@ def render(subject: Subject, answers: Answers, settings: Settings, command: str)
     style = resources.joinpath("page.css").read_text(encoding="utf-8")
     code = {name: sources.html(shown) for name, shown in excerpts().items()}
     code["surgery"] = code["aggregate_kl" if answers.surgery_is_integral else "information"]
+    below = captions(subject)
     fields = vars(answers) | {
         "subject": subject,
         "settings": settings,
-        "figures": {name: drawn(name, draw) for name, draw in drawings(subject, answers).items()},
+        "figures": {name: drawn(name, draw, below[name]) for name, draw in drawings(subject, answers).items()},
         "tables": tables(answers),
         "code": code,
         "words": words(subject, answers, settings, command),
@@ -95,9 +96,6 @@ def drawings(subject: Subject, answers: Answers) -> dict[str, Callable[[], Figur
 
 
 CAPTIONS = {
-    "model": "Where the encoder puts images it has not been trained on; the dotted circles are one and two standard "
-    "deviations of the prior. Beside it, where z is a point of the plane, the mean of p(x|z) on a grid of z: each point is a "
-    "picture, and the density p(x) is made of all of them.",
     "identity": "Left: the orange bar from each ELBO (dot) up to log p(x) (dash) is as long as the separately computed KL. "
     "Right: by how much the three fail to add up, on a logarithmic scale; what is 1e-16 or less stands at the bottom. The dashed "
     "line is the tolerance that was asked for.",
@@ -105,8 +103,6 @@ CAPTIONS = {
     "Right: the standard deviation of a single draw, mean over images.",
     "movement": "The black line is log p(x), the blue one the ELBO, the shaded space between them the gap. Left, only the encoder "
     "is trained: the line is flat and the space closes. Right, only the decoder is trained: the line itself moves.",
-    "shapes": "Small gaps on the left, large ones on the right. Middle row: the true posterior, with q drawn over it, as ellipses at one and two "
-    "standard deviations. Bottom row: q, on the same axes and the same scale of colour.",
     "two_divergences": "Left: an image can be far from the prior and well inferred, or the other way round. Right: the two have "
     "different sizes and different jobs.",
     "mixture": "Top: the density of some of the mixtures, with more and more components; circles are their centres, larger for more weight. "
@@ -121,15 +117,34 @@ CAPTIONS = {
     "at most as many as it has latent units (dotted). Right: log p(x) of the best linear model for each variance.",
 }
 
+
+def captions(subject: Subject) -> Mapping[str, str]:
+    """What stands below every picture; below those of z, by how many dimensions it has."""
+    latent_dim = subject.vae.latent_dim
+    row = ", a row for each label" if subject.labels is not None else ""
+    where = {1: row, 2: "", 3: ", by the first two of three latent dimensions"}[latent_dim]
+    if latent_dim == 1:
+        marks, place, on, lines, scale = "lines", "Below, ", "a line", "dashed", "."
+    else:
+        marks, place, on, lines = "circles", "Beside it, ", "a grid", "as ellipses at one and two standard deviations"
+        scale = " and the same scale of colour."
+    summed = " The third of the latent dimensions is summed out." if latent_dim == 3 else ""
+    decoded = f" {place}the mean of p(x|z) on {on} of z: each point is a picture, and the density p(x) is made of all of them."
+    return CAPTIONS | {
+        "model": f"Where the encoder puts images it has not been trained on{where}; the dotted {marks} are one and two standard "
+        f"deviations of the prior.{'' if subject.image_shape is None else decoded}",
+        "shapes": f"Small gaps on the left, large ones on the right. Middle row: the true posterior, with q drawn over it, {lines}. "
+        f"Bottom row: q, on the same axes{scale}{summed}",
+    }
+
+
 RASTER = ("model", "shapes", "mixture", "which")  # pictures with images or densities in them
 
 
-def drawn(name: str, draw: Callable[[], Figure]) -> str:
+def drawn(name: str, draw: Callable[[], Figure], caption: str) -> str:
     """A picture for light and dark pages, with its caption."""
     kind = "png" if name in RASTER else "svg"
-    return picture(
-        plots.light_and_dark(draw, kind), "svg+xml" if kind == "svg" else "png", CAPTIONS[name], CAPTIONS[name]
-    )
+    return picture(plots.light_and_dark(draw, kind), "svg+xml" if kind == "svg" else "png", caption, caption)
 
 
 # --- code -------------------------------------------------------------------------------------------------------------
