@@ -10,6 +10,7 @@ from PIL import Image
 import scratchvae as sv
 from scratchvae.data import Dataset
 from scratchvae.report import plots
+from scratchvae.report.drawing import shades
 from scratchvae.report.explain import Settings, figures, page, subject_of
 from scratchvae.report.explain.answers import numbers
 from scratchvae.report.explain.identity import identity
@@ -95,3 +96,11 @@ def test_a_decoded_grid_has_the_means_of_its_points():
     corner = figures._normal_quantiles(figures.MANIFOLD).round(2)[-1]
     top_right = subject.vae.decode(np.array([[corner, corner, 0.0]])).reshape(2, 2)
     np.testing.assert_array_equal(shown.get_array()[:2, -2:], top_right)
+
+
+def test_counts_are_drawn_in_the_shades_of_the_data():
+    counts = np.random.default_rng(0).poisson(20.0, (60, 4))
+    subject = subject_on(counts, None, "none", image_shape=(2, 2), latent_dim=2, likelihood="poisson")
+    found = shapes(subject, SETTINGS, identity(subject, SETTINGS))
+    (decoded,), (example,) = figures.the_model(subject).axes[1].images, figures.shapes(found, subject).axes[0].images
+    assert decoded.get_clim() == example.get_clim() == shades(subject.held_out) != (0.0, 1.0)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from ..drawing import as_written, show_grid, tile_middles
+from ..drawing import as_written, shades, show_grid, tile_middles
 from .estimators import Estimators
 from .gradient_noise import GradientNoise
 from .identity import Forms, Identity
@@ -129,7 +129,7 @@ def _decoder_means(axes: Axes, subject: Subject) -> None:
     z = np.stack([part.ravel() for part in axis], axis=1)
     z = np.pad(z, ((0, 0), (0, latent_dim - z.shape[1])))
     images = subject.vae.decode(z).reshape(-1, *(subject.image_shape or ()))
-    show_grid(axes, images, MANIFOLD)
+    show_grid(axes, images, MANIFOLD, shades(subject.held_out))
     marks = [0, MANIFOLD // 2, MANIFOLD - 1]
     names = [f"{value:.1f}".replace("-", "−") for value in across[marks] + 0.0]
     axes.set_xticks(tile_middles(marks, images.shape[2]), names)
@@ -258,7 +258,9 @@ def shapes(found: Shapes, subject: Subject) -> Figure:
 
 def _example(axes: Axes, one: Shape, subject: Subject) -> None:
     if subject.image_shape is not None:
-        axes.imshow(one.image.reshape(subject.image_shape), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        black, white = shades(subject.held_out)
+        image = one.image.reshape(subject.image_shape)
+        axes.imshow(image, cmap="gray", vmin=black, vmax=white, interpolation="nearest")
     else:
         axes.plot(one.image, color=ink(), linewidth=1)
     axes.grid(False)
