@@ -12,6 +12,7 @@ import typer
 from scratchvae import VAE
 from scratchvae.files import write_whole
 
+from .job import objective_of
 from .options import Engine, Json, Quiet, Seed, Threads, check_out, use_threads
 from .output import Output
 from .run_directory import RunDirectory
@@ -91,7 +92,8 @@ def _of_run(run: Path) -> "Subject":
     directory = RunDirectory(run)
     vae, config = VAE.load(directory.trained_model(), engine="reference"), directory.config()
     training, epochs = config["training"], len(directory.history())
-    return subject_of(vae, directory.data(config), training["binarize"], training["seed"], epochs, f"of {run}")
+    data, objective = directory.data(config), objective_of(training)
+    return subject_of(vae, data, training["binarize"], training["seed"], epochs, f"of {run}", objective)
 
 
 def _command(run: Path | None, quick: bool, seed: int) -> str:
@@ -169,7 +171,13 @@ def _record(
         "out": target,
         "seed": seed,
         "seconds": seconds,
-        "model": subject.vae.config | {"epochs": subject.epochs, "data": subject.name, "binarize": subject.binarize},
+        "model": subject.vae.config
+        | {
+            "epochs": subject.epochs,
+            "data": subject.name,
+            "binarize": subject.binarize,
+            "objective": repr(subject.objective),
+        },
         "settings": settings._asdict(),
         **answers.as_dict(),
     }

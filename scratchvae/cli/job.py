@@ -138,7 +138,7 @@ def _model_and_objective(config: Mapping[str, Any], dataset: Dataset) -> tuple[V
     """The untrained model and its objective. Raises ValueError for an unknown name or data that do not fit."""
     model, training = config["model"], config["training"]
     vae = VAE(**{name: model[name] for name in ENTRIES["model"]}, seed=training["seed"])
-    objective = _objective(training)
+    objective = objective_of(training)
     if not 0.0 < training["learning_rate"] < math.inf:
         raise ValueError(f"learning_rate is {training['learning_rate']}; expected a positive, finite number")
     for part, array in {"training": dataset.train, "held-out": dataset.held_out}.items():
@@ -147,7 +147,7 @@ def _model_and_objective(config: Mapping[str, Any], dataset: Dataset) -> tuple[V
     return vae, objective
 
 
-def _objective(training: Mapping[str, Any]) -> Objective:
+def objective_of(training: Mapping[str, Any]) -> Objective:
     """The objective by its name and settings. Raises ValueError for an unknown name, or a setting it does not have."""
     name, settings = training["objective"], {setting: training[setting] for setting in ELBO_SETTINGS}
     if name not in OBJECTIVES:

@@ -34,15 +34,17 @@ def test_explain_writes_a_page_and_prints_its_numbers(command, tiny, tmp_path):
 
 @pytest.mark.slow
 def test_explain_takes_a_run_of_any_likelihood(command, tiny, tmp_path):
-    """One latent dimension, relus, a Gaussian decoder, grey pixels: the other way round from the page's own model."""
-    options = ("--engine", "reference", "--hidden", "6", "--latent-dim", "1", "--epochs", "2")
-    assert command("train", "digits", *options, "--likelihood", "gaussian-learned", "--out", "run").status == 0
+    """One latent dimension, relus, a Gaussian decoder, grey pixels, IWAE: unlike the page's own model."""
+    options = ("--engine", "reference", "--hidden", "6", "--latent-dim", "1", "--epochs", "2", "--samples", "2")
+    family = ("--likelihood", "gaussian-learned", "--objective", "iwae")
+    assert command("train", "digits", *options, *family, "--out", "run").status == 0
     result = command("explain", "run", "--quick", "--json")
     assert result.status == 0, result.err
     assert result.record["identity"]["worst_residual"] <= 1e-9
     assert result.record["model"]["latent_dim"] == 1
     page = (tmp_path / "run" / "explain.html").read_text(encoding="utf-8")
     assert "normal around the decoder" in page
+    assert "trained by <code>IWAE(num_samples=2)</code>" in page
     assert (tmp_path / "run" / "report.html").exists(), "the run's own report is left alone"
 
 

@@ -1,5 +1,6 @@
 """`explain` on runs unlike its own model, on small models that need no training."""
 
+import dataclasses
 import io
 from types import SimpleNamespace
 
@@ -104,3 +105,16 @@ def test_counts_are_drawn_in_the_shades_of_the_data():
     found = shapes(subject, SETTINGS, identity(subject, SETTINGS))
     (decoded,), (example,) = figures.the_model(subject).axes[1].images, figures.shapes(found, subject).axes[0].images
     assert decoded.get_clim() == example.get_clim() == shades(subject.held_out) != (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("objective", "said"),
+    [
+        (sv.ELBO(num_samples=3), None),
+        (sv.ELBO(beta=4.0), "ELBO(num_samples=1, beta=4.0)"),
+        (sv.IWAE(num_samples=5), "IWAE(num_samples=5)"),
+    ],
+)
+def test_the_page_says_by_what_a_model_was_trained_where_it_is_not_the_elbo(objective, said):
+    words = page.maximised(dataclasses.replace(subject_on(PIXELS), objective=objective))
+    assert words == "what is maximised" if said is None else f"trained by <code>{said}</code>" in words

@@ -439,6 +439,15 @@ def late_epochs(answers: Answers) -> str:
     )
 
 
+def maximised(subject: Subject) -> str:
+    """What the ELBO is to training, and what this model was trained by instead."""
+    objective = subject.objective
+    if objective == ELBO(objective.num_samples):
+        return "what is maximised"
+    called = repr(objective).replace(f", name={objective.name!r}", "")
+    return f"what is maximised as a rule (this model was trained by <code>{escape(called)}</code>)"
+
+
 def surgery_error(answers: Answers) -> str:
     """How the parts of the average KL were computed, and how exactly."""
     error = answers.surgery.error
@@ -457,6 +466,7 @@ def words(subject: Subject, answers: Answers, settings: Settings, command: str) 
         "likelihood": LIKELIHOODS[family(subject)],
         "density": density_in_words(subject, answers),
         "doubt": doubt(answers),
+        "maximised": maximised(subject),
         "model": (
             f"a network {sizes} with {vae.activation} units and its mirror image, trained for {subject.epochs} epochs on "
             f"{len(subject.train):,} examples of “{escape(subject.name)}”"

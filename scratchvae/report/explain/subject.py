@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from scratchvae.data import Dataset, binarize, load
 from scratchvae.evidence.quadrature import MAX_LATENT_DIM
+from scratchvae.objectives import ELBO, Objective
 from scratchvae.posteriors import check_diagonal
 from scratchvae.reference.random import Stream
 from scratchvae.training import fit
@@ -88,6 +89,7 @@ class Subject:
     epochs: int
     binarize: str
     origin: str  # "trained for this page", or the run
+    objective: Objective
 
     def rows(self, count: int) -> NDArray:
         """Numbers of at most `count` held-out examples, evenly spread."""
@@ -128,7 +130,9 @@ def train_on_digits(settings: Settings, seed: int, engine: str, on_epoch: Callab
     return subject_of(vae, data, "threshold", seed, settings.epochs, "trained for this page")
 
 
-def subject_of(vae: VAE, data: Dataset, method: str, seed: int, epochs: int, origin: str) -> Subject:
+def subject_of(
+    vae: VAE, data: Dataset, method: str, seed: int, epochs: int, origin: str, objective: Objective = ELBO()
+) -> Subject:
     """A trained model with its data.
 
     Raises    ValueError for more latent dimensions than can be integrated over, or a posterior that is not diagonal
@@ -145,4 +149,4 @@ def subject_of(vae: VAE, data: Dataset, method: str, seed: int, epochs: int, ori
     ]
     shape = image_shape_of(vae.data_dim, data.image_shape)
     train, held_out = parts
-    return Subject(exact, data.name, train, held_out, data.held_out_labels, shape, epochs, method, origin)
+    return Subject(exact, data.name, train, held_out, data.held_out_labels, shape, epochs, method, origin, objective)
