@@ -1,5 +1,7 @@
 """`scratchvae explain` from the command line."""
 
+import re
+
 import pytest
 
 from scratchvae.report import plots
@@ -45,6 +47,11 @@ def test_explain_takes_a_run_of_any_likelihood(command, tiny, tmp_path):
     page = (tmp_path / "run" / "explain.html").read_text(encoding="utf-8")
     assert "normal around the decoder" in page
     assert "trained by <code>IWAE(num_samples=2)</code>" in page
+    assert "one standard normal number<" in page
+    assert not re.search(r"\b1 (latent )?(dimensions|held-out images)|axis-parallel|correlation<", page), (
+        "of one number"
+    )
+    assert "For the images of “digits” the grid has 1 dimension, and" in page
     assert (tmp_path / "run" / "report.html").exists(), "the run's own report is left alone"
 
 

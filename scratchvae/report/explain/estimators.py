@@ -45,7 +45,7 @@ class Estimators:
 
 @dataclass(frozen=True)
 class Bounds:
-    """ELBO = L_1 <= L_5 <= ... <= log p(x): importance-weighted bounds on the digits, means over examples."""
+    """ELBO = L_1 <= L_5 <= ... <= log p(x): importance-weighted bounds on the subject's images, means over examples."""
 
     samples: NDArray  # (S,): K
     values: NDArray  # (S,)

@@ -346,7 +346,7 @@ def mixture(found: InfiniteMixture) -> Figure:
         found.sizes, found.errors, marker="o", markersize=4, color=colour("elbo"), label="the plane, z on a line"
     )
     axes.loglog(found.components, found.digit_errors, marker="s", markersize=4, color=colour("gap"),
-                label=f"the images, z in {found.latent_dim} dimensions")  # fmt: skip
+                label=f"the images, Z = {found.latent_dim}")  # fmt: skip
     bare_log_axis(axes.xaxis)
     bare_log_axis(axes.yaxis)
     axes.set_xlabel("components of the mixture: points of a grid of z")
@@ -429,7 +429,7 @@ def estimators(found: Estimators) -> Figure:
     bare_log_axis(right.xaxis)
     right.set_xlabel("draws K")
     right.set_ylabel("nats, mean")
-    right.set_title("On the digits: $L_1$ = ELBO ≤ $L_K$ ≤ log p(x)")
+    right.set_title("On the images: $L_1$ = ELBO ≤ $L_K$ ≤ log p(x)")
     right.legend(loc="lower right")
     return figure
 

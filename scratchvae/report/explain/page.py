@@ -195,6 +195,11 @@ def property_code(owner: type, name: str) -> Callable[..., Any]:
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
+def counted(number: int, noun: str) -> str:
+    """1 image, 2 images."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]], caption: str, kind: str = "table") -> str:
     """Titles may have a unit after a newline; cells are HTML; kind: its classes in page.css."""
     heads = "".join(
@@ -236,7 +241,7 @@ def _identity_table(answers: Answers) -> str:
         for i in shown
     ]
     titles = ["held-out", "log p(x)\nnats", "ELBO\nnats", "KL(q ‖ p(z|x))\nnats", "residual\nnats"]
-    return table(titles, rows, "Some of the images, in order of their gap. residual = log p(x) − ELBO − KL.")
+    return table(titles, rows, "Images in order of their gap. residual = log p(x) − ELBO − KL.")
 
 
 def _forms_table(answers: Answers) -> str:
@@ -270,7 +275,7 @@ def _movement_table(answers: Answers) -> str:
         change = written(phase.largest_change, ".1e" if phase.largest_change < 1e-3 else ".3f")
         rows.append([f"<b>largest change, {letter} moving</b>", "", f"<b>{change}</b>", "", ""])
     titles = ["", "steps", "log p(x)\nnats, mean", "ELBO\nnats, mean", "gap\nnats, mean"]
-    caption = f"Means over {answers.movement.examples} held-out images; the largest change is that of a single image."
+    caption = f"Means over {counted(answers.movement.examples, 'held-out image')}; the largest change is that of a single image."
     return table(titles, rows, caption)
 
 
@@ -279,10 +284,15 @@ def _shapes_table(answers: Answers) -> str:
     for one in answers.shapes.shapes:
         name = f"image {one.row}" if one.label is None else f"image {one.row}, a {escape(str(one.label))}"
         values = one.gap, one.approximation_gap, one.amortization_gap
-        rows.append([name, *(written(value, ".4f") for value in values), written(one.posterior_correlation, ".2f")])
-    titles = ["held-out", "gap\nnats", "of the family\napproximation", "of the encoder\namortization",
-              "correlation\nof the posterior"]  # fmt: skip
-    return table(titles, rows, "gap = approximation + amortization. A diagonal q has no correlation.")
+        rows.append([name, *(written(value, ".4f") for value in values)])
+    titles = ["held-out", "gap\nnats", "of the family\napproximation", "of the encoder\namortization"]
+    caption = "gap = approximation + amortization."
+    if len(answers.shapes.smallest.mu) > 1:
+        titles.append("correlation\nof the posterior")
+        for row, one in zip(rows, answers.shapes.shapes, strict=True):
+            row.append(written(one.posterior_correlation, ".2f"))
+        caption += " A diagonal q has no correlation."
+    return table(titles, rows, caption)
 
 
 def _which_table(answers: Answers) -> str:
@@ -459,7 +469,7 @@ def surgery_error(answers: Answers) -> str:
 def words(subject: Subject, answers: Answers, settings: Settings, command: str) -> Mapping[str, str]:
     """Pieces of sentences."""
     vae, prior = subject.vae, answers.estimators.row("prior")
-    rise = answers.movement.phi.elbo
+    rise, line = answers.movement.phi.elbo, vae.latent_dim == 1
     sizes = " – ".join(str(size) for size in (vae.data_dim, *vae.hidden, vae.latent_dim))
     converged = int(answers.identity.converged.sum())
     return {
@@ -472,6 +482,12 @@ def words(subject: Subject, answers: Answers, settings: Settings, command: str) 
             f"{len(subject.train):,} examples of “{escape(subject.name)}”"
             + ("" if subject.binarize == "none" else f" (binarized: {subject.binarize})")
         ),
+        "data": escape(subject.name),
+        "dimensions": counted(vae.latent_dim, "dimension"),
+        "latent": counted(vae.latent_dim, "latent dimension"),
+        "normals": "one standard normal number" if line else f"{vae.latent_dim} independent standard normal numbers",
+        "gaussian": "a Gaussian" if line else "an axis-parallel Gaussian",
+        "misfit": "skewed or has a second mode" if line else "bent, tilted, or has a second mode",
         "elbo_rise": written(float(np.abs(rise - rise[0]).max()), ".2f"),
         "ceiling": written(-answers.which.entropy, ".4f"),
         "kl_at_the_end": written(answers.which.kl[-1], ".3f"),
