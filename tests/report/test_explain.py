@@ -9,6 +9,7 @@ import subprocess
 from html.parser import HTMLParser
 from importlib.resources import files
 
+import matplotlib
 import numpy as np
 import pytest
 
@@ -22,6 +23,7 @@ from scratchvae.report import plots
 from scratchvae.report.explain import (
     Settings,
     answer,
+    figures,
     formulas,
     known_density,
     movement,
@@ -431,6 +433,21 @@ def test_every_picture_has_axes_with_labels_and_units(subject, answers):
         words = " ".join(one.get_xlabel() + one.get_ylabel() for one in axes)
         if name not in ("model", "shapes"):
             assert "nats" in words or "pixels" in words, name
+
+
+@pytest.mark.parametrize("name", ["model", "forms", "mixture", "gradients", "squared"])
+def test_a_picture_of_none_of_the_pages_terms_has_none_of_their_colours(subject, answers, name):
+    with plots.style(dark=False):
+        figure = page.drawings(subject, answers)[name]()
+        terms = {matplotlib.colors.to_hex(figures.colour(term)) for term in ("elbo", "gap", "prior", "other")}
+    used = set()
+    for axes in figure.axes:
+        parts = [line.get_color() for line in axes.lines] + [patch.get_facecolor() for patch in axes.patches]
+        parts += [patch.get_edgecolor() for patch in axes.patches]
+        parts += [each for marks in axes.collections for each in (*marks.get_edgecolor(), *marks.get_facecolor())]
+        used |= {matplotlib.colors.to_hex(part) for part in parts}
+    assert used
+    assert not used & terms
 
 
 def _named_ticks(axes):

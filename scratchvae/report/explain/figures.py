@@ -25,8 +25,9 @@ from .subject import Subject
 WIDTH = 9.4
 MANIFOLD = 15  # decoded grid points along each axis
 
-COLOURS = {"elbo": "C0", "gap": "C1", "prior": "C2", "other": "C3"}
-"""In the style's order of colours. log p(x) is drawn in the colour of the text."""
+COLOURS = {"elbo": "C0", "gap": "C1", "prior": "C2", "other": "C3", "first": "C4", "second": "C6", "third": "C5"}
+"""In the style's order of colours. log p(x) is drawn in the colour of the text. What has a colour in one picture alone,
+as methods that are compared, is first, second and third there: none of the terms."""
 
 
 def is_dark() -> bool:
@@ -113,7 +114,7 @@ def _means_on_a_line(axes: Axes, subject: Subject) -> None:
 def _examples(axes: Axes, x: NDArray, y: NDArray, labels: NDArray | None, marker: str) -> None:
     """Each example at its place: its label, in a colour for each, or a mark where there are none."""
     if labels is None:
-        axes.scatter(x, y, s=8 if marker == "o" else 300, marker=marker, color=colour("elbo"), linewidths=0.8)
+        axes.scatter(x, y, s=8 if marker == "o" else 300, marker=marker, color=colour("first"), linewidths=0.8)
         return
     palette = matplotlib.colormaps["tab10"]
     for index, label in enumerate(np.unique(labels)):
@@ -168,7 +169,7 @@ def identity(found: Identity) -> Figure:
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.legend(loc="lower right")
     floor = 1e-16
-    right.semilogy(place, np.maximum(np.abs(found.residual[order]), floor), "o", color=colour("other"), markersize=4)
+    right.semilogy(place, np.maximum(np.abs(found.residual[order]), floor), "o", color=colour("first"), markersize=4)
     right.axhline(1e-10, color=soft(), linewidth=1, linestyle="--")
     right.text(0, 1.3e-10, "1e-10", color=ink(), fontsize=8, va="bottom")
     right.set_ylim(floor, max(1e-8, 3 * found.worst_residual))
@@ -184,7 +185,7 @@ def forms(found: Forms) -> Figure:
     figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(2, 1))
     count = np.arange(1, found.samples + 1)
-    shades = [colour("elbo"), colour("gap"), colour("prior")]
+    shades = [colour("first"), colour("second"), colour("third")]
     for name, draws, shade in zip(found.names, found.trace, shades, strict=False):
         left.plot(count, np.cumsum(draws) / count, color=shade, linewidth=1.2, label=name)
     left.axhline(found.exact[0, 0], color=ink(), linewidth=1, linestyle="--", label="exact, all four forms")
@@ -288,12 +289,14 @@ def _density(axes: Axes, grid: tuple[NDArray, ...], density: NDArray, limit: flo
 def _contours(axes: Axes, one: Shape) -> None:
     """Ellipses of q at one and two standard deviations; its curve, for one latent dimension."""
     if len(one.axes) == 1:
-        axes.plot(one.axes[0], one.approximation, color=colour("gap"), linestyle="--", linewidth=1.2)
+        axes.plot(one.axes[0], one.approximation, color=colour("first"), linestyle="--", linewidth=1.2)
         return
     for deviations in (1, 2):
         width, height = 2 * deviations * np.sqrt(one.variance[:2])
         axes.add_patch(
-            matplotlib.patches.Ellipse(tuple(one.mu[:2]), width, height, fill=False, color=colour("gap"), linewidth=1.4)
+            matplotlib.patches.Ellipse(
+                tuple(one.mu[:2]), width, height, fill=False, color=colour("first"), linewidth=1.4
+            )
         )
 
 
@@ -301,7 +304,7 @@ def two_divergences(found: Identity, subject: Subject) -> Figure:
     """Both KLs of every example against each other, and their means."""
     figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.6, 1))
-    left.scatter(found.kl_to_prior, found.kl_to_posterior, s=26, color=colour("other"), linewidths=0, zorder=3)
+    left.scatter(found.kl_to_prior, found.kl_to_posterior, s=26, color=colour("first"), linewidths=0, zorder=3)
     if subject.labels is not None:
         for x, y, row in zip(found.kl_to_prior, found.kl_to_posterior, found.rows, strict=True):
             left.annotate(as_written(subject.labels[row]), (x, y), (5, 0), textcoords="offset points", fontsize=8,
@@ -336,16 +339,16 @@ def mixture(found: InfiniteMixture) -> Figure:
     ):
         _plane(axes, found.grid, density, limit)
         if size < 100:
-            axes.scatter(*centres.T, s=6 + 60 * weight / weight.max(), facecolors="none", edgecolors=colour("gap"),
+            axes.scatter(*centres.T, s=6 + 60 * weight / weight.max(), facecolors="none", edgecolors=colour("first"),
                          linewidths=0.8)  # fmt: skip
         axes.set_title(f"{size} components")
     panels[0].set_ylabel("x[1]")
     axes = lower.subplots(1, 1)
     axes.set_facecolor("none")
     axes.loglog(
-        found.sizes, found.errors, marker="o", markersize=4, color=colour("elbo"), label="the plane, z on a line"
+        found.sizes, found.errors, marker="o", markersize=4, color=colour("first"), label="the plane, z on a line"
     )
-    axes.loglog(found.components, found.digit_errors, marker="s", markersize=4, color=colour("gap"),
+    axes.loglog(found.components, found.digit_errors, marker="s", markersize=4, color=colour("second"),
                 label=f"the images, Z = {found.latent_dim}")  # fmt: skip
     bare_log_axis(axes.xaxis)
     bare_log_axis(axes.yaxis)
@@ -406,7 +409,7 @@ def estimators(found: Estimators) -> Figure:
     figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
     titles = {"prior": "average over the prior", "importance": "importance sampling from q", "annealed": "annealing"}
-    shades = {"prior": colour("gap"), "importance": colour("elbo"), "annealed": colour("prior")}
+    shades = {"prior": colour("first"), "importance": colour("elbo"), "annealed": colour("third")}
     x = np.arange(len(found.latent_dims))
     for shift, name in zip((-0.12, 0.0, 0.12), found.names, strict=True):
         row = found.row(name)
@@ -438,7 +441,7 @@ def gradient_noise(found: GradientNoise) -> Figure:
     """Single-draw gradients of one example by three methods, and how many draws each needs."""
     figure = Figure(figsize=(WIDTH, 3.3), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
-    shades = [colour("gap"), colour("other"), colour("elbo")]
+    shades = [colour("first"), colour("third"), colour("second")]
     reach = 4 * float(found.histogram[1].std())
     centre = float(found.mean[-1, 0, 0])
     edges = np.linspace(centre - reach, centre + reach, 81)
@@ -470,10 +473,10 @@ def squared_error(found: SquaredError) -> Figure:
     figure = Figure(figsize=(WIDTH, 4.0), layout="constrained")
     left, right = figure.subplots(1, 2)
     count = min(32, len(found.eigenvalues))
-    left.semilogy(np.arange(1, count + 1), found.eigenvalues[:count], "o", color=colour("elbo"), markersize=4)
+    left.semilogy(np.arange(1, count + 1), found.eigenvalues[:count], "o", color=colour("second"), markersize=4)
     shown = [one for one in found.implied if one.variance < 40 * found.eigenvalues[0]]
-    levels = [("best s²", found.best_variance, colour("prior"))] + [
-        (one.name, one.variance, colour("gap")) for one in shown
+    levels = [("best s²", found.best_variance, colour("third"))] + [
+        (one.name, one.variance, colour("first")) for one in shown
     ]
     for name, value, shade in levels:
         left.axhline(value, color=shade, linewidth=1, linestyle="--")
@@ -489,11 +492,11 @@ def squared_error(found: SquaredError) -> Figure:
     left.set_ylabel("variance of the data along it, squared pixel values")
     left.set_title("Units below a line collapse")
     right.semilogx(found.variances, found.log_evidence, color=colour("evidence"), linewidth=1.6)
-    right.plot(found.best_variance, found.best_log_evidence, "*", color=colour("prior"), markersize=11)
+    right.plot(found.best_variance, found.best_log_evidence, "*", color=colour("third"), markersize=11)
     right.annotate("the maximum", (found.best_variance, found.best_log_evidence), (8, 2), textcoords="offset points",
                    fontsize=8)  # fmt: skip
     for one in found.implied:
-        right.plot(one.variance, one.log_evidence, "o", color=colour("gap"), markersize=5)
+        right.plot(one.variance, one.log_evidence, "o", color=colour("first"), markersize=5)
         right.annotate(f"{one.name} ({one.active} active)", (one.variance, one.log_evidence), (-6, -2),
                        textcoords="offset points", fontsize=8, ha="right", va="top")  # fmt: skip
     bare_log_axis(right.xaxis)
