@@ -99,9 +99,9 @@ CAPTIONS = {
     "identity": "Left: the orange bar from each ELBO (dot) up to log p(x) (dash) is as long as the separately computed KL. "
     "Right: by how much the three fail to add up, on a logarithmic scale; what is 1e-16 or less stands at the bottom. The dashed "
     "line is the tolerance that was asked for.",
-    "forms": "Left: running averages over draws of z for one image. All end on the dashed line, at different speeds. "
+    "forms": "Left: running averages over draws of z for one image. All come to the dashed line, at different speeds. "
     "Right: the standard deviation of a single draw, mean over images.",
-    "movement": "The black line is log p(x), the blue one the ELBO, the shaded space between them the gap. Left, only the encoder "
+    "movement": "The line with squares is log p(x), the one with dots the ELBO, the shaded space between them the gap. Left, only the encoder "
     "is trained: the line is flat and the space closes. Right, only the decoder is trained: the line itself moves.",
     "two_divergences": "Left: an image can be far from the prior and well inferred, or the other way round. Right: the two have "
     "different sizes and different jobs.",
