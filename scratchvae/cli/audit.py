@@ -28,9 +28,9 @@ def audit(
         float | None, typer.Option(help="What the reduced error is multiplied by.")
     ] = None,
     kl_weight: Annotated[float | None, typer.Option(help="What the reduced KL is multiplied by.")] = None,
-    data_dim: Annotated[int | None, typer.Option(min=1, help="D, values in an example.")] = None,
-    latent_dim: Annotated[int | None, typer.Option(min=1, help="Z, latent dimensions.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="B, examples in a batch.")] = None,
+    data_dim: Annotated[int | None, typer.Option(help="D, values in an example.")] = None,
+    latent_dim: Annotated[int | None, typer.Option(help="Z, latent dimensions.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="B, examples in a batch.")] = None,
     grey: Annotated[
         bool | None, typer.Option("--grey/--binary", help="Pixels between 0 and 1, or only 0 and 1.")
     ] = None,

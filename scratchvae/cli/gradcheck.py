@@ -17,7 +17,7 @@ from scratchvae.parameters import ACTIVATION_CODES
 from scratchvae.posteriors import POSTERIORS
 from scratchvae.reference.random import Stream, normals
 
-from .options import Json, Quiet, Seed, Threads, known_engine, use_threads
+from .options import PANEL, Json, Quiet, Seed, Threads, known_engine, use_threads
 from .output import Output
 
 DATA_DIM, HIDDEN, LATENT_DIM, EXAMPLES, SAMPLES = 4, (4, 3), 2, 2, 2
@@ -67,6 +67,7 @@ def gradcheck(
             callback=known_engine,
             help="Whose gradients: reference or compiled.",
             show_default="reference; both with --all",
+            rich_help_panel=PANEL,
         ),
     ] = None,
 ) -> None:

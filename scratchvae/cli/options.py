@@ -21,24 +21,49 @@ def known_engine(name: str | None) -> str | None:
     return None if name is None else check_engine(name)
 
 
+PANEL = "Options of every command"  # a table of their own in the help: the command's have columns for themselves
+
 Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object on standard output; all else goes to standard error.")
+    bool,
+    typer.Option(
+        "--json",
+        help="Print one JSON object on standard output; all else goes to standard error.",
+        rich_help_panel=PANEL,
+    ),
 ]
 Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Results and errors only: no progress, no messages on standard error.")
+    bool,
+    typer.Option(
+        "--quiet",
+        "-q",
+        help="Results and errors only: no progress, no messages on standard error.",
+        rich_help_panel=PANEL,
+    ),
 ]
 Seed = Annotated[
     int,
-    typer.Option(callback=_below_2_to_64, help="Seed of every random number: the same seed gives the same bits."),
+    typer.Option(
+        callback=_below_2_to_64,
+        help="Seed of every random number: the same seed gives the same bits.",
+        rich_help_panel=PANEL,
+    ),
 ]
 Threads = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Threads to use; results do not depend on it.", show_default="all processors; one for a small model"
+        min=1,
+        help="Threads to use; results do not depend on it.",
+        show_default="all processors; one for a small model",
+        rich_help_panel=PANEL,
     ),
 ]
 Engine = Annotated[
-    str, typer.Option(callback=known_engine, help=f"Where operations come from: {' or '.join(ENGINES)}.")
+    str,
+    typer.Option(
+        callback=known_engine,
+        help=f"Where operations come from: {' or '.join(ENGINES)}.",
+        rich_help_panel=PANEL,
+    ),
 ]
 
 

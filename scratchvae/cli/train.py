@@ -22,7 +22,7 @@ from scratchvae.posteriors import POSTERIORS
 from scratchvae.report.summary import Summary, how_many, summarise
 
 from .job import Job, job_to_resume, new_job
-from .options import Json, Quiet, Seed, Threads, known_engine, use_threads
+from .options import PANEL, Json, Quiet, Seed, Threads, known_engine, use_threads
 from .output import Output, plain
 from .run_directory import RunDirectory
 from .status import InterruptionError
@@ -132,6 +132,7 @@ def train(
             callback=known_engine,
             help=f"Where operations come from: {' or '.join(ENGINES)}.",
             show_default="compiled; reference for up to 128 columns, whose training needs no compiler",
+            rich_help_panel=PANEL,
         ),
     ] = None,
 ) -> None:

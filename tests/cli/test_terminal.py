@@ -51,6 +51,7 @@ def test_the_help_of_every_command_has_examples_that_can_be_copied(command: Comm
     assert examples
     assert all(line.split()[1] == name for line in examples)
     assert "--quiet" in result.out
+    assert "…" not in result.out, "an option that is cut cannot be typed"
 
 
 def test_a_shell_can_complete_commands(command: Command):
