@@ -47,7 +47,7 @@ def audit(
     [bold]Examples[/bold]
     scratchvae audit
     scratchvae audit pytorch-example
-    scratchvae audit --error squared --pixels mean --latents sum --kl-weight 0.00025 --data-dim 12288
+    scratchvae audit --pixels mean --kl-weight 0.00025 --data-dim 12288
     """
     output = Output(as_json, quiet)
     use_threads(threads)
