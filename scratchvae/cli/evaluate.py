@@ -35,7 +35,10 @@ def evaluate(
     ] = 1000,
     method: Annotated[str, typer.Option(help=f"Estimator: {', '.join(METHODS)}.")] = "importance",
     data_dir: Annotated[
-        Path | None, typer.Option(help="Folder with MNIST's files.", show_default="SCRATCHVAE_DATA")
+        Path | None,
+        typer.Option(
+            help="Folder with MNIST's files.", show_default="the run's own, else SCRATCHVAE_DATA, else download once"
+        ),
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
