@@ -67,7 +67,7 @@ def learning_curves(history: Sequence[Mapping[str, Any]]) -> Figure:
     """Every term side by side against the epoch: elbo = reconstruction - kl."""
     terms = _terms(history)
     figure = Figure(figsize=(9.4, 2.3))
-    places = {"left": 0, "right": 1, "bottom": 0, "top": 1, "wspace": 0.16 if len(terms) == 3 else 0.26}
+    places = {"left": 0, "right": 1, "bottom": 0, "top": 1, "wspace": 0.22 if len(terms) == 3 else 0.28}
     panels = figure.subplots(1, len(terms), gridspec_kw=places)
     for axes, term in zip(panels, terms, strict=True):
         learning_curve(axes, history, term, TERMS[term])
