@@ -20,6 +20,7 @@ from .drawing import HELD_OUT, TRAINING, as_written, axes_or_new, image_shape_of
 from .examples import Shape, grid_axes, show_lines
 
 CATEGORIES = 20  # more different labels than this are drawn as a scale, or the rarest as "other"
+TRAVERSALS = 10  # latent dimensions drawn without being asked for
 
 
 def _posterior(vae: VAE, x: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -223,7 +224,7 @@ def traversals(
     if x is not None:
         mu, covariance = _posterior(vae, x)
         centre, order = mu[0], np.argsort(-_marginal_kl(mu, covariance).mean(0), kind="stable")
-    chosen = [int(index) for index in (order[:10] if dimensions is None else dimensions)]
+    chosen = [int(index) for index in (order[:TRAVERSALS] if dimensions is None else dimensions)]
     if not chosen or not all(0 <= index < vae.latent_dim for index in chosen):
         raise ValueError(f"dimensions are {chosen}; expected some of 0 to {vae.latent_dim - 1}")
     values = np.linspace(-span, span, steps)

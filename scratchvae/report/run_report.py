@@ -12,6 +12,7 @@ from scratchvae.data.mapped import Data
 from scratchvae.vae import VAE
 
 from . import page, plots
+from .latent_space import TRAVERSALS
 from .summary import Summary, as_seen, how_many, share, spread_rows
 
 EXAMPLES, SAMPLES = 24, 48  # images or rows of numbers, a few to look at each
@@ -81,8 +82,9 @@ def run_report(
     def latent() -> Figure:
         return latent_picture(vae, seen, marks)
 
+    flat = vae.latent_dim == 2 and (vae.data_dim == 2 or plots.image_shape_of(vae.data_dim, shape))
+
     def moving() -> Figure:
-        flat = vae.latent_dim == 2 and (vae.data_dim == 2 or plots.image_shape_of(vae.data_dim, shape))
         draw = plots.manifold(vae, image_shape=shape) if flat else plots.traversals(vae, seen, image_shape=shape)
         figure = draw.get_figure(root=True)
         assert figure is not None
@@ -93,28 +95,44 @@ def run_report(
     with plots.style(dark=True):
         dark = plots.figure_bytes(pictures(), "png")
     name = config["data"]["name"]
-    looked_at = f"Of {share(len(rows), len(held_out))} held-out examples, ellipses of {min(len(rows), ELLIPSES)}. "
+    moved = "" if flat else traversals_caption(vae.latent_dim)
+    of_z = latent_caption(vae.latent_dim, share(len(rows), len(held_out)), min(len(rows), ELLIPSES))
     sections = [
         ("What the model is worth", page.summary_section(summaries)),
         ("Learning", page.figure(plots.light_and_dark(curves), "svg+xml", CURVES, CURVES_CAPTION)),
         ("Reconstructions and samples", page.figure((light, dark), "png", PICTURES)),
-        ("Latent space", page.figure(plots.light_and_dark(latent), "svg+xml", LATENT, looked_at + LATENT_CAPTION)),
-        ("What the latent dimensions mean", page.figure(plots.light_and_dark(moving, "png"), "png", MOVING)),
+        ("Latent space", page.figure(plots.light_and_dark(latent), "svg+xml", LATENT, of_z)),
+        ("What the latent dimensions mean", page.figure(plots.light_and_dark(moving, "png"), "png", MOVING, moved)),
         ("Configuration", page.configuration_section(config)),
     ]
     lead = f"{vae!r}, {how_many(len(history), 'epoch')} on {config['data']['examples']:,} training examples. {IDENTITY}"
     return RunReport(light, page.render(f"A variational autoencoder trained on {name}", lead, sections))
 
 
+def latent_caption(latent_dim: int, examples: str, ellipses: int) -> str:
+    """What the picture of the latent space shows: of a single dimension there is no plane."""
+    if latent_dim == 1:
+        return f"Of {examples} held-out examples. {INACTIVE}"
+    return f"Of {examples} held-out examples, ellipses of {ellipses}. {PLANE}{INACTIVE}"
+
+
+def traversals_caption(latent_dim: int) -> str:
+    """Which dimensions move, and where the others are meanwhile."""
+    chosen = f"The {TRAVERSALS} of {latent_dim} latent dimensions with the largest KL to the prior. "
+    others = "While one moves, the others stay at the mean of q(z|x) of the first held-out example."
+    return (chosen if latent_dim > TRAVERSALS else "") + (others if latent_dim > 1 else "")
+
+
 IDENTITY = "All terms are in nats per example, higher is better: ELBO = reconstruction - KL, and log p(x) = ELBO + gap."
 CURVES = "ELBO, reconstruction and KL against the epoch, for training and held-out data"
-LATENT = "Means of q(z|x) by label, ellipses of q(z|x) with the prior's circle, and the KL of each latent dimension"
+LATENT = "Where q(z|x) is and how wide, with the prior's circle, and the KL of each latent dimension"
 CURVES_CAPTION = (
     "Training: means over an epoch's minibatches, while the weights change. Held out: by the weights at its end."
 )
-LATENT_CAPTION = (
-    "The plane is that of the two latent dimensions with the largest KL to the prior; an ellipse is one "
-    "standard deviation of q(z|x). A dimension whose mean does not vary with x carries nothing: it is inactive."
+PLANE = (
+    "The plane is that of the two latent dimensions with the largest KL to the prior; an ellipse is one standard "
+    "deviation of q(z|x). "
 )
+INACTIVE = "A dimension whose mean does not vary with x carries nothing: it is inactive."
 MOVING = "The mean of p(x|z) over the latent space"
 PICTURES = "Held-out data above their reconstructions, and samples from the model"

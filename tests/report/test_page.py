@@ -13,7 +13,7 @@ from scratchvae.data import load
 from scratchvae.evidence import LinearGaussian
 from scratchvae.report import page, tables
 from scratchvae.report.explain.estimators import turned_components
-from scratchvae.report.run_report import picture_of, run_report
+from scratchvae.report.run_report import latent_caption, picture_of, run_report, traversals_caption
 from scratchvae.report.summary import as_seen, elbo_terms, spread_rows, summarise
 
 VOID = {"meta", "link", "img", "source", "br"}
@@ -197,6 +197,20 @@ def test_the_page_has_every_picture_for_light_and_for_dark_and_in_words(report):
 def test_what_a_file_is_called_is_text_and_not_html(report):
     assert "<script>" not in report.html
     assert "&lt;script&gt;" in report.html
+
+
+@pytest.mark.parametrize(("latent_dim", "plane"), [(1, False), (2, True), (3, True)])
+def test_a_caption_names_a_plane_and_ellipses_where_they_are_drawn(latent_dim, plane):
+    caption = latent_caption(latent_dim, "all 40", 30)
+    assert caption.startswith("Of all 40 held-out examples")
+    assert ("ellipses of 30" in caption) == ("The plane" in caption) == plane
+
+
+@pytest.mark.parametrize(("latent_dim", "words"), [(1, 0), (2, 1), (10, 1), (20, 2)])
+def test_a_caption_says_which_dimensions_move_where_others_stay(latent_dim, words):
+    caption = traversals_caption(latent_dim)
+    assert caption.count(".") == words
+    assert ("The 10 of 20 latent dimensions" in caption) == (latent_dim == 20)
 
 
 def test_the_pictures_are_a_png(report):
