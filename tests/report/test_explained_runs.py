@@ -118,3 +118,13 @@ def test_counts_are_drawn_in_the_shades_of_the_data():
 def test_the_page_says_by_what_a_model_was_trained_where_it_is_not_the_elbo(objective, said):
     words = page.maximised(dataclasses.replace(subject_on(PIXELS), objective=objective))
     assert words == "what is maximised" if said is None else f"trained by <code>{said}</code>" in words
+
+
+def test_the_words_are_those_of_the_data():
+    table = subject_on(PIXELS, binarize="none", likelihood="gaussian")
+    assert page.examples_in_words(table) == (
+        "50 examples of “table”; what the page calls an image is a row of them, a pixel a column"
+    )
+    images = subject_on(PIXELS, image_shape=(2, 2), likelihood="discretised-logistic:2")
+    assert page.examples_in_words(images) == "50 examples of “table” (binarized: threshold)"
+    assert "one of 2 levels" in page.likelihood_in_words(images)

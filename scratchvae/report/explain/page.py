@@ -383,7 +383,7 @@ def _squared_table(answers: Answers) -> str:
 LIKELIHOODS = {
     "bernoulli": "each pixel is black or white, independently: a Bernoulli whose logit the decoder gives",
     "continuous-bernoulli": "each pixel is grey, independently: a continuous Bernoulli whose logit the decoder gives",
-    "discretised-logistic": "each pixel has one of some levels: what a logistic around the decoder's output has of it",
+    "discretised-logistic": "each pixel has one of {levels:,} levels, and of each the share that a logistic around the decoder's output has there",
     "categorical": "each group of columns is one choice; the decoder gives its logits",
     "poisson": "each value is a count: a Poisson whose rate's logarithm the decoder gives",
     "gaussian": "each pixel is normal around the decoder's output, with variance 1",
@@ -397,6 +397,20 @@ def family(subject: Subject) -> str:
     """The likelihood's name without what it is told, as the levels of discretised-logistic:17."""
     name = subject.vae.likelihood.name.partition(":")[0]
     return name if name in LIKELIHOODS else name.removesuffix("-diagonal")
+
+
+def likelihood_in_words(subject: Subject) -> str:
+    """What the decoder says of x."""
+    return LIKELIHOODS[family(subject)].format(levels=getattr(subject.vae.likelihood, "levels", 0))
+
+
+def examples_in_words(subject: Subject) -> str:
+    """What the model was trained on, and that the page's words are those for images, where data are none."""
+    seen = "" if subject.binarize == "none" else f" (binarized: {subject.binarize})"
+    table = (
+        "" if subject.image_shape is not None else "; what the page calls an image is a row of them, a pixel a column"
+    )
+    return f"{len(subject.train):,} examples of “{escape(subject.name)}”{seen}{table}"
 
 
 def density_in_words(subject: Subject, answers: Answers) -> str:
@@ -473,14 +487,13 @@ def words(subject: Subject, answers: Answers, settings: Settings, command: str) 
     sizes = " – ".join(str(size) for size in (vae.data_dim, *vae.hidden, vae.latent_dim))
     converged = int(answers.identity.converged.sum())
     return {
-        "likelihood": LIKELIHOODS[family(subject)],
+        "likelihood": likelihood_in_words(subject),
         "density": density_in_words(subject, answers),
         "doubt": doubt(answers),
         "maximised": maximised(subject),
         "model": (
             f"a network {sizes} with {vae.activation} units and its mirror image, trained for {subject.epochs} epochs on "
-            f"{len(subject.train):,} examples of “{escape(subject.name)}”"
-            + ("" if subject.binarize == "none" else f" (binarized: {subject.binarize})")
+            f"{examples_in_words(subject)}"
         ),
         "data": escape(subject.name),
         "dimensions": counted(vae.latent_dim, "dimension"),
