@@ -168,10 +168,21 @@ def test_a_run_goes_on_with_equal_settings_of_other_types(tmp_path):
     assert len(sv.fit(build().vae, x, 2, learning_rate=0.5, adam_epsilon=0.25, resume=True, **settings)) == 2
 
 
-def test_a_run_is_resumed_by_the_model_it_belongs_to(tmp_path):
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"hidden": (7,)},
+        {"latent_dim": 3},
+        {"activation": "relu"},
+        {"likelihood": "continuous-bernoulli"},
+        {"dtype": "float32"},
+        {"posterior": "full"},
+    ],
+)
+def test_a_run_is_resumed_by_the_model_it_belongs_to(tmp_path, changed):
     vae, x, _ = build()
     sv.fit(vae, x, epochs=1, checkpoint=tmp_path / "run.safetensors", progress=False)
-    other, _, _ = build(hidden=(7,))
+    other, _, _ = build(**changed)
     with pytest.raises(ValueError, match="expected the model being trained"):
         sv.fit(other, x, epochs=2, resume=tmp_path / "run.safetensors", progress=False)
 
