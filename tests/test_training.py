@@ -93,6 +93,16 @@ def test_the_standard_error_is_that_of_a_mean_over_rows(engine):
     assert averages.standard_error == pytest.approx(elbo.std(ddof=1) / np.sqrt(len(x)), rel=1e-12)
 
 
+@pytest.mark.parametrize("together", [{"VALIDATION_ROWS": 7}, {"VALIDATION_VALUES": 20}])
+def test_how_many_held_out_rows_are_handled_together_does_not_matter(engine, monkeypatch, together):
+    vae, x = small(engine, "float64")
+    trainer = Trainer(vae, 0.5 * x)
+    whole = trainer.validate(0.5 * x)
+    for name, number in together.items():
+        monkeypatch.setattr(training, name, number)
+    np.testing.assert_allclose(trainer.validate(0.5 * x), whole, rtol=1e-12)
+
+
 def test_one_row_of_validation_has_no_standard_error():
     vae, x = small()
     assert "standard_error" not in fit(vae, x, epochs=1, validation=x[:1]).epochs[0]["validation"]
@@ -226,6 +236,15 @@ def test_an_epoch_that_is_merely_as_good_is_not_waited_for():
     assert len(set(history["validation.elbo"])) == 1, "nothing moved"
     assert len(history) == 3
     assert history.stopped.endswith("best epoch 1")
+
+
+def test_the_best_epoch_is_that_of_the_bound_and_not_of_another_objective():
+    vae, x = small()
+    objective = ELBO(beta=30.0)
+    history = fit(vae, x[:6], validation=x[6:], epochs=30, batch_size=3, patience=3, objective=objective)
+    best = int(np.argmax(history["validation.elbo"]))
+    assert len(history) == best + 1 + 3 < 30
+    assert best < np.argmax(history["validation.objective"])
 
 
 # --- divergence -----------------------------------------------------------------------------------------------------
