@@ -14,7 +14,15 @@ import numpy as np
 import pytest
 
 import scratchvae as sv
-from scratchvae.distributed import SHARED_MEMORY, DistributedTrainer, Processes
+from scratchvae import distributed
+from scratchvae.distributed import (
+    SHARED_MEMORY,
+    DistributedTrainer,
+    Processes,
+    _mapped,
+    launched_processes,
+    was_launched,
+)
 from scratchvae.training import Trainer
 from tests.cases import build
 
@@ -92,6 +100,14 @@ def test_every_row_is_one_processs_and_the_first_has_some(size):
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
+@pytest.mark.parametrize(("processors", "beside", "threads"), [(8, 1, 8), (8, 3, 2), (2, 2, 1), (2, 4, 1)])
+def test_the_processes_of_a_machine_share_its_processors(monkeypatch, processors, beside, threads):
+    one = Imagined(0, 12)
+    one._beside = beside
+    monkeypatch.setattr(distributed, "processors", lambda: processors)
+    assert one.threads_each() == threads
+
+
 @pytest.mark.parametrize(
     ("likelihood", "objective"),
     [("bernoulli", sv.ELBO(2)), ("bernoulli", sv.IWAE(3)), ("gaussian-learned", sv.ELBO(2))],
@@ -129,6 +145,40 @@ def test_the_addends_of_all_processes_are_the_gradient_of_the_whole_batch(
         addends.append(one.processes.added)
     np.testing.assert_allclose(sum(addends), gradient.flat, rtol=rtol, atol=atol)
     np.testing.assert_allclose(np.concatenate(seen), terms.objective, rtol=rtol)
+
+
+@pytest.fixture
+def without_launcher(monkeypatch):
+    for name in list(os.environ):
+        if name.startswith(("PMI", "OMPI")):
+            monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize("name", ["PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK"])
+def test_every_launcher_is_noticed(without_launcher, monkeypatch, name):
+    assert not was_launched()
+    monkeypatch.setenv(name, "0")
+    assert was_launched()
+
+
+def test_a_process_that_is_launched_alone_needs_nothing_of_mpi(without_launcher, monkeypatch):
+    monkeypatch.setenv("PMI_RANK", "0")
+    monkeypatch.setenv("PMI_SIZE", "1")
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    assert launched_processes.__wrapped__() is None
+
+
+def test_memory_that_is_shared_is_for_no_other_user(tmp_path):
+    before = os.umask(0)
+    try:
+        _mapped(tmp_path / "memory", 100)[:] = 1
+    finally:
+        os.umask(before)
+    assert (tmp_path / "memory").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "memory").read_bytes() == b"\1" * 100
+    (tmp_path / "link").symlink_to(tmp_path / "memory")
+    with pytest.raises(OSError, match="link"):
+        _mapped(tmp_path / "link", 100)
 
 
 def test_a_loss_that_is_merely_large_ends_no_training():
@@ -249,6 +299,123 @@ def test_two_processes_have_the_history_of_one_to_rounding(mpiexec, tmp_path):
 @pytest.mark.slow
 def test_so_have_three_processes_and_the_compiled_engine(mpiexec, tmp_path):
     compare_histories(mpiexec, tmp_path, [3], "reference", "compiled")
+
+
+STATES = """
+import numpy as np
+import scratchvae as sv
+from scratchvae.distributed import launched_processes
+from scratchvae.training import Trainer
+
+processes = launched_processes()
+x = np.random.default_rng(0).integers(0, 256, (41, 6), dtype=np.uint8)
+
+
+def trained(new_trainer, change):
+    trainer = new_trainer(sv.VAE(6, 2, (5,), dtype="float64", engine="reference"), x, 0.01)
+    states = trainer.vae.parameters.flat, trainer.first.flat, trainer.second.flat
+    for state in states:
+        state += 0.01 + change
+    list(trainer.epoch(1, 10))  # the last of the epoch's batches has one row
+    return states
+
+
+alone, together = trained(Trainer, 0.0), trained(processes.trainer, 0.001 * processes.rank)
+for mine, theirs in zip(together, alone, strict=True):
+    np.testing.assert_allclose(mine, theirs, rtol=1e-12, atol=1e-15)
+vae = sv.VAE(6, 2, (5,), dtype="float64", engine="reference")
+sv.fit(vae, x, epochs=1, checkpoint=f"{processes.rank}.safetensors", progress=False, processes=processes)
+"""
+
+
+def test_an_epoch_begins_with_the_firsts_state_ends_with_ones_and_is_written_once(mpiexec, tmp_path):
+    done = launch(mpiexec, 2, "-m", "mpi4py", "-c", STATES, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["0.safetensors"]
+
+
+DIVERGED = """
+import sys
+import numpy as np
+import scratchvae as sv
+from scratchvae.distributed import launched_processes
+
+processes = launched_processes()
+x = np.full((20, 6), 1e16, np.float32)
+said = []
+for together in (None, processes):
+    vae = sv.VAE(6, 2, (5,), "gaussian", engine="reference")
+    vae.parameters["encoder.0.weight"][...] = 0
+    vae.parameters["decoder.head.bias"][:] = 1  # else it is set to the mean
+    vae.parameters["decoder.0.bias"][:] = 1e6  # the loss is about 1e32, a gradient 1e22: its square is infinite
+    try:
+        sv.fit(vae, x, batch_size=10, progress=False, processes=together)
+    except sv.DivergedError as error:
+        said.append(str(error))
+assert said[0] == said[1], said
+sys.stdout.write(f"{said[1]}\\n")
+"""
+
+
+def test_all_processes_name_a_moment_that_goes_bad_though_it_is_in_one_ones_part(mpiexec, tmp_path):
+    done = launch(mpiexec, 2, "-m", "mpi4py", "-c", DIVERGED, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()
+    assert first == second
+    assert "the first array to go bad: Adam's second moment of decoder.head.weight at update 1" in first
+
+
+DIVERGED_IN_ONE = """
+import sys
+import numpy as np
+import scratchvae as sv
+from scratchvae.distributed import launched_processes
+
+processes, whose = launched_processes(), np.zeros(2)
+for row in range(6):
+    x, said = np.zeros((20, 6), np.float32), []
+    x[row] = 1e30  # finite, and its square is not
+    for together in (None, processes):
+        vae = sv.VAE(6, 2, (5,), "gaussian", engine="reference")
+        vae.parameters["decoder.head.bias"][:] = 1  # else it is set to the mean, from which all rows are far
+        vae.parameters["encoder.0.weight"][...] = 0
+        try:
+            sv.fit(vae, x, batch_size=4, progress=False, processes=together)
+        except sv.DivergedError as error:
+            said.append(str(error))
+    (update, whole), (_, mine) = ((words.partition(";")[0], words.rpartition(": ")[2]) for words in said)
+    assert said[1].startswith(update), said
+    whose[processes.rank] += mine == whole == "log_likelihood at " + update.partition(":")[0]
+processes.add_up(whose)
+assert whose.all() and whose.sum() == 6, whose
+"""
+
+
+def test_a_loss_that_is_infinite_in_one_process_ends_all_at_the_same_update(mpiexec, tmp_path):
+    done = launch(mpiexec, 2, "-m", "mpi4py", "-c", DIVERGED_IN_ONE, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+FAILED = """
+import numpy as np
+from scratchvae import distributed
+
+processes = distributed.launched_processes()
+assert processes.all_failed()
+if processes.is_first:
+    distributed.FAILURE_SECONDS = 0.1
+    assert not processes.all_failed()
+total = np.array([1.0 + processes.rank])
+processes.add_up(total)  # a failure that one has told of is in nobody's way
+assert total == 3
+if not processes.is_first:
+    assert processes.all_failed()
+"""
+
+
+def test_whether_all_failed_is_known_to_each(mpiexec, tmp_path):
+    done = launch(mpiexec, 2, "-m", "mpi4py", "-c", FAILED, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 # --- the command ----------------------------------------------------------------------------------------------------
