@@ -52,6 +52,11 @@ def append_whole(path: str | os.PathLike[str], line: bytes) -> None:
         raise _cannot_be_written(path, error) from None
 
 
+def may_be_written(folder: Path) -> bool:
+    """Whether files may be made in a folder that is there."""
+    return os.access(folder, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
 def make_folder(path: Path, parents: bool = False) -> None:
     """Make a folder, if it is not there; with `parents` also those it is in.
 

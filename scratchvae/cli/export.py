@@ -8,7 +8,7 @@ import typer
 
 from scratchvae import VAE
 from scratchvae.export import onnx_files, torch_files
-from scratchvae.files import make_folder, write_whole
+from scratchvae.files import make_folder, may_be_written, write_whole
 
 from .options import Engine, Json, Quiet, Seed, Threads, use_threads
 from .output import Output
@@ -51,6 +51,8 @@ def export(
     folder = out or directory.path / kind
     if not folder.parent.is_dir() or (os.path.lexists(folder) and not folder.is_dir()):  # a file, or a link to nothing
         raise ValueError(f"--out is {folder}; expected a folder, or a new one in a folder that exists")
+    if not may_be_written(folder if folder.is_dir() else folder.parent):
+        raise ValueError(f"--out is {folder}; expected a folder that may be written, or a new one in such a folder")
     files = FORMATS[kind](vae)  # everything that can be refused is refused before the folder is made
     make_folder(folder)
     for name, content in files.items():

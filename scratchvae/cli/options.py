@@ -1,6 +1,5 @@
 """The options that every command takes."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +7,7 @@ from typing import Annotated
 import typer
 
 from scratchvae.engine import ENGINES, check_engine, set_threads
+from scratchvae.files import may_be_written
 
 
 def _below_2_to_64(seed: int) -> int:
@@ -90,5 +90,5 @@ def check_out(path: Path, endings: Sequence[str]) -> None:
         raise ValueError(f"--out is {path}, a folder; expected a file")
     if not path.parent.is_dir():
         raise ValueError(f"--out is {path}; expected a file in a folder that exists")
-    if not os.access(path.parent, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+    if not may_be_written(path.parent):
         raise ValueError(f"--out is {path}; expected a file in a folder that may be written")

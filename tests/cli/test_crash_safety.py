@@ -191,18 +191,31 @@ def test_a_run_that_cannot_be_written_is_one_line_and_left_alone(command: Comman
 
 
 def test_what_may_not_be_written_is_refused_in_one_line(command: Command, trained):
+    engine = ("--engine", "reference")  # whose operations are not cached on the disk
     with that_cannot_be_written() as folder:
         run = shutil.copytree(trained, folder / "run")
+
+        def refused(of: Path) -> list[str]:
+            results = (
+                command("export", run, "--format", "torch", "--out", of / "theirs", *engine),
+                command("sample", run, "--out", of / "some.npy", *engine),
+                command("explain", "--out", of / "page.html", *engine),
+            )
+            assert [result.status for result in results] == [2, 2, 2]
+            return [result.err for result in results]
+
+        assert all("folder that exists" in said for said in refused(folder / "no")), (
+            "and all that is needed is imported"
+        )
         with without_the_right_to_write(folder):
-            engine = ("--engine", "reference")  # whose operations are not cached on the disk
-            exported = command("export", run, "--format", "torch", "--out", folder / "theirs", *engine)
-            sampled = command("sample", run, "--out", folder / "some.npy", *engine)
-            explained = command("explain", "--out", folder / "page.html", *engine)
-        assert [exported.status, sampled.status, explained.status] == [2, 2, 2]
-        assert exported.err == f"scratchvae: {folder}/theirs: {NOT_MADE}\n"
-        for result, name in ((sampled, "some.npy"), (explained, "page.html")):
-            expected = "expected a file in a folder that may be written"
-            assert result.err == f"scratchvae: --out is {folder}/{name}; {expected}\n"
+            exported, *others = refused(folder)
+        may = "that may be written"
+        assert (
+            exported
+            == f"scratchvae: --out is {folder}/theirs; expected a folder {may}, or a new one in such a folder\n"
+        )
+        for said, name in zip(others, ("some.npy", "page.html"), strict=True):
+            assert said == f"scratchvae: --out is {folder}/{name}; expected a file in a folder {may}\n"
 
 
 def at_epoch_2(monkeypatch: pytest.MonkeyPatch, act) -> None:
