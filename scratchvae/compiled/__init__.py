@@ -2,7 +2,7 @@
 
 gemm, network, dense       matrix products on a register-tiled micro-kernel; a whole stack of layers in one call
 vector_math, activations   exp, log, tanh and their kin, written so that loops over them use vector registers
-random                     the same random bits as the reference
+random, philox             the same random bits as the reference
 step                       whole training steps in one call, for the usual model; the threads share out the examples
                            (step_by_examples) or, in small batches, the weights (step_by_weights)
 shares                     how many examples, or weights, each thread has

@@ -1,8 +1,8 @@
 """Numba twin of `scratchvae.reference.random`: the same names, arguments and, bit for bit, the same results.
 
-Two stages, each a loop that vectorises: Philox turns counters into words, then one loop turns the words of a chunk,
-still in the first-level cache, into what is asked for. Rows are often shorter than a vector (20 latents are five
-blocks), so chunks run across rows: block f of the whole draw is block f % blocks of example f // blocks.
+Two stages: `philox` turns counters into words, then a loop that vectorises turns the words of a chunk, still in the
+first-level cache, into what is asked for. Rows are often shorter than a vector (20 latents are five blocks), so chunks
+run across rows: block f of the whole draw is block f % blocks of example f // blocks.
 """
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from scratchvae.compiled.gather import ask, within
 from scratchvae.compiled.kernel_cache import INNER
+from scratchvae.compiled.philox import COUNTERS, ROUNDS, philox
 from scratchvae.compiled.slices import slices_for
 from scratchvae.compiled.vector_math import bits_from_float32, float32_from_bits
 from scratchvae.reference.random import (
@@ -53,63 +54,19 @@ S0, S1, S2, S3 = SIN_COEFFICIENTS
 C0, C1, C2, C3 = COS_COEFFICIENTS
 
 WORDS, UNIFORMS, NORMALS = 0, 1, 2  # what `_fill_span` writes
-VECTOR = 16  # blocks of a chunk are rounded up to this many, so that no remainder loop runs
 CHUNK = 512  # blocks at a time: 8 KiB of words and 8 KiB of results
 REJECTED = u8(2)  # marks a pixel that must be drawn again
 SEARCHED = 64  # pixels looked at together for such a mark
 
 
-@njit(cache=True, error_model="numpy", forceinline=True, **INNER)
-def _round(a, b, c, d, e, f, g, h, k0, k1):
-    """A round of the counter (a, b, c, d) and of (e, f, g, h)."""
-    product_0, product_1 = (a & LOW) * MULTIPLIER_0, (c & LOW) * MULTIPLIER_1
-    product_2, product_3 = (e & LOW) * MULTIPLIER_0, (g & LOW) * MULTIPLIER_1
-    return (
-        (product_1 >> HIGH) ^ b ^ k0, product_1, (product_0 >> HIGH) ^ d ^ k1, product_0,
-        (product_3 >> HIGH) ^ f ^ k0, product_3, (product_2 >> HIGH) ^ h ^ k1, product_2,
-    )  # fmt: skip
-
-
-@njit(cache=True, error_model="numpy", forceinline=True, **INNER)
-def _ten_rounds_of_two(a, b, e, f, c, d, k0, k1):
-    """Philox4x32-10 of the counters (a, b, c, d) and (e, f, c, d), on words in the lower halves of uint64, whose upper
-    halves are arbitrary, before and after.
-
-    So a round is two products of 32 by 32 bits, two shifts and two exclusive ors; nothing is packed or unpacked. Each
-    waits for the one before: side by side, two counters take less than twice the time. The rounds are written out
-    because a loop over them keeps LLVM from vectorising the loop over the blocks.
-    """
-    w = _round(a, b, c, d, e, f, c, d, k0, k1)
-    w = _round(*w, (k0 + u64(1) * WEYL_0) & LOW, (k1 + u64(1) * WEYL_1) & LOW)
-    w = _round(*w, (k0 + u64(2) * WEYL_0) & LOW, (k1 + u64(2) * WEYL_1) & LOW)
-    w = _round(*w, (k0 + u64(3) * WEYL_0) & LOW, (k1 + u64(3) * WEYL_1) & LOW)
-    w = _round(*w, (k0 + u64(4) * WEYL_0) & LOW, (k1 + u64(4) * WEYL_1) & LOW)
-    w = _round(*w, (k0 + u64(5) * WEYL_0) & LOW, (k1 + u64(5) * WEYL_1) & LOW)
-    w = _round(*w, (k0 + u64(6) * WEYL_0) & LOW, (k1 + u64(6) * WEYL_1) & LOW)
-    w = _round(*w, (k0 + u64(7) * WEYL_0) & LOW, (k1 + u64(7) * WEYL_1) & LOW)
-    w = _round(*w, (k0 + u64(8) * WEYL_0) & LOW, (k1 + u64(8) * WEYL_1) & LOW)
-    return _round(*w, (k0 + u64(9) * WEYL_0) & LOW, (k1 + u64(9) * WEYL_1) & LOW)
-
-
-@njit(cache=True, error_model="numpy", forceinline=True, **INNER)
-def _ten_rounds(a, b, c, d, k0, k1):
-    """Of one counter: the compiler sees that the other is the same."""
-    return _ten_rounds_of_two(a, b, a, b, c, d, k0, k1)[:4]
-
-
 @njit(cache=True, error_model="numpy", **INNER)
-def _philox(number, blocks, examples, step, stream, key0, key1, even, odd):
-    """Words of counters (blocks[i], examples[i], step, stream), of an even number of them. Words 0 and 2 are an element
-    of `even`, 1 and 3 one of `odd`, the first the lower: the radii and the angles of normals."""
-    step, stream, key0, key1 = u64(step), u64(stream), u64(key0), u64(key1)
-    half = number // 2
-    for i in range(half):
-        j = half + i  # so that all four arrays are read and written from end to end
-        a, b, c, d, e, f, g, h = _ten_rounds_of_two(
-            blocks[i], examples[i], blocks[j], examples[j], step, stream, key0, key1
-        )
-        even[i], odd[i] = (a & LOW) | (c << HIGH), (b & LOW) | (d << HIGH)
-        even[j], odd[j] = (e & LOW) | (g << HIGH), (f & LOW) | (h << HIGH)
+def _ten_rounds(a, b, c, d, k0, k1):
+    """Philox4x32-10 of one counter, in words of 64 bits whose upper halves are arbitrary. For many see `philox`."""
+    for _ in range(ROUNDS):
+        product_0, product_1 = (a & LOW) * MULTIPLIER_0, (c & LOW) * MULTIPLIER_1
+        a, b, c, d = (product_1 >> HIGH) ^ b ^ k0, product_1, (product_0 >> HIGH) ^ d ^ k1, product_0
+        k0, k1 = (k0 + WEYL_0) & LOW, (k1 + WEYL_1) & LOW
+    return a, b, c, d
 
 
 def _view(context, builder, signature, args):
@@ -199,15 +156,15 @@ def _address_run(block, example, blocks, owners):
 
 @njit(cache=True, error_model="numpy", **INNER)
 def _address(first, number, row_blocks, examples, blocks, owners):
-    """Counter words of flat blocks first .. first + number - 1; returns `number` rounded up to whole vectors.
+    """Counter words of flat blocks first .. first + number - 1; returns `number` rounded up to what `philox` takes.
 
     Long rows are counted through. For short ones the quotient flat / row_blocks is taken in float64, where it
     vectorises; it is at least 1/2 / row_blocks away from a whole number, far more than its rounding. What lies beyond
     `number` is drawn too, and dropped.
     """
-    padded = (number + VECTOR - 1) // VECTOR * VECTOR
+    padded = (number + COUNTERS - 1) // COUNTERS * COUNTERS
     first_row, offset = u64(first // row_blocks), first % row_blocks
-    if row_blocks >= VECTOR:
+    if row_blocks >= COUNTERS:
         start, stop, block = i64(0), row_blocks - offset, offset
         while start < number:
             end = min(stop, number)
@@ -256,7 +213,7 @@ def _fill_span(kind, first, last, examples, count, step, stream, key0, key1, out
     for start in range(first, last, CHUNK):
         number = min(CHUNK, last - start)
         padded = _address(start, number, row_blocks, examples, blocks, owners)
-        _philox(padded, blocks, owners, step, stream, key0, key1, pairs[0], pairs[1])
+        philox(padded, blocks, owners, step, stream, key0, key1, pairs[0], pairs[1])
         target = out[4 * start : 4 * (start + number)] if whole else drawn[: 4 * padded]
         if kind == NORMALS:
             _words_to_normals(even, odd, target)
@@ -410,7 +367,7 @@ def _binarize_span(first, last, pixels, left, rows, examples, step, stream, key0
         padded = _address(start, number, row_blocks, examples, blocks, owners)
         for i in range(padded):
             blocks[i] += u64(left // 16)
-        _philox(padded, blocks, owners, step, stream, key0, key1, pairs[0], pairs[1])
+        philox(padded, blocks, owners, step, stream, key0, key1, pairs[0], pairs[1])
         _in_order(even, odd, words[: 4 * padded])
         row, column, position = start // row_blocks, 16 * (start % row_blocks), 0
         while position < 16 * number:
