@@ -125,7 +125,7 @@ def _product(
             tile(
                 kind, height, width, counts[group] if skip else steps,
                 _plus(places, group * place_row),
-                _plus(a, i * a_row), a_row, a_step, _plus(b, j), b_step,
+                _plus(a, row * a_row), apart * a_row, a_step, _plus(b, j), b_step,
                 _plus(start, row * start_row + j), apart * start_row, _plus(c, place), apart * c_row,
             )  # fmt: skip
             i += height
@@ -161,8 +161,8 @@ _compiled: list[Any] = []
 
 @intrinsic
 def _run(context, kernel, a, b, start, c, more, activation, places, counts, order, ahead):
-    """Call the C function at address `kernel`. With `places` and `counts` a holds elements at those places alone, of
-    rows in that `order`; with `more` c holds sums that go on."""
+    """Call the C function at address `kernel`. With `places` and `counts` it multiplies at those places alone, by rows
+    in that `order`; with `more` c holds sums that go on."""
     names = "kernel", "a", "b", "start", "c", "more", "activation", "places", "counts", "order", "ahead"
     arrays = dict(zip(names, (None, a, b, start, c, None, None, places, counts, order, ahead), strict=True))
     arrays = {name: kind for name, kind in arrays.items() if kind is not None}
@@ -244,15 +244,13 @@ def finite_sparse_product(kernel, a, b, start, c, more, activation, ahead):
     rows, steps = a.shape
     room = steps + max(BYTES // a.itemsize, AHEAD)
     places, counts = np.empty((ROW_BLOCK // GROUP, room), np.int32), np.empty(ROW_BLOCK // GROUP, np.int32)
-    kept, order = np.empty((ROW_BLOCK, room), a.dtype), np.empty(ROW_BLOCK, np.int32)
+    order = np.empty(ROW_BLOCK, np.int32)
     for low in range(0, rows, ROW_BLOCK):
         high = min(low + ROW_BLOCK, rows)
         pair_alike(a[low:high], order)
-        listed, of = list_nonzeros(a[low:high], order, places, kept, counts), -(-(high - low) // GROUP) * steps
-        if listed < DENSE * of:
-            _run(kernel, kept, b, start, c[low:high], more, activation, places, counts, order, ahead)
-        else:
-            _run(kernel, a[low:high], b, start, c[low:high], more, activation, places, counts[:0], order, ahead)
+        listed, of = list_nonzeros(a[low:high], order, places, counts), -(-(high - low) // GROUP) * steps
+        used = counts if listed < DENSE * of else counts[:0]
+        _run(kernel, a[low:high], b, start, c[low:high], more, activation, places, used, order, ahead)
         ahead = ahead[:0]
 
 

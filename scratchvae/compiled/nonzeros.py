@@ -24,21 +24,20 @@ FOUR_FLOATS = ir.VectorType(ir.FloatType(), 4)
 
 
 @njit(cache=True, error_model="numpy")
-def list_nonzeros(a, order, places, kept, counts):
+def list_nonzeros(a, order, places, counts):
     """For each group of rows of a (M, K), taken in that order, the places k, ascending, where one of them is not zero.
     Returns their total.
 
-    Fills     places (M / GROUP, > K); kept (M, > K): the rows' elements at those places; counts (M / GROUP,): how many
-    Both need room for one vector and AHEAD numbers behind K: a tile asks for rows ahead, behind a list's end for row 0.
+    Fills     places (M / GROUP, > K), with room for one vector and AHEAD numbers behind K: a tile asks for rows ahead,
+              behind a list's end for row 0; counts (M / GROUP,): how many
     """
     lanes, total = SIMD.bytes // a.itemsize, 0
     for low in range(0, a.shape[0], GROUP):
         group, count = low // GROUP, 0
-        positions = positions_of(low, a.shape[0] - 1)
-        rows = taken(order, positions)
+        rows = taken(order, low, a.shape[0] - 1)
         for k in range(0, a.shape[1], lanes):
             columns = min(lanes, a.shape[1] - k)
-            count += keep_nonzeros(a, rows, k, columns, places, group, kept, positions, count)
+            count += append_nonzeros(a, rows, k, columns, places, group, count)
         counts[group] = count
         places[group, count : count + AHEAD] = 0
         total += count
@@ -105,107 +104,81 @@ def _count_differences(masks, i, differences):
 
 
 @intrinsic
-def positions_of(context, low, last):
-    """Positions low, low + 1, ... of a group's rows; the last stands for those behind it."""
+def taken(context, order, low, last):
+    """The rows of a group: order[low], order[low + 1], ...; the last stands for those behind it."""
 
     def emit(context, builder, signature, arguments):
-        low, last = arguments
-        all_positions = [builder.add(low, INDEX(m)) for m in range(GROUP)]
-        inside = [builder.select(builder.icmp_signed("<", p, last), p, last) for p in all_positions]
-        return context.make_tuple(builder, signature.return_type, inside)
+        data, (low, last) = context.make_array(order)(context, builder, arguments[0]).data, arguments[1:]
+        positions = [builder.add(low, INDEX(m)) for m in range(GROUP)]
+        inside = [builder.select(builder.icmp_signed("<", p, last), p, last) for p in positions]
+        rows = [builder.zext(builder.load(builder.gep(data, [p])), INDEX) for p in inside]
+        return context.make_tuple(builder, signature.return_type, rows)
 
-    return types.UniTuple(types.intp, GROUP)(types.intp, types.intp), emit
+    return types.UniTuple(types.intp, GROUP)(order, types.intp, types.intp), emit
 
 
 @intrinsic
-def taken(context, numbers, positions):
-    """The numbers at these positions."""
+def append_nonzeros(context, a, rows, k, columns, places, group, count):
+    """Append to a list of `count` places, row `group` of them, where one of a group's rows of `a` is not zero.
 
-    def emit(context, builder, signature, arguments):
-        data = context.make_array(numbers)(context, builder, arguments[0]).data
-        values = [builder.load(builder.gep(data, [p])) for p in cgutils.unpack_tuple(builder, arguments[1])]
-        return context.make_tuple(builder, signature.return_type, [builder.zext(value, INDEX) for value in values])
-
-    return positions(numbers, positions), emit
-
-
-@intrinsic
-def keep_nonzeros(context, a, rows, k, columns, places, group, kept, positions, count):
-    """Where one of a group's rows of `a` is not zero: append these places to a list and the rows' elements to theirs.
-
-    Takes     a: those rows, and columns k .. k + columns - 1, at most a vector; row `group` of places, and of kept the
-              rows at those positions, filled up to `count`
+    Takes     a: those rows, and columns k .. k + columns - 1, at most a vector
     Returns   how many were appended
     """
 
     def emit(context, builder, signature, arguments):
-        group_rows, k, columns, group, of_kept, count = (arguments[n] for n in (1, 2, 3, 5, 7, 8))
-        view_a, view_places, view_kept = (
-            context.make_array(kind)(context, builder, arguments[n]) for kind, n in ((a, 0), (places, 4), (kept, 6))
+        view_a, view_places = (
+            context.make_array(kind)(context, builder, arguments[n]) for kind, n in ((a, 0), (places, 4))
         )
+        group_rows, k, columns, group, count = (arguments[n] for n in (1, 2, 3, 5, 6))
         scalar = context.get_value_type(a.dtype)
         row = Row(builder, scalar, 1, columns)
         integers = ir.VectorType(ir.IntType(8 * scalar_bytes(scalar)), row.lanes)
         numbers = ir.VectorType(INT32, row.lanes)
-
-        def append(vector, mask, place):
-            vector = _compressed(builder, vector, mask)
-            builder.store(vector, builder.bitcast(place, vector.type.as_pointer())).align = 4
-
-        vectors = [row.load(element(builder, view_a, i, k), 0) for i in cgutils.unpack_tuple(builder, group_rows)]
         found = ir.Constant(integers, None)
-        for vector in vectors:
-            found = builder.or_(found, builder.bitcast(vector, integers))
+        for i in cgutils.unpack_tuple(builder, group_rows):
+            found = builder.or_(found, builder.bitcast(row.load(element(builder, view_a, i, k), 0), integers))
         mask = builder.icmp_unsigned("!=", found, ir.Constant(integers, None))
         ascending = ir.Constant(numbers, list(range(row.lanes)))
-        append(
-            builder.add(ascending, splat(builder, builder.trunc(k, INT32), row.lanes)),
-            mask,
-            element(builder, view_places, group, count),
-        )
-        for position, vector in zip(cgutils.unpack_tuple(builder, of_kept), vectors, strict=True):
-            append(vector, mask, element(builder, view_kept, position, count))
+        columns_here = builder.add(ascending, splat(builder, builder.trunc(k, INT32), row.lanes))
+        place = builder.bitcast(element(builder, view_places, group, count), numbers.as_pointer())
+        builder.store(_compressed(builder, columns_here, mask), place).align = 4
         bits = builder.bitcast(mask, ir.IntType(row.lanes))
         return builder.zext(builder.ctpop(bits), INDEX)
 
     size = types.intp
-    return size(a, rows, size, size, places, size, kept, positions, size), emit
+    return size(a, rows, size, size, places, size, size), emit
 
 
-def _compressed(builder, vector, mask):
-    """The vector's elements that the mask names, one behind the other; behind them stands anything."""
+def _compressed(builder, numbers, mask):
+    """The vector's numbers that the mask names, one behind the other; behind them stands anything."""
     if SIMD.name == "avx2":
-        return _compressed_by_table(builder, vector, mask)
-    undefined, kind = ir.Constant(vector.type, ir.Undefined), vector.type.element.intrinsic_name
-    name = f"llvm.experimental.vector.compress.v{vector.type.count}{kind}"
-    return call_llvm(builder, name, vector.type, [vector, mask, undefined])
+        return _compressed_by_table(builder, numbers, mask)
+    name = f"llvm.experimental.vector.compress.v{numbers.type.count}i32"
+    return call_llvm(builder, name, numbers.type, [numbers, mask, ir.Constant(numbers.type, ir.Undefined)])
 
 
-def _compressed_by_table(builder, vector, mask):
-    """The same by a permutation of words that a table holds for every mask: AVX2 has no instruction for it, and what
-    LLVM makes instead goes through memory an element at a time."""
-    count, words = vector.type.count, vector.type.count * scalar_bytes(vector.type.element) // 4
+def _compressed_by_table(builder, numbers, mask):
+    """The same by a permutation that a table holds for every mask: AVX2 has no instruction for it, and what LLVM makes
+    instead goes through memory a number at a time."""
+    count = numbers.type.count
     bits = builder.zext(builder.bitcast(mask, ir.IntType(count)), INDEX)
-    start = builder.gep(_permutations(builder.module, count, words), [INDEX(0), bits])
-    short = builder.load(builder.bitcast(start, ir.VectorType(BYTE, words).as_pointer()))
+    start = builder.gep(_permutations(builder.module, count), [INDEX(0), bits])
+    short = builder.load(builder.bitcast(start, ir.VectorType(BYTE, count).as_pointer()))
     short.align = 1
-    numbers = ir.VectorType(INT32, words)
-    kind, name = {8: (numbers, "llvm.x86.avx2.permd"), 4: (FOUR_FLOATS, "llvm.x86.avx.vpermilvar.ps")}[words]
-    moved = call_llvm(builder, name, kind, [builder.bitcast(vector, kind), builder.zext(short, numbers)])
-    return builder.bitcast(moved, vector.type)
+    kind, name = {8: (numbers.type, "llvm.x86.avx2.permd"), 4: (FOUR_FLOATS, "llvm.x86.avx.vpermilvar.ps")}[count]
+    moved = call_llvm(builder, name, kind, [builder.bitcast(numbers, kind), builder.zext(short, numbers.type)])
+    return builder.bitcast(moved, numbers.type)
 
 
-def _permutations(module, count, words):
-    """For every mask of so many elements, of words / count words each: the words that come first, second, ..."""
-    name, each = f"scratchvae_compress_{count}x{words}", words // count
+def _permutations(module, count):
+    """For every mask of so many numbers: those that come first, second, ..."""
+    name = f"scratchvae_compress_{count}"
     if name not in module.globals:
-        kind = ir.ArrayType(ir.ArrayType(BYTE, words), 1 << count)
+        kind = ir.ArrayType(ir.ArrayType(BYTE, count), 1 << count)
         table = ir.GlobalVariable(module, kind, name)
         table.linkage, table.global_constant = "internal", True
-        named = (
-            [e * each + w for e in range(count) if mask >> e & 1 for w in range(each)] for mask in range(1 << count)
-        )
-        table.initializer = ir.Constant(kind, [row + [0] * (words - len(row)) for row in named])
+        named = ([n for n in range(count) if mask >> n & 1] for mask in range(1 << count))
+        table.initializer = ir.Constant(kind, [row + [0] * (count - len(row)) for row in named])
     return module.globals[name]
 
 

@@ -234,7 +234,7 @@ def _tile_function(module, scalar, rows, count, kind):
             now, later = (builder.gep(indices, [builder.add(loop.index, INDEX(n))]) for n in (0, AHEAD))
             k, later = (builder.zext(builder.load(place), INDEX) for place in (now, later))
             prefetch(builder, row_of_b(later), count * SIMD.bytes)
-            step(loop.index, row_of_b(k))
+            step(k, row_of_b(k))
     else:  # nothing is asked for beyond the end: what stands there may be another thread's
         distance, asked = _opaque(builder, builder.mul(b_step, INDEX(AHEAD))), builder.sub(steps, INDEX(AHEAD))
         asked = builder.select(builder.icmp_signed(">", asked, INDEX(0)), asked, INDEX(0))

@@ -26,29 +26,27 @@ def ordered(a):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
-def test_places_are_listed_in_ascending_order_with_their_elements(dtype, order):
+def test_places_are_listed_in_ascending_order(dtype, order):
     a = np.zeros((3, 21), dtype)
     a[0, [2, 20]], a[1, 5], a[2, [0, 17]] = (1.5, -2.0), np.nan, (3.0, -0.5)
     groups = -(-3 // GROUP)
-    places, kept, counts = np.full((groups, 40), -1, np.int32), np.zeros((4, 40), dtype), np.zeros(groups, np.int32)
-    total = list_nonzeros(a, np.array(order, np.int32), places, kept, counts)
+    places, counts = np.full((groups, 40), -1, np.int32), np.zeros(groups, np.int32)
+    total = list_nonzeros(a, np.array(order, np.int32), places, counts)
     assert total == counts.sum()
     for group in range(groups):
         rows = a[list(order[group * GROUP : (group + 1) * GROUP])]
         want = np.flatnonzero((rows != 0).any(axis=0))
         assert places[group, : counts[group]].tolist() == want.tolist()
         assert not places[group, counts[group] :][:AHEAD].any(), "rows that a tile asks for ahead"
-        np.testing.assert_array_equal(kept[group * GROUP :][: len(rows), : counts[group]], rows[:, want])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_pattern_of_eight_neighbours_is_listed(dtype):
     patterns = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).reshape(1, -1)
     a = (patterns * np.arange(1, 2049)).astype(dtype)
-    places, kept, counts = np.full((1, 2100), -1, np.int32), np.zeros((1, 2100), dtype), np.zeros(1, np.int32)
-    assert list_nonzeros(a, np.zeros(GROUP, np.int32), places, kept, counts) == 1024
+    places, counts = np.full((1, 2100), -1, np.int32), np.zeros(1, np.int32)
+    assert list_nonzeros(a, np.zeros(GROUP, np.int32), places, counts) == 1024
     assert places[0, :1024].tolist() == np.flatnonzero(a).tolist()
-    np.testing.assert_array_equal(kept[0, :1024], a[a != 0])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
