@@ -32,6 +32,7 @@ from scratchvae.compiled.tile import (
     SIZES,
     SKIP,
     WHOLE,
+    WHOLE_SKIP,
     Row,
     call_llvm,
     element,
@@ -43,7 +44,7 @@ from scratchvae.compiled.vector_math import activate_row
 HEIGHTS, COUNTS, BYTES = SIMD.heights, SIMD.counts, SIMD.bytes
 SPARSE_HEIGHTS, SPARSE_COUNTS, NARROW_HEIGHTS = SIMD.sparse_heights, SIMD.sparse_counts, SIMD.narrow_heights
 WIDE, WIDE_HEIGHTS = SIMD.wide, SIMD.wide_heights
-WHOLE_SIZES = SIZES[WHOLE]
+WHOLE_SIZES, WHOLE_SKIP_SIZES = SIZES[WHOLE], SIZES[WHOLE_SKIP]
 ASKS = asking_is_enough()
 ROW_BLOCK = 64  # rows whose nonzero places are listed together
 DENSE = SIMD.dense
@@ -120,8 +121,11 @@ def _product(
                 apart = order[i + 1] - row if height > 1 else 1
             place = row * c_row + j
             kind = SKIP if skip else NARROW if narrow and height in NARROW_HEIGHTS else PLAIN
-            if kind == PLAIN and width == count * lanes and (height, count) in WHOLE_SIZES:
-                kind = WHOLE
+            if width == count * lanes:
+                if kind == PLAIN and (height, count) in WHOLE_SIZES:
+                    kind = WHOLE
+                elif kind == SKIP and (height, count) in WHOLE_SKIP_SIZES:
+                    kind = WHOLE_SKIP
             tile(
                 kind, height, width, counts[group] if skip else steps,
                 _plus(places, group * place_row),

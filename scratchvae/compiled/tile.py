@@ -18,7 +18,7 @@ from scratchvae.compiled.simd import SIMD
 
 INDEX, INT32, BYTE = ir.IntType(64), ir.IntType(32), ir.IntType(8)
 
-PLAIN, SKIP, NARROW, WHOLE = range(4)  # kinds of tiles
+PLAIN, SKIP, NARROW, WHOLE, WHOLE_SKIP = range(5)  # kinds of tiles
 NARROW_BYTES = 16
 LINE = 64  # bytes of a cache line
 FIRST_LEVEL, SECOND_LEVEL = 3, 2  # of caches, as LLVM names how soon something is needed
@@ -30,6 +30,7 @@ SIZES = {  # rows and vectors
     SKIP: (*product(SIMD.sparse_heights, SIMD.sparse_counts),),
     NARROW: (*product(SIMD.narrow_heights, (2,)),),
     WHOLE: (*product(SIMD.heights[:1], SIMD.counts[:2]), *product(SIMD.wide_heights[:1], WIDE_COUNTS)),  # the usual
+    WHOLE_SKIP: (*product(SIMD.sparse_heights[:1], SIMD.sparse_counts[:2]),),
 }
 
 
@@ -217,32 +218,32 @@ def _tile_function(module, scalar, rows, count, kind):
     function.attributes.add("noinline")
     builder = ir.IRBuilder(function.append_basic_block())
     columns, steps, indices, a, a_row, a_step, b, b_step, start, start_row, c, c_row = function.args
-    row = Row(builder, scalar, count, columns, NARROW_BYTES if kind == NARROW else SIMD.bytes, kind == WHOLE)
+    last_bytes, whole = NARROW_BYTES if kind == NARROW else SIMD.bytes, kind in (WHOLE, WHOLE_SKIP)
+    row = Row(builder, scalar, count, columns, last_bytes, whole)
     sums = Sums(builder, row, rows)
     sums.load(start, start_row)
     a_rows = [_opaque(builder, builder.gep(a, [builder.mul(a_row, INDEX(i))])) for i in range(rows)]
 
-    def step(place, b_row):
-        a_column = builder.mul(place, a_step)
-        sums.add(lambda i: builder.gep(a_rows[i], [a_column]), b_row)
+    def step(k, a_column):
+        sums.add(lambda i: builder.gep(a_rows[i], [a_column]), row_of_b(k))
 
     def row_of_b(k):
         return builder.gep(b, [builder.mul(k, b_step)])
 
-    if kind == SKIP:
+    if kind in (SKIP, WHOLE_SKIP):
         with cgutils.for_range(builder, steps) as loop:
             now, later = (builder.gep(indices, [builder.add(loop.index, INDEX(n))]) for n in (0, AHEAD))
             k, later = (builder.zext(builder.load(place), INDEX) for place in (now, later))
             prefetch(builder, row_of_b(later), count * SIMD.bytes)
-            step(k, row_of_b(k))
+            step(k, k)
     else:  # nothing is asked for beyond the end: what stands there may be another thread's
         distance, asked = _opaque(builder, builder.mul(b_step, INDEX(AHEAD))), builder.sub(steps, INDEX(AHEAD))
         asked = builder.select(builder.icmp_signed(">", asked, INDEX(0)), asked, INDEX(0))
         with cgutils.for_range_slice(builder, INDEX(0), asked, INDEX(1), inc=True) as (k, _):
             prefetch(builder, builder.gep(row_of_b(k), [distance]), count * SIMD.bytes)
-            step(k, row_of_b(k))
+            step(k, builder.mul(k, a_step))
         with cgutils.for_range_slice(builder, asked, steps, INDEX(1), inc=True) as (k, _):
-            step(k, row_of_b(k))
+            step(k, builder.mul(k, a_step))
 
     sums.store(c, c_row)
     builder.ret_void()
@@ -256,9 +257,9 @@ def tile(context, kind, rows, columns, steps, indices, a, a_row, a_step, b, b_st
     Takes     pointers, and strides in elements; rows, columns: a height and a number of vectors that `SIMD` lists;
               start: null stands for zeros, a stride of 0 for the same row everywhere, C itself for a sum that goes on;
               kind: PLAIN if k runs over 0 .. steps - 1, SKIP if over `indices[:steps]`,
-              behind which AHEAD more rows of B are named,
-              NARROW as PLAIN with NARROW_BYTES for the last vector, WHOLE as PLAIN for a last vector that is full: on
-              Intel's processors a mask takes the place of a multiply-add
+              behind which AHEAD more rows of B are named, with contiguous rows of A,
+              NARROW as PLAIN with NARROW_BYTES for the last vector, WHOLE as PLAIN and WHOLE_SKIP as SKIP for a last
+              vector that is full: on Intel's processors a mask takes the place of a multiply-add
     """
 
     def emit(context, builder, signature, arguments):
