@@ -449,12 +449,14 @@ def gradient_noise(found: GradientNoise) -> Figure:
         share = np.full(
             len(draws), 1 / (len(draws) * (edges[1] - edges[0]))
         )  # of all draws, those beyond the frame too
-        left.hist(draws, edges, weights=share, histtype="step", color=shade, linewidth=1.5, label=name)
+        label = f"{name} ± {draws.std():.2g}"  # the frame cuts the widest off
+        left.hist(draws, edges, weights=share, histtype="step", color=shade, linewidth=1.5, label=label)
     left.axvline(centre, color=ink(), linewidth=1, linestyle="--", label="their common mean")
     left.set_xlabel("d ELBO / d μ[0] from one draw of z, nats per unit of μ")
     left.set_ylabel("density of draws")
     left.set_title("The same gradient, drawn many times")
-    left.legend(loc="upper left", fontsize=8)
+    left.set_ylim(top=1.5 * left.get_ylim()[1])  # room for the legend
+    left.legend(loc="upper left", fontsize=8, title="± standard deviation of a draw", title_fontsize=8)
     right.barh([2, 1, 0], found.ratios, color=shades, height=0.6)
     right.set_xscale("log")
     right.set_yticks([2, 1, 0], ["score\nfunction", "with\nbaseline", "repara-\nmeterized"])
