@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from scratchvae.data.binarize import mean_shown
 from scratchvae.data.checks import check_pixels
-from scratchvae.data.mapped import column_mean
 from scratchvae.evidence.importance import BLOCK_ROWS, BLOCK_SAMPLES, importance_evidence
 from scratchvae.finite import quiet
 from scratchvae.likelihoods import as_likelihood, data_set_for
@@ -163,7 +163,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             seen, binarize = self._binarized(self.vae_._batch(x)), "none"
         if not self.history_.epochs:
             with quiet():  # as in `scratchvae.fit`
-                self.vae_.set_output_bias(column_mean(seen))
+                self.vae_.set_output_bias(mean_shown(seen, binarize))
         trainer = Trainer(self.vae_, seen, self.learning_rate, plan.objective, binarize, self.seed_)
         trainer.first, trainer.second = self._moments
         trainer.updates = self._updates

@@ -84,6 +84,17 @@ def test_fit_gives_the_bits_of_the_model_and_of_fit(dtype):
     assert np.array_equal(estimator.sample(5), vae.sample(5, seed=7))
 
 
+@pytest.mark.parametrize("binarize", [None, "dynamic", "threshold"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float64])
+def test_fit_gives_the_bits_of_fit_however_pixels_are_binarized(dtype, binarize):
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 6), dtype=np.uint8)
+    x = pixels if dtype == np.uint8 else pixels / 255
+    vae = sv.VAE(6, 2, (5,), "bernoulli", "tanh", "float32" if dtype == np.uint8 else "float64", "reference", seed=7)
+    sv.fit(vae, x, epochs=3, batch_size=50, learning_rate=5e-3, binarize=binarize, seed=7, progress=False)
+    estimator = quick(likelihood="bernoulli", binarize=binarize, random_state=7).fit(x)
+    assert np.array_equal(estimator.vae_.parameters.flat, vae.parameters.flat)
+
+
 def test_n_calls_of_partial_fit_are_fit_with_n_epochs_to_the_bit(fitted):
     parts = quick()
     for _ in range(3):
