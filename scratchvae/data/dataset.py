@@ -55,7 +55,8 @@ def load(
               data_dir: where MNIST's files are (else SCRATCHVAE_DATA, else they are downloaded once)
               seed: which rows of the user's own data are held out. "digits" is split the same way whatever the seed,
               and "mnist" as published, so that results can be compared
-              held_out: the fraction of the rows to hold out, if not 0.2 of digits and 0.1 of the user's own data
+              held_out: the fraction of the rows to hold out, if not 0.2 of digits and 0.1 of the user's own data; None
+              for "mnist" and a .npz with a held-out part, which have their own
               resize: (width, height) that every image of a folder is resized to
               labels: where labels for pictures are, beyond those found by themselves: a column of a .csv or .parquet,
               an array of a .npz, or for .npy and IDX a file with one label a row
@@ -73,8 +74,7 @@ def load(
             if held_out is not None:
                 raise DataError(f"mnist: held_out is {held_out}; expected None: its test set is what is held out")
             return _mnist(data_dir)
-        fraction = OWN_HELD_OUT if held_out is None else held_out
-        return _own(_existing(source), seed, fraction, resize, labels)
+        return _own(_existing(source), seed, held_out, resize, labels)
 
 
 def load_rows(source: str | PathLike[str], resize: tuple[int, int] | None = None, labels: str | None = None) -> Data:
@@ -121,14 +121,16 @@ def _existing(source: str | PathLike[str]) -> Path:
     return path
 
 
-def _own(path: Path, seed: int, held_out: float, resize: tuple[int, int] | None, labels: str | None) -> Dataset:
+def _own(path: Path, seed: int, held_out: float | None, resize: tuple[int, int] | None, labels: str | None) -> Dataset:
     rows, shape, kept, found, marks = _read_rows(path, resize, labels)
     parts: tuple[Data, Data]
     if kept is None:
-        train, held = split_rows(len(rows), held_out, seed, str(path))
+        train, held = split_rows(len(rows), OWN_HELD_OUT if held_out is None else held_out, seed, str(path))
         found = f"{found}, {len(held)} of {len(rows)} rows held out"
         parts = (rows.subset(train), rows.subset(held)) if isinstance(rows, MappedRows) else (rows[train], rows[held])
         marks = [None if marks[0] is None else marks[0][part] for part in (train, held)]
+    elif held_out is not None:
+        raise DataError(f"{path}: held_out is {held_out}; expected None: it has a held-out part of its own")
     else:
         parts = rows, kept
     return Dataset(path.name, *parts, shape, is_grey(parts[0]) or is_grey(parts[1]), found, *marks)

@@ -83,11 +83,13 @@ def test_the_only_array_of_an_npz_is_the_data(write, save):
 
 @pytest.mark.parametrize(("train", "held_out"), [("x_train", "x_test"), ("train", "held_out"), ("X", "test")])
 def test_an_npz_with_its_own_held_out_part_is_not_split_again(write, train, held_out):
-    data = load(write("x.npz", saved(np.savez, **{train: X[:7], held_out: X[7:], "y_train": np.arange(7)})))
+    data_file = write("x.npz", saved(np.savez, **{train: X[:7], held_out: X[7:], "y_train": np.arange(7)}))
+    data = load(data_file)
     np.testing.assert_array_equal(data.train, X[:7])
     np.testing.assert_array_equal(data.held_out, X[7:])
     assert repr(train) in data.found
     assert repr(held_out) in data.found
+    message_of(lambda: load(data_file, held_out=0.5), "x.npz: held_out is 0.5", "expected None")
 
 
 @pytest.mark.parametrize(
