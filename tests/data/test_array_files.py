@@ -1,6 +1,7 @@
 """.npy, .npz and .csv: what was written is read, and damaged or foreign files are refused in one line."""
 
 import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -73,12 +74,31 @@ def test_a_pickle_is_never_loaded(write):
     message_of(lambda: load(path), "expected NumPy's .npy format")
 
 
+@pytest.mark.parametrize("name", ["whatever", "labels"])
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_the_only_array_of_an_npz_is_the_data(write, save):
-    arrays = read_npz(write("x.npz", saved(save, whatever=X)))
+def test_the_only_array_of_an_npz_is_the_data(write, save, name):
+    arrays = read_npz(write("x.npz", saved(save, **{name: X})))
     np.testing.assert_array_equal(arrays.train, X)
     assert arrays.held_out is None
-    assert arrays.found == "array 'whatever'"
+    assert arrays.found == f"array '{name}'"
+
+
+def in_a_zip(member: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("x.npy", member)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_every_version_of_the_npy_format_is_read(write, version):
+    content = saved(np.lib.format.write_array, X, version=version)
+    np.testing.assert_array_equal(read_npy(write("x.npy", content)), X)
+    np.testing.assert_array_equal(read_npz(write("x.npz", in_a_zip(content))).train, X)
+
+
+def test_zeros_that_deflate_makes_a_thousandth_of_are_read(write):
+    np.testing.assert_array_equal(read_npz(write("x.npz", saved(np.savez_compressed, np.zeros((200, 500))))).train, 0)
 
 
 @pytest.mark.parametrize(("train", "held_out"), [("x_train", "x_test"), ("train", "held_out"), ("X", "test")])
@@ -103,6 +123,8 @@ def test_an_npz_with_its_own_held_out_part_is_not_split_again(write, train, held
         (saved(np.savez), ["holds no array", "expected one array"]),
         (saved(np.savez, a=X, b=X), ["holds 2 arrays ('a', 'b')", "expected one array, or one named train"]),
         (saved(np.savez, x=X, train=X), ["holds 2 arrays ('x', 'train')", "expected one array"]),
+        (saved(np.savez, x=X, test=X, x_test=X), ["holds 3 arrays", "at most one named held_out or test or x_test"]),
+        (in_a_zip(saved(np.save, X) + b"\0"), ["'x.npy' has 121 bytes of values", "(10, 3) of float32, expects 120"]),
         (saved(np.savez, x=X, test=X[:, :2]), ["held out: 2 columns", "expected data_dim = 3"]),
         (saved(np.savez, x=X, test=X.astype(np.uint8)), ["held out: of uint8", "expected float32"]),
         (saved(np.savez, x=X > 0.5, test=np.eye(3, dtype=np.uint8)), ["held out: uint8 with no value above 1"]),
@@ -145,6 +167,7 @@ NUMBERS = [[5.0, 6.0, 7.0, 8.0], [1.0, 2.0, 3.0, 4.0]]
         ("0,1,2\n5,6,7\n", [[0, 1, 2], [5, 6, 7]]),  # so few may be an example
         ("0,1,3,2\n5,6,7,8\n", [[0, 1, 3, 2], [5, 6, 7, 8]]),
         ("0\n1\n2\n", [[0], [1], [2]]),
+        ('""\n0\n1\n', [[0], [1]]),  # the only column is data, with or without a name
         ('"x, left";"x, right"\n1;2\n3;4\n', [[1, 2], [3, 4]]),  # a comma inside a name is none between columns
     ],
 )
@@ -174,6 +197,7 @@ def test_whether_a_csv_was_taken_to_have_a_header_is_said(write, text, found):
         (b"a,b\n1,2\n3,x\n", ["line 3, column 2 is 'x'", "expected a number"]),
         (b"1,2\n\n3,\n", ["line 3, column 2 is ''", "expected a number"]),
         (b"1,x\n3,4\n", ["line 1, column 2 is 'x'", "expected a number"]),
+        (b"1_0,2\n3,4\n", ["line 1, column 1 is '1_0'", "expected a number"]),  # Python reads a 10
         (b"1,2\n3,4,5\n", ["line 2 has 3 fields", "expected 2 as in line 1"]),
         (b"1,2\n3\n", ["line 2 has 1 fields", "expected 2 as in line 1"]),
         (b'"a","b"\n"1",5,6\n"2",7,8\n', ["line 2 has 3 fields", "expected 2 as in line 1"]),  # R's names of rows

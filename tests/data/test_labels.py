@@ -5,7 +5,7 @@ import pytest
 from data_files import gzipped, idx_bytes, message_of
 
 from scratchvae.data import load, load_rows
-from scratchvae.data.labels import as_labels
+from scratchvae.data.labels import as_labels, read_label_file
 
 ROWS = np.arange(20 * 16, dtype=np.float32).reshape(20, 16)
 NAMES = np.array([f"kind {row % 3}" for row in range(20)])
@@ -18,10 +18,11 @@ def assert_with_their_rows(data, labels):
         np.testing.assert_array_equal(found, labels[(part[:, 0] // 16).astype(int)])
 
 
+@pytest.mark.parametrize("labels", [NUMBERS, NUMBERS / 2, NUMBERS == 1, NAMES], ids=lambda labels: labels.dtype.name)
 @pytest.mark.parametrize("key", ["y", "labels", "Target", "y_train"])
-def test_an_npz_has_labels_under_a_name_like_theirs(tmp_path, key):
-    np.savez(tmp_path / "a.npz", **{"whatever": ROWS, key: NUMBERS})
-    assert_with_their_rows(load(tmp_path / "a.npz"), NUMBERS)
+def test_an_npz_has_labels_under_a_name_like_theirs(tmp_path, key, labels):
+    np.savez(tmp_path / "a.npz", **{"whatever": ROWS, key: labels})
+    assert_with_their_rows(load(tmp_path / "a.npz"), labels)
 
 
 def test_an_npz_keeps_the_labels_of_its_held_out_part(tmp_path):
@@ -32,14 +33,23 @@ def test_an_npz_keeps_the_labels_of_its_held_out_part(tmp_path):
 def test_an_npz_gives_the_array_asked_for(tmp_path):
     np.savez(tmp_path / "a.npz", x=ROWS, kinds=NAMES, y=NUMBERS)
     assert_with_their_rows(load(tmp_path / "a.npz", labels="kinds"), NAMES)
+    np.savez(tmp_path / "b.npz", whatever=ROWS, kinds=NAMES)  # without them there is one array left
+    assert_with_their_rows(load(tmp_path / "b.npz", labels="kinds"), NAMES)
     message_of(lambda: load(tmp_path / "a.npz", labels="sort"), "a.npz", "no array 'sort'", "expected the labels")
     np.savez(tmp_path / "b.npz", x=ROWS, kinds=NAMES[:3])
     message_of(lambda: load(tmp_path / "b.npz", labels="kinds"), "b.npz", "shape (3,)", "each of 20 rows")
 
 
-def test_an_array_that_is_called_like_labels_and_is_none_is_left_alone(tmp_path):
-    np.savez(tmp_path / "a.npz", x=ROWS, y=np.eye(20))
+@pytest.mark.parametrize("array", [np.eye(20), np.array([{}] * 20)], ids=["2-D", "objects"])
+def test_an_array_that_is_called_like_labels_and_is_none_is_left_alone(tmp_path, array):
+    np.savez(tmp_path / "a.npz", x=ROWS, y=array)
     assert load(tmp_path / "a.npz").train_labels is None
+
+
+def test_of_two_arrays_that_are_called_like_labels_none_is_taken_unasked(tmp_path):
+    np.savez(tmp_path / "a.npz", x=ROWS, y=NUMBERS, labels=NAMES)
+    assert load(tmp_path / "a.npz").train_labels is None
+    assert_with_their_rows(load(tmp_path / "a.npz", labels="labels"), NAMES)
 
 
 @pytest.mark.parametrize("key", ["y", "y_test"])
@@ -65,11 +75,31 @@ def test_a_label_file_lies_beside_an_idx_file_of_images(tmp_path, pack):
     message_of(lambda: load(tmp_path / f"my-images-idx3-ubyte{ending}"), "my-labels-idx1-ubyte", "each of 20 rows")
 
 
+@pytest.mark.parametrize(
+    ("name", "name_of_labels"),
+    [
+        ("my-images-idx3-ubyte", "my-labels-idx1-ubyte.gz"),
+        ("my-images-idx3-ubyte.gz", "my-labels-idx1-ubyte"),
+        ("my-images.idx3-ubyte", "my-labels.idx1-ubyte"),
+    ],
+)
+def test_either_file_may_be_gzipped_and_both_may_have_a_dot(write, name, name_of_labels):
+    images, labels = np.arange(80, dtype=np.uint8).reshape(20, 2, 2), np.arange(20, dtype=np.uint8)
+    path = write(name, (gzipped if name.endswith("gz") else bytes)(idx_bytes(images)))
+    write(name_of_labels, (gzipped if name_of_labels.endswith("gz") else bytes)(idx_bytes(labels)))
+    data = load(path)
+    np.testing.assert_array_equal(data.train_labels, data.train[:, 0] // 4)
+
+
+def test_an_empty_line_among_labels_is_one_without_a_word(write):
+    assert read_label_file(write("labels.txt", b"a\n\nb\n\n"), 3).tolist() == ["a", "", "b"]
+
+
 @pytest.mark.parametrize("kind", ["npy", "idx", "txt"])
 def test_a_npy_has_its_labels_in_a_file_of_their_own(tmp_path, kind):
     np.save(tmp_path / "x.npy", ROWS)
     path = tmp_path / f"labels.{kind}"
-    content = {"idx": idx_bytes(NUMBERS.astype(np.uint8)), "txt": "\n".join(NAMES).encode() + b"\n", "npy": b""}
+    content = {"idx": idx_bytes(NUMBERS.astype(np.uint8)), "txt": " \n".join(NAMES).encode() + b" \n\n", "npy": b""}
     path.write_bytes(content[kind])
     if kind == "npy":
         np.save(path, NUMBERS)
@@ -127,7 +157,7 @@ def test_a_csv_without_its_labels_is_refused(tmp_path, text, words):
 
 
 def test_a_label_that_starts_as_a_comment_does_is_never_skipped(tmp_path):
-    head, rows = "# by hand, in May\nkind,a,b\n", "green,5,6\n# the rest, later\nblue,7,8\n"
+    head, rows = "# by hand, in May, at home\nkind,a,b\n", "green,5,6\n# the rest, later\nblue,7,8\n"
     (tmp_path / "a.csv").write_text(f"{head}{rows}#red,1,2\n")
     message_of(lambda: load(tmp_path / "a.csv", labels="kind"), "a.csv: line 6 starts with #", "has 3 fields as a row")
     (tmp_path / "a.csv").write_text(f'{head}{rows}"#red",1,2\n')
@@ -152,6 +182,7 @@ def test_published_data_sets_have_their_own_labels_and_size(source, option):
     [
         (["10", "-3", " 7"], [10, -3, 7]),
         (["1", "01", "1_0"], ["1", "01", "1_0"]),
+        (["1", "2", "9" * 30], ["1", "2", "9" * 30]),  # more than 64 bits hold
         (["3", "\u0663", "4"], ["3", "\u0663", "4"]),
     ],
 )
