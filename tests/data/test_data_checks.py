@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from scratchvae.data import as_data, check_pixels, is_grey
+from scratchvae.data.checks import check_levels, check_one_hot
 from scratchvae.data.mapped import BLOCK
 
 X = np.random.default_rng(0).random((4, 3))
@@ -42,9 +43,13 @@ def test_other_numbers_become_the_float_of_the_same_value(given_type, kept_as):
     np.testing.assert_array_equal(data, x.astype(np.float64))
 
 
-def test_integers_that_float32_rounds_become_float64():
-    x = np.array([[2**24 + 1, -(2**30)]])
-    assert as_data(x).dtype == np.float64
+@pytest.mark.parametrize(
+    ("value", "kept_as"),
+    [(2**24, np.float32), (-(2**24), np.float32), (2**24 + 1, np.float64), (-(2**24) - 1, np.float64)],
+)
+def test_integers_that_float32_rounds_become_float64(value, kept_as):
+    x = np.array([[value, 3]])
+    assert as_data(x).dtype == kept_as
     np.testing.assert_array_equal(as_data(x), x)
 
 
@@ -59,11 +64,16 @@ def test_lists_and_non_contiguous_arrays_are_data():
     assert as_data(X[::2, ::-1], 3).shape == (2, 3)
 
 
+def test_a_masked_array_of_which_nothing_is_masked_is_data():
+    np.testing.assert_array_equal(as_data(np.ma.masked_greater(X, 1)), X)
+
+
 @pytest.mark.parametrize(
     ("x", "arguments", "parts"),
     [
         (X[0], {}, ["1-D, shape (3,)", "expected 2-D", "one example x is x[None, :]"]),
         (X[None], {}, ["3-D, shape (1, 4, 3)", "expected 2-D", "x.reshape(len(x), -1)"]),
+        (X[None, None], {}, ["4-D, shape (1, 1, 4, 3)", "x.reshape(len(x), -1)"]),
         (3.0, {}, ["0-D, shape ()", "expected 2-D"]),
         (X[:0], {}, ["empty, shape (0, 3)", "expected at least one row"]),
         (X[:, :0], {}, ["empty, shape (4, 0)", "one column"]),
@@ -134,9 +144,34 @@ def test_grey_is_found_in_the_last_chunk_too():
     assert is_grey(x)
 
 
+def test_a_row_may_be_wider_than_what_is_looked_at_together():
+    assert is_grey(np.full((2, BLOCK + 1), 7, np.uint8))
+
+
 def test_zeros_and_ones_kept_as_bytes_are_refused_as_a_data_set():
     message_of(lambda: check_pixels(np.eye(3, dtype=np.uint8)), "no value above 1", "expected pixels 0..255", "bool")
     check_pixels(np.zeros((2, 2), np.uint8))
     check_pixels(np.full((2, 2), 2, np.uint8))
     check_pixels(np.eye(3))
     check_pixels(as_data(np.eye(3, dtype=bool)))
+
+
+def test_bytes_are_pixels_if_one_anywhere_is_above_1():
+    x = np.zeros((3, BLOCK), np.uint8)
+    x[0, 0] = 1
+    message_of(lambda: check_pixels(x), "no value above 1")
+    x[2, -1] = 255
+    check_pixels(x)
+
+
+def test_a_row_that_is_not_one_hot_is_named_by_its_number_among_all():
+    x = np.zeros((4, BLOCK), np.float32)
+    x[:, 7] = x[3, 9] = 1
+    message_of(lambda: check_one_hot(x, np.array([0])), f"row 3 has 2 ones in columns 0 to {BLOCK - 1} ")
+
+
+def test_pixels_of_many_levels_in_single_precision_lie_on_them():
+    levels = np.arange(2.0**16)[:, None] / (2**16 - 1)
+    for x in (levels.astype(np.float32), levels.astype(np.float32).astype(np.float64)):
+        check_levels(x, 2**16)
+    message_of(lambda: check_levels(levels + 0.02 / 2**16, 2**16), "expected multiples of 1/65535")
