@@ -1,5 +1,6 @@
 """Data larger than memory: rows on the disk train to the same bits as rows in memory, and take little of it."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from data_files import message_of
 import scratchvae as sv
 from scratchvae.data import MappedRows, dataset, load
 from scratchvae.data.binarize import METHODS, binarize
-from scratchvae.data.mapped import BLOCK, column_mean
+from scratchvae.data.mapped import BLOCK, column_mean, fingerprint
 from scratchvae.reference.random import Stream
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -124,6 +125,52 @@ def test_what_is_known_of_all_values_is_found_block_by_block(on_disk, tmp_path, 
     column_mean(data.train)
     assert data.grey
     assert max(block.size for block in largest) == BLOCK
+
+
+@pytest.mark.parametrize("row", [0, 1, 2])
+def test_what_is_known_of_all_values_is_found_in_every_block(row):
+    x = np.zeros((3, BLOCK), np.float32)
+    x[row, 5] = 0.5
+    assert MappedRows(x).range == (0.0, 0.5, True)
+    x[row, 5] = np.nan
+    assert np.isnan(MappedRows(x).range[:2]).all()
+
+
+def test_rows_of_other_columns_than_the_model_s_are_refused(on_disk, tmp_path):
+    np.save(tmp_path / "x.npy", KINDS["float32"])
+    data, vae = load(tmp_path / "x.npy"), sv.VAE(23, 2, (5,), engine="reference")
+    message_of(lambda: sv.fit(vae, data.train), "24 columns, shape (45, 24)", "expected data_dim = 23")
+
+
+def test_rows_on_the_disk_become_an_array_of_any_type_by_a_copy_alone():
+    rows = MappedRows(PIXELS)
+    for array in (np.asarray(rows, np.float64), rows.astype(np.float64)):
+        assert array.dtype == np.float64
+        np.testing.assert_array_equal(array, PIXELS.reshape(50, 24))
+    with pytest.raises(ValueError, match="without a copy"):
+        rows.__array__(copy=False)
+
+
+def test_a_part_of_a_part_is_made_of_the_rows_of_that_part():
+    rows = MappedRows(PIXELS)
+    part = rows.subset(np.array([9, 4, 30])).subset(np.array([2, 0]))
+    np.testing.assert_array_equal(part, PIXELS.reshape(50, 24)[[30, 9]])
+
+
+def test_a_mean_of_single_precision_is_summed_in_double():
+    x = np.full((200_000, 2), 0.1, np.float32)
+    np.testing.assert_allclose(column_mean(x), np.float64(np.float32(0.1)), rtol=1e-12)
+
+
+def test_a_fingerprint_is_of_the_rows_and_not_of_where_they_lie():
+    x = PIXELS.reshape(50, 24)
+    for same in (np.asfortranarray(x), MappedRows(PIXELS)):
+        assert fingerprint(same) == fingerprint(x)
+    for parts in ((x.reshape(24, 50),), (x[::-1],), (x[:30], x[30:]), (x.astype(np.float32),)):
+        assert fingerprint(*parts) != fingerprint(x)
+    assert fingerprint(x[:30], x[30:]) != fingerprint(x[:20], x[20:])
+    as_ever = hashlib.sha256(b"|u1(50, 24)" + x.tobytes()).hexdigest()  # runs on the disk hold it
+    assert fingerprint(x) == as_ever
 
 
 # --- memory: what a process of its own holds -----------------------------------------------------------------------
