@@ -6,6 +6,8 @@ from data_files import message_of
 
 from scratchvae import reference
 from scratchvae.data import METHODS, binarize, check_method
+from scratchvae.data.binarize import mean_shown
+from scratchvae.data.mapped import BLOCK
 from scratchvae.reference.random import Stream
 
 BYTES = np.random.default_rng(0).integers(0, 256, (60, 50)).astype(np.uint8)
@@ -48,6 +50,12 @@ def test_dynamic_is_drawn_afresh_and_fixed_is_not(data):
     assert differs("fixed", **other_seed)
 
 
+def test_pixels_drawn_once_share_no_draw_with_those_drawn_afresh():
+    fixed = draw(BYTES, method="fixed")
+    for stream in set(Stream) - {Stream.FIXED_BINARIZE}:
+        assert not np.array_equal(draw(BYTES, stream=stream, step=0), fixed)
+
+
 @pytest.mark.parametrize("data", [BYTES, FLOATS], ids=["uint8", "float"])
 def test_a_pixel_is_one_as_often_as_its_value_says(data):
     draws = np.mean([draw(data, step=step) for step in range(1, 201)], axis=0)
@@ -67,6 +75,12 @@ def test_threshold_is_at_the_half_and_includes_it():
     np.testing.assert_array_equal(draw(np.array([[0, 127, 128, 255]], np.uint8), [0], "threshold"), [[0, 0, 1, 1]])
     floats = np.array([[0.0, 0.4999, 0.5, 1.0]])
     np.testing.assert_array_equal(draw(floats, [0], "threshold"), [[0, 0, 1, 1]])
+
+
+def test_the_mean_of_what_is_shown_of_thresholded_pixels_is_over_all_rows():
+    x = np.zeros((5, BLOCK // 2), np.uint8)
+    x[[0, 1, 4]] = 200
+    np.testing.assert_array_equal(mean_shown(x, "threshold"), 3 / 5)
 
 
 def test_none_passes_the_values_on():
