@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scratchvae.data import load, load_rows
+from scratchvae.data.digits import read_digits
 from scratchvae.data.split import split_rows
 
 NUMBERED = np.arange(40 * 6, dtype=np.float32).reshape(40, 6)  # every row is different
@@ -57,8 +58,17 @@ def test_a_split_takes_every_row_once_and_never_all_or_none(count, fraction, see
     assert len(train) >= 1
     assert len(held_out) == min(max(1, int(fraction * count)), count - 1)
     assert sorted([*train, *held_out]) == list(range(count))
+    assert (np.diff(train) > 0).all()
+    assert (np.diff(held_out) > 0).all()
     again = split_rows(count, fraction, seed)
     np.testing.assert_array_equal(again[1], held_out)
+
+
+def test_a_split_is_the_same_in_every_version_so_that_results_can_be_compared():
+    held_out = split_rows(1797, 0.2, 0)[1]
+    np.testing.assert_array_equal(load("digits").held_out, read_digits()[0][held_out])
+    assert held_out[:6].tolist() == [4, 9, 11, 15, 29, 45]
+    assert split_rows(40, 0.2, 2**40)[1].tolist() == [5, 19, 21, 22, 27, 30, 32, 39]
 
 
 def test_the_seed_says_which_rows_of_own_data_are_held_out(tmp_path):
@@ -72,8 +82,12 @@ def test_the_seed_says_which_rows_of_own_data_are_held_out(tmp_path):
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 2.0, float("nan"), "x"])
-def test_a_held_out_fraction_is_between_nothing_and_all(fraction):
-    message_of(lambda: load("digits", held_out=fraction), f"held_out is {fraction!r}", "expected a fraction")
+def test_a_held_out_fraction_is_between_nothing_and_all(tmp_path, fraction):
+    np.save(tmp_path / "x.npy", NUMBERED)
+    for source in ("digits", tmp_path / "x.npy"):
+        message_of(
+            lambda path=source: load(path, held_out=fraction), f"held_out is {fraction!r}", "expected a fraction"
+        )
 
 
 @pytest.mark.parametrize("count", [1, 2, 40])
@@ -156,6 +170,9 @@ def test_whether_data_are_grey_is_said(tmp_path):
     data = load(tmp_path / "a.npy")
     assert not data.grey
     assert set(np.unique(data.train)) == {0, 255}
+    for grey in ("train", "test"):
+        np.savez(tmp_path / "a.npz", **{"train": binary, "test": binary} | {grey: binary / 2})
+        assert load(tmp_path / "a.npz").grey
 
 
 def test_a_dataset_is_frozen():
@@ -178,6 +195,13 @@ def test_a_dataset_is_frozen():
 def test_what_is_no_data_set_is_refused(tmp_path, monkeypatch, source, parts):
     monkeypatch.chdir(tmp_path)
     message_of(lambda: load(source), *parts)
+
+
+@pytest.mark.parametrize("name", ["X.NPY", "X.Csv"])
+def test_the_end_of_a_name_may_be_written_large(write, tmp_path, name):
+    np.save(tmp_path / "x.npy", np.eye(4))
+    content = (tmp_path / "x.npy").read_bytes() if name == "X.NPY" else b"1,2\n3,4\n"
+    assert load(write(name, content)).train.ndim == 2
 
 
 def test_a_file_of_another_kind_is_refused(write):
