@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from scratchvae.data import read_idx
+from scratchvae.data.idx import STEP
 
 IMAGES = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
 CONTENT = idx_bytes(IMAGES)
@@ -89,6 +90,15 @@ def test_any_flipped_byte_in_a_gzip_is_noticed(write):
 def test_garbage_after_a_gzip_is_refused(write):
     path = write("images.gz", gzipped(CONTENT) + b"garbage")
     message_of(lambda: read_idx(path), str(path), "damaged gzip")
+
+
+def test_more_values_than_are_read_at_once_come_back_as_written(write):
+    array = np.random.default_rng(0).integers(0, 256, STEP + 7).astype(np.uint8)
+    np.testing.assert_array_equal(read_idx(write("a.idx", idx_bytes(array))), array)
+
+
+def test_zeros_that_gzip_makes_a_thousandth_of_are_read(write):
+    assert read_idx(write("images.gz", gzipped(idx_bytes(np.zeros((500, 200), np.uint8))))).shape == (500, 200)
 
 
 def test_a_file_that_is_not_there_is_one_line(tmp_path):
