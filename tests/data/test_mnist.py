@@ -1,6 +1,7 @@
 """MNIST: checked by content wherever it comes from, and downloaded so that nothing unchecked is kept."""
 
 import hashlib
+import logging
 import sys
 
 import numpy as np
@@ -82,11 +83,12 @@ def test_an_idx_file_of_real_mnist_is_a_data_set_of_its_own(mnist_folder):
 
 
 @pytest.mark.parametrize("place", ["", "mnist", "MNIST/raw"])
-@pytest.mark.parametrize("form", ["plain", "gzip", "dotted"])
+@pytest.mark.parametrize("form", ["plain", "gzip", "dotted", "dotted gzip"])
 def test_the_four_files_are_read_from_a_folder(small, write, tmp_path, place, form, network):
     for name, content in small.items():
-        file = {"plain": name, "gzip": name + ".gz", "dotted": name.replace("-idx", ".idx")}[form]
-        write(f"{place}/{file}" if place else file, gzipped(content) if form == "gzip" else content)
+        file = name.replace("-idx", ".idx") if "dotted" in form else name
+        file, content = (file + ".gz", gzipped(content)) if "gzip" in form else (file, content)
+        write(f"{place}/{file}" if place else file, content)
     data = load("mnist", tmp_path)
     assert data.train.shape == (20, 16)
     assert data.held_out.shape == (6, 16)
@@ -135,6 +137,12 @@ def test_the_files_are_downloaded_once(small, network):
     np.testing.assert_array_equal(first.train, second.train)
 
 
+def test_an_empty_name_of_the_folder_is_none(small, network, monkeypatch):
+    monkeypatch.setenv(mnist.FOLDER_VARIABLE, "")
+    network.serve(FIRST, small)
+    assert load("mnist").train.shape == (20, 16)
+
+
 def test_the_second_address_is_asked_where_the_first_fails(small, network):
     network.serve(SECOND, small)
     assert load("mnist").train.shape == (20, 16)
@@ -174,11 +182,14 @@ def test_a_damaged_file_in_the_cache_is_downloaded_again(small, network):
     assert network.asked[4:] == [f"{FIRST}{NAMES[2]}.gz"]
 
 
-def test_downloading_leaves_poochs_logger_as_it_was(small, network):
-    level = pooch.get_logger().level
+def test_downloading_leaves_poochs_logger_as_it_was(small, network, monkeypatch):
+    logger = pooch.get_logger()
+    monkeypatch.setattr(logger, "level", logging.DEBUG)
+    message_of(lambda: load("mnist"), "could not be downloaded")
+    assert logger.level == logging.DEBUG
     network.serve(FIRST, small)
     load("mnist")
-    assert pooch.get_logger().level == level
+    assert logger.level == logging.DEBUG
 
 
 def test_without_pooch_it_says_what_is_missing(small, monkeypatch):
