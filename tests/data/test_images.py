@@ -58,9 +58,10 @@ def test_an_image_is_turned_as_its_camera_was_held(tmp_path):
     np.testing.assert_array_equal(read_images(tmp_path).pixels, [picture, picture])
 
 
-def test_images_of_two_sizes_are_refused(folder):
-    Image.new("L", (5, 4)).save(folder / "99.png")
-    message_of(lambda: load(folder), "99.png", "5x4 pixels", "expected 6x4 as in 00.png")
+@pytest.mark.parametrize("size", [(5, 4), (4, 6)])  # (width, height)
+def test_images_of_two_sizes_are_refused(folder, size):
+    Image.new("L", size).save(folder / "99.png")
+    message_of(lambda: load(folder), "99.png", f"{size[0]}x{size[1]} pixels", "expected 6x4 as in 00.png")
 
 
 def test_images_beside_folders_of_images_are_refused(folder):
@@ -93,9 +94,18 @@ def test_an_image_that_claims_to_be_enormous_is_refused(tmp_path):
     message_of(lambda: load(tmp_path), "a.gif", "cannot be read", "expected an image")
 
 
-def test_sixteen_bit_images_are_refused_rather_than_clipped(folder):
-    Image.fromarray(np.full((4, 6), 40000, np.uint16)).save(folder / "99.png")
-    message_of(lambda: load(folder), "99.png", "more than 8 bits", "expected 8 bits a channel")
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+def test_images_of_more_than_eight_bits_are_refused_rather_than_clipped(folder, dtype):
+    Image.fromarray(np.full((4, 6), 40000, dtype)).save(folder / "99.tif")
+    message_of(lambda: load(folder), "99.tif", "more than 8 bits", "expected 8 bits a channel")
+
+
+def test_what_is_hidden_or_a_folder_or_read_by_another_program_alone_is_no_image(folder):
+    (folder / ".thumbnails").mkdir()
+    Image.new("L", (6, 4)).save(folder / ".thumbnails" / "00.png")
+    (folder / "more.png").mkdir()
+    (folder / "a.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 6 4\n")
+    np.testing.assert_array_equal(read_images(folder).pixels, PICTURES)
 
 
 def test_a_folder_without_images_is_refused(tmp_path):
