@@ -76,6 +76,14 @@ def test_a_column_of_labels_is_taken_out_of_the_data(table, encode):
     assert "parquet table" in data.found
 
 
+@pytest.mark.parametrize("dtype", [np.int16, np.float64, np.bool_])
+def test_labels_that_are_numbers_stay_numbers(table, dtype):
+    marks = (np.arange(30) % 3 / 2).astype(dtype)
+    _, labels = read_parquet(table(**columns_of(PIXELS), y=arrow.array(marks)), "y")
+    np.testing.assert_array_equal(labels, marks)
+    assert labels.dtype == dtype
+
+
 @pytest.mark.parametrize(
     ("columns", "labels", "words"),
     [
@@ -105,6 +113,11 @@ def test_a_name_stands_for_one_column(table, tmp_path):
     message_of(lambda: load(tmp_path / "twice.parquet"), "2 columns are called 'k'; expected a name for each")
     path = table(**{"l": arrow.array([[1, 2], [3, 4]]), "l.list": arrow.array([7, 8])})
     np.testing.assert_array_equal(read_parquet(path)[0], [[1, 2, 7], [3, 4, 8]])
+
+
+def test_a_column_called_as_pandas_calls_row_numbers_is_none(table):
+    path = table(a=arrow.array([1.0, 3.0]), __index_level_0__=arrow.array([0, 2]), index_level=arrow.array([5.0, 6.0]))
+    np.testing.assert_array_equal(read_parquet(path)[0], [[1, 5], [3, 6]])
 
 
 def test_row_numbers_that_pandas_keeps_are_no_column(tmp_path):
