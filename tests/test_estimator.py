@@ -16,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 import scratchvae as sv
 from scratchvae import DivergedError, VariationalAutoencoder
+from scratchvae.evidence.importance import BLOCK_ROWS
 
 X = StandardScaler().fit_transform(load_iris().data)
 STEP = "variationalautoencoder"  # the name that make_pipeline gives it
@@ -72,8 +73,8 @@ def test_scikit_learns_own_checks_all_pass_and_none_is_skipped(arguments):
 def test_fit_gives_the_bits_of_the_model_and_of_fit(dtype):
     x = X.astype(dtype)
     vae = sv.VAE(4, 2, (5,), "gaussian-learned", "tanh", dtype, "reference", seed=7)
-    history = sv.fit(vae, x, epochs=3, batch_size=50, learning_rate=5e-3, seed=7, progress=False)
-    estimator = quick(random_state=7).fit(x)
+    history = sv.fit(vae, x, epochs=3, batch_size=40, learning_rate=1e-2, seed=7, progress=False)
+    estimator = quick(random_state=7, batch_size=40, learning_rate=1e-2).fit(x)
     assert np.array_equal(estimator.vae_.parameters.flat, vae.parameters.flat)
     assert estimator.history_["elbo"] == history["elbo"]
     assert estimator.n_iter_ == len(estimator.history_) == 3
@@ -166,6 +167,14 @@ def test_a_rows_score_depends_on_neither_its_place_nor_the_other_rows(likelihood
     assert np.ptp(estimator.score_samples(zeros)) == 0
 
 
+@pytest.mark.parametrize("bound", ["elbo", "iwae"])
+def test_a_score_does_not_depend_on_the_block_of_rows_it_is_in(bound):
+    estimator = quick(bound=bound).fit(X)
+    scores = estimator.score_samples(X)
+    assert len(X) > BLOCK_ROWS
+    np.testing.assert_allclose(estimator.score_samples(X[::-1]), scores[::-1], rtol=1e-12)
+
+
 def test_the_noise_of_different_rows_is_independent():
     from scratchvae.estimator import _row_keys
 
@@ -178,11 +187,29 @@ def test_the_noise_of_different_rows_is_independent():
 def test_a_generator_or_none_as_random_state():
     a, b = (quick(random_state=np.random.RandomState(3)).fit(X) for _ in range(2))
     assert np.array_equal(a.transform(X), b.transform(X))
+    assert quick(random_state=np.int64(7)).fit(X).seed_ == 7
     free = quick(random_state=None).fit(X)
     assert free.seed_ != quick(random_state=None).fit(X).seed_
     assert np.array_equal(free.score_samples(X), free.score_samples(X))
     assert not np.array_equal(free.sample(3), free.sample(3))
     assert np.array_equal(free.sample(3, random_state=1), free.sample(3, random_state=1))
+
+
+def test_an_integer_given_to_sample_goes_before_that_of_the_constructor():
+    estimator = quick(random_state=7).fit(X)
+    for seed in (0, 7, 8):
+        assert np.array_equal(estimator.sample(3, random_state=seed), estimator.vae_.sample(3, seed=seed))
+
+
+@pytest.mark.parametrize("bound", ["elbo", "iwae"])
+def test_the_noise_of_scores_and_of_pixels_is_that_of_the_estimators_seed(bound):
+    x = np.random.default_rng(0).random((40, 5))
+    for changes, given in (({}, X), ({"likelihood": "bernoulli"}, x)):
+        one, other = (quick(**changes, bound=bound, random_state=seed).fit(given) for seed in (0, 1))
+        other.vae_.parameters.flat[:] = one.vae_.parameters.flat
+        assert not np.any(one.score_samples(given) == other.score_samples(given))
+        assert one.score(given) == pytest.approx(other.score(given), abs=0.5)
+    assert not np.array_equal(one._binarized(x), other._binarized(x))
 
 
 def test_pixels_of_bytes_are_scaled_under_a_bernoulli_alone():
@@ -277,6 +304,17 @@ def stop_at(update):
         return 0.01
 
     return rate
+
+
+def test_a_bar_is_shown_on_a_terminal_where_it_is_asked_for(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    quick().fit(X)
+    assert capsys.readouterr() == ("", "")
+    quick(verbose=True).fit(X)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "epoch" in err
 
 
 def test_it_works_in_a_pipeline_and_a_grid_search():
