@@ -324,7 +324,8 @@ def test_a_file_is_as_readable_as_any_other(tmp_path):
     try:
         build().vae.save(tmp_path / "model.safetensors")
     finally:
-        os.umask(before)
+        after = os.umask(before)
+    assert after == 0o022, "and so are the files that come later"
     assert stat.S_IMODE((tmp_path / "model.safetensors").stat().st_mode) == 0o644
 
 
