@@ -51,11 +51,12 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
               activation of the hidden layers: tanh keeps the encoder's output bounded whatever the columns' scale
               objective: what is maximised, such as `ELBO(beta=4)` or `IWAE(num_samples=5)`; None is `ELBO()`
               epochs, batch_size, learning_rate: passes over the data, rows an update, Adam's step or a schedule of it
-              binarize: see `fit`; None draws 0 and 1 afresh under a Bernoulli and leaves other data as they are
+              binarize: see `fit`; None draws 0 and 1 afresh under a Bernoulli and leaves other data as they are;
+              "fixed" draws by a row's values, not its number: a row is scored as it was trained on, wherever it stands
               bound, num_samples: what `score_samples` returns, from K samples of q(z|x): "iwae", the
               importance-weighted bound, which rises towards log p(x) with K; or "elbo"
               engine: "compiled", or "reference", which starts at once
-              random_state: an integer S gives the bits of `VAE(seed=S)` and `fit(seed=S)`
+              random_state: an integer S gives the bits of `VAE(seed=S)` and `fit(seed=S)`, but for "fixed"
               verbose: a progress bar on standard error, where that is a terminal
     Has       after fitting: vae_, the `VAE` itself; history_, a `History`; n_iter_, epochs done; seed_;
               n_features_in_; feature_names_in_ where X had column names
