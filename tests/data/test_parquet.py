@@ -122,9 +122,10 @@ def test_a_column_called_as_pandas_calls_row_numbers_is_none(table):
 
 def test_row_numbers_that_pandas_keeps_are_no_column(tmp_path):
     pandas = pytest.importorskip("pandas")
-    frame = pandas.DataFrame({"a": [1.0, 2.0, 3.0], "b": [0.1, 0.2, 0.3]})
-    frame[frame.a != 2].to_parquet(tmp_path / "t.parquet")
-    np.testing.assert_array_equal(read_parquet(tmp_path / "t.parquet")[0], [[1, 0.1], [3, 0.3]])
+    frame = pandas.DataFrame({"a": [1.0, 2.0, 3.0, 4.0], "b": [0.1, 0.2, 0.3, 0.4]})
+    frame[frame.a != 2].to_parquet(tmp_path / "t.parquet")  # 0, 2, 3: it keeps what is no range
+    assert len(parquet.read_schema(tmp_path / "t.parquet").names) == 3
+    np.testing.assert_array_equal(read_parquet(tmp_path / "t.parquet")[0], [[1, 0.1], [3, 0.3], [4, 0.4]])
 
 
 @pytest.mark.parametrize("keep", [0, 3, 100, -1])
