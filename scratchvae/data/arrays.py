@@ -78,8 +78,8 @@ def read_npz(path: Path, labels: str | None = None) -> Arrays:
     """The data in a .npz file: its only array, or the one named like data and the one named like held-out data.
 
     Names     TRAIN_KEYS and HELD_OUT_KEYS, upper case or lower case. Labels are the array `labels`, else those named
-              like labels (LABEL_KEYS, HELD_OUT_LABEL_KEYS) that are a list of numbers or words; other arrays are left
-              alone
+              like labels (LABEL_KEYS, HELD_OUT_LABEL_KEYS) that are a list or a column of numbers or words; other
+              arrays are left alone
     Raises    DataError, one line: another format, a damaged archive, pickled objects, no or several arrays to choose,
               labels that are not one a row
     """

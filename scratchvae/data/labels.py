@@ -21,8 +21,8 @@ class NoLabelsError(DataError):
 
 
 def are_labels(array: NDArray) -> bool:
-    """Whether these are a list of numbers or words, of whatever length."""
-    return array.ndim == 1 and array.dtype.kind in KINDS
+    """Whether these are numbers or words, a list or a column of them (N, 1), of whatever length."""
+    return array.dtype.kind in KINDS and (array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1))
 
 
 def as_labels(labels: NDArray, rows: int, name: str) -> NDArray:
@@ -34,6 +34,7 @@ def as_labels(labels: NDArray, rows: int, name: str) -> NDArray:
         raise DataError(
             f"{name}: {labels.dtype} of shape {labels.shape}; expected a number or a word for each of {rows} rows"
         )
+    labels = labels.reshape(rows)
     if labels.dtype.kind == "U":
         try:
             numbers = labels.astype(np.int64)

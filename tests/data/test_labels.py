@@ -30,6 +30,12 @@ def test_an_npz_keeps_the_labels_of_its_held_out_part(tmp_path):
     assert_with_their_rows(load(tmp_path / "a.npz"), NAMES)
 
 
+@pytest.mark.parametrize("asked", [None, "y"])
+def test_labels_may_be_a_column(tmp_path, asked):
+    np.savez(tmp_path / "a.npz", x=ROWS, y=NAMES[:, None])
+    assert_with_their_rows(load(tmp_path / "a.npz", labels=asked), NAMES)
+
+
 def test_an_npz_gives_the_array_asked_for(tmp_path):
     np.savez(tmp_path / "a.npz", x=ROWS, kinds=NAMES, y=NUMBERS)
     assert_with_their_rows(load(tmp_path / "a.npz", labels="kinds"), NAMES)
