@@ -172,8 +172,7 @@ def _read_own(path: Path, resize: tuple[int, int] | None, labels: str | None) ->
     if name.endswith(".csv"):
         return read_csv_with_labels(path, labels)
     if name.endswith(".parquet"):
-        data, column = read_parquet(path, labels)
-        return Arrays(data, None, "parquet table", column)
+        return read_parquet(path, labels)
     if name.endswith((".idx", "-ubyte", ".gz")):
         return _with_label_file(read_idx(path), "IDX array", labels_beside(path) if labels is None else labels)
     raise DataError(f"{path}: a file of another kind; expected {EXPECTED}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scratchvae.data.arrays import Arrays
 from scratchvae.data.checks import DataError, check_pixels, one_line
 from scratchvae.data.labels import NoLabelsError, as_labels
 
@@ -14,10 +15,11 @@ if TYPE_CHECKING:
     from pyarrow import Array
     from pyarrow.parquet import ParquetFile
 
+FOUND = "parquet table"
 INDEX = re.compile(r"__index_level_\d+__")  # what pandas calls an index that has no name
 
 
-def read_parquet(path: Path, labels: str | None = None) -> tuple[NDArray, NDArray | None]:
+def read_parquet(path: Path, labels: str | None = None) -> Arrays:
     """The table as an array (N, D), one row an example, and the column called `labels`, taken out of the data.
 
     Columns   of numbers or bool, each one value of a row; of lists, all of one length, as many values. The array has
@@ -43,7 +45,7 @@ def read_parquet(path: Path, labels: str | None = None) -> tuple[NDArray, NDArra
         raise DataError(f"{path}: cannot be read ({one_line(error)}); expected a complete .parquet table") from None
 
 
-def _columns(path: Path, file: "ParquetFile", labels: str | None) -> tuple[NDArray, NDArray | None]:
+def _columns(path: Path, file: "ParquetFile", labels: str | None) -> Arrays:
     names = [name for name in file.schema_arrow.names if not INDEX.fullmatch(name)]
     if twice := [name for name in names if names.count(name) > 1]:
         raise DataError(f"{path}: {len(twice)} columns are called {twice[0]!r}; expected a name for each")
@@ -59,9 +61,9 @@ def _columns(path: Path, file: "ParquetFile", labels: str | None) -> tuple[NDArr
         check_pixels(data, str(path))  # now, for a 255 of a bool would hide that the bytes are 0 and 1
         data[:, truths] *= 255
     if labels is None:
-        return data, None
+        return Arrays(data, None, FOUND)
     marks = _marks(path, labels, file.read([labels]).column(labels))
-    return data, as_labels(marks, len(data), f"{path}, column {labels!r}")
+    return Arrays(data, None, FOUND, as_labels(marks, len(data), f"{path}, column {labels!r}"))
 
 
 def _marks(path: Path, name: str, column: Any) -> NDArray:

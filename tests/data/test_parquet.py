@@ -33,7 +33,7 @@ def columns_of(values):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float32, np.float64, np.bool_])
 def test_columns_of_one_type_come_back_as_written(table, dtype):
-    data, labels = read_parquet(table(**columns_of(PIXELS.astype(dtype))))
+    data, _, _, labels, _ = read_parquet(table(**columns_of(PIXELS.astype(dtype))))
     np.testing.assert_array_equal(data, PIXELS.astype(dtype))
     assert data.dtype == dtype
     assert labels is None
@@ -43,13 +43,13 @@ def test_columns_of_one_type_come_back_as_written(table, dtype):
     "kind", [arrow.list_(arrow.uint8()), arrow.large_list(arrow.uint8()), arrow.list_(arrow.uint8(), 6)]
 )
 def test_a_column_of_lists_is_as_many_columns(table, kind):
-    data, _ = read_parquet(table(pixels=arrow.array(PIXELS.tolist(), kind), more=arrow.array(PIXELS[:, 0])))
+    data = read_parquet(table(pixels=arrow.array(PIXELS.tolist(), kind), more=arrow.array(PIXELS[:, 0]))).train
     np.testing.assert_array_equal(data, np.concatenate([PIXELS, PIXELS[:, :1]], axis=1))
     assert data.dtype == np.uint8
 
 
 def test_columns_of_several_types_take_the_type_that_holds_them_all(table):
-    data, _ = read_parquet(table(a=arrow.array(PIXELS[:, 0]), b=arrow.array(PIXELS[:, 1] / 7)))
+    data = read_parquet(table(a=arrow.array(PIXELS[:, 0]), b=arrow.array(PIXELS[:, 1] / 7))).train
     np.testing.assert_array_equal(data, np.stack([PIXELS[:, 0], PIXELS[:, 1] / 7], axis=1))
 
 
@@ -57,7 +57,7 @@ def test_columns_of_several_types_take_the_type_that_holds_them_all(table):
 def test_a_truth_beside_bytes_is_a_whole_pixel_and_beside_other_numbers_1(table, dtype, true):
     truths, numbers = PIXELS[:, 0] > 99, PIXELS[:, 1].astype(dtype)
     path = table(a=arrow.array(truths), b=arrow.array(numbers), c=arrow.array([[truth] for truth in truths.tolist()]))
-    data, _ = read_parquet(path)
+    data = read_parquet(path).train
     np.testing.assert_array_equal(data, np.stack([truths * true, numbers, truths * true], axis=1))
     assert data.dtype == dtype
 
@@ -79,7 +79,7 @@ def test_a_column_of_labels_is_taken_out_of_the_data(table, encode):
 @pytest.mark.parametrize("dtype", [np.int16, np.float64, np.bool_])
 def test_labels_that_are_numbers_stay_numbers(table, dtype):
     marks = (np.arange(30) % 3 / 2).astype(dtype)
-    _, labels = read_parquet(table(**columns_of(PIXELS), y=arrow.array(marks)), "y")
+    labels = read_parquet(table(**columns_of(PIXELS), y=arrow.array(marks)), "y").labels
     np.testing.assert_array_equal(labels, marks)
     assert labels.dtype == dtype
 
@@ -112,12 +112,12 @@ def test_a_name_stands_for_one_column(table, tmp_path):
     parquet.write_table(twice, tmp_path / "twice.parquet")
     message_of(lambda: load(tmp_path / "twice.parquet"), "2 columns are called 'k'; expected a name for each")
     path = table(**{"l": arrow.array([[1, 2], [3, 4]]), "l.list": arrow.array([7, 8])})
-    np.testing.assert_array_equal(read_parquet(path)[0], [[1, 2, 7], [3, 4, 8]])
+    np.testing.assert_array_equal(read_parquet(path).train, [[1, 2, 7], [3, 4, 8]])
 
 
 def test_a_column_called_as_pandas_calls_row_numbers_is_none(table):
     path = table(a=arrow.array([1.0, 3.0]), __index_level_0__=arrow.array([0, 2]), index_level=arrow.array([5.0, 6.0]))
-    np.testing.assert_array_equal(read_parquet(path)[0], [[1, 5], [3, 6]])
+    np.testing.assert_array_equal(read_parquet(path).train, [[1, 5], [3, 6]])
 
 
 def test_row_numbers_that_pandas_keeps_are_no_column(tmp_path):
@@ -125,7 +125,7 @@ def test_row_numbers_that_pandas_keeps_are_no_column(tmp_path):
     frame = pandas.DataFrame({"a": [1.0, 2.0, 3.0, 4.0], "b": [0.1, 0.2, 0.3, 0.4]})
     frame[frame.a != 2].to_parquet(tmp_path / "t.parquet")  # 0, 2, 3: it keeps what is no range
     assert len(parquet.read_schema(tmp_path / "t.parquet").names) == 3
-    np.testing.assert_array_equal(read_parquet(tmp_path / "t.parquet")[0], [[1, 0.1], [3, 0.3], [4, 0.4]])
+    np.testing.assert_array_equal(read_parquet(tmp_path / "t.parquet").train, [[1, 0.1], [3, 0.3], [4, 0.4]])
 
 
 @pytest.mark.parametrize("keep", [0, 3, 100, -1])
