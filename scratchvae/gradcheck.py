@@ -196,8 +196,8 @@ def _chosen(analytic: NDArray, coordinates: int | None, seed: int, tensor: int) 
         return np.arange(analytic.size)
     order = permutation(seed, Stream.COORDINATES, tensor, analytic.size)
     chosen = order[:coordinates]
-    if not analytic[chosen].any():
-        chosen[-1:] = order[analytic[order] != 0][:1]
+    if analytic.any() and not analytic[chosen].any():
+        chosen[-1] = order[analytic[order] != 0][0]
     return np.sort(chosen)
 
 

@@ -36,11 +36,12 @@ def test_one_wrong_tensor_fails_alone(method, plant):
     assert failed == {"encoder.0.weight", "encoder.0.bias", "encoder.head.weight", "encoder.head.bias"}
 
 
+@pytest.mark.parametrize("coordinates", [None, 2])
 @pytest.mark.parametrize("method", METHODS)
-def test_a_tensor_whose_gradient_is_zero_everywhere_fails(method):
+def test_a_tensor_whose_gradient_is_zero_everywhere_fails(method, coordinates):
     case = build(activation="relu")
     case.vae.parameters["decoder.0.bias"][...] = -1e3  # every hidden unit of the decoder is dead
-    table = sv.check_gradients(*case, method=method)
+    table = sv.check_gradients(*case, method=method, coordinates=coordinates)
     dead = {row.parameter: row for row in table if row.norm == 0}
     assert "decoder.0.weight" in dead
     assert not any(row.passed for row in dead.values())
