@@ -406,7 +406,8 @@ class VAE:
     def _batch(self, x: NDArray) -> NDArray:
         x = data_for(self.likelihood, x, self.data_dim)
         dtype = self.dtype if self.dtype.kind == "f" else np.dtype("float64")
-        return self.ops.gather_rows(x, np.arange(len(x)), dtype)
+        with quiet():  # what is beyond this precision is found in what becomes of it
+            return self.ops.gather_rows(x, np.arange(len(x)), dtype)
 
     def _samples(self, name: str, array: NDArray, rows: int) -> NDArray:
         """Noise or latent points (B, Z) or (B, K, Z), as (B, K, Z) in the model's dtype."""
@@ -420,15 +421,16 @@ class VAE:
         if not np.isfinite(array).all():
             raise ValueError(f"{name} holds NaN or infinity; expected finite numbers")
         dtype = self.dtype if self.dtype.kind == "f" else np.dtype("float64")
-        return np.ascontiguousarray(array.reshape(rows, -1, self.latent_dim), dtype)
+        with quiet():
+            return np.ascontiguousarray(array.reshape(rows, -1, self.latent_dim), dtype)
 
     def _decoder_output(self, z: NDArray) -> NDArray:
         z = np.asarray(z)
         latent = len(self.output_network.layers[0].weight)
         if z.ndim == 0 or z.shape[-1] != latent or z.dtype.kind not in "fiu":
             raise ValueError(f"z is {z.dtype} {z.shape}; expected real numbers of shape (..., {latent})")
-        rows = np.ascontiguousarray(z.reshape(-1, latent), self.dtype)
         with quiet():
+            rows = np.ascontiguousarray(z.reshape(-1, latent), self.dtype)
             out, _ = self.ops.network_forward(rows, self.output_network)
         check_finite([out], [*named_parameters(self), ("z", rows), ("the decoder's output", out)])
         return out.reshape(*z.shape[:-1], self.data_dim)

@@ -136,6 +136,22 @@ def test_every_answer_of_a_model_with_a_bad_parameter_names_it(engine, bad):
     assert all_finite(*vae.encode(x))
 
 
+# --- numbers beyond single precision --------------------------------------------------------------------------------
+
+
+def test_data_noise_and_points_that_are_no_float32_are_named_without_a_warning(engine):
+    vae, x, eps = build(engine=engine, dtype="float32", likelihood="gaussian")
+    large = np.full_like(eps, 1e39)
+    for name, call in {
+        "head": lambda: vae.encode(np.full_like(x, 1e39)),
+        "eps": lambda: vae.elbo(x, large),
+        "log_joint": lambda: vae.log_joint(x, large),
+        "z": lambda: vae.decode(large),
+    }.items():
+        with pytest.raises(sv.NotFiniteError, match=f"^{name} is not finite"):
+            call()
+
+
 # --- training -------------------------------------------------------------------------------------------------------
 
 
