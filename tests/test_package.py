@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import io
+import os
 import re
 import subprocess
 import sys
@@ -11,9 +12,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 import scratchvae as sv
-from scratchvae.engine import ENGINES, get_engine, processors, set_threads
+from scratchvae.engine import (
+    ENGINES,
+    get_engine,
+    get_threads,
+    one_order_of_sums,
+    one_thread,
+    processors,
+    set_threads,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ("matplotlib", "sklearn", "typer", "rich", "pooch", "safetensors", "scipy", "PIL", "torch", "jax")
@@ -93,6 +103,39 @@ def test_an_unknown_engine_and_impossible_threads_are_refused():
     for threads in (0, 10_000):
         with pytest.raises(ValueError, match=f"threads is {threads}; expected 1 to"):
             set_threads(threads)
+
+
+def matrix_threads():
+    """Of NumPy's matrix library."""
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+
+def test_one_thread_is_one_while_it_lasts_and_as_many_as_before_however_it_ends():
+    before = get_threads(), matrix_threads()
+    with contextlib.suppress(KeyError), one_thread():
+        assert (get_threads(), matrix_threads()) == (1, {1})
+        raise KeyError
+    assert (get_threads(), matrix_threads()) == before
+    with one_thread(wanted=False):
+        assert (get_threads(), matrix_threads()) == before
+
+
+def test_the_reference_engine_alone_needs_one_thread_for_one_order_of_sums():
+    before = get_threads(), matrix_threads()
+    for engine, during in (("reference", {1}), ("compiled", before[1])):
+        with one_order_of_sums(engine):
+            assert (get_threads(), matrix_threads()) == (before[0], during)
+        assert matrix_threads() == before[1]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="a process is not told which processors it may use")
+def test_processors_that_this_process_may_not_use_do_not_count():
+    mine = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(mine)})
+    try:
+        assert processors() == 1
+    finally:
+        os.sched_setaffinity(0, mine)
 
 
 def readme_example():
