@@ -3,7 +3,7 @@
 import itertools
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -109,6 +109,17 @@ def test_a_squared_error_is_the_elbo_of_a_decoder_with_the_implied_variance(name
         assert written == pytest.approx(found.scale * float(gradient.flat @ direction.flat), rel=1e-6, abs=1e-8)
 
 
+@pytest.mark.parametrize("name", [name for name, recipe in PRESETS.items() if recipe.error == "cross-entropy"])
+def test_a_cross_entropy_of_binary_pixels_is_the_elbo_less_what_the_kl_counts_too_often(name):
+    recipe = small(PRESETS[name])
+    found = audit(recipe)
+    vae, x, eps = problem(recipe)
+    terms = vae.elbo(x, eps)
+    want = (terms.reconstruction - found.beta * terms.kl).mean()
+    assert found.beta >= 1
+    assert found.bound(written_loss(recipe, vae, x, eps)) == pytest.approx(want, rel=1e-12)
+
+
 def test_another_beta_is_noticed():
     recipe = small(PRESETS["mse-mean"])
     vae, x, eps = problem(recipe)
@@ -142,10 +153,27 @@ def test_what_is_a_bound_and_what_is_not():
     assert not audit(PRESETS["pytorch-example"]).is_bound, "grey pixels"
     assert not audit(Recipe("cross-entropy", grey=False, kl_weight=0.5)).is_bound, "beta below 1"
     assert not audit(Recipe(kl_weight=0)).is_bound, "an autoencoder"
+    assert not audit(PRESETS["pytorch-example"]).is_elbo
+    assert not audit(Recipe(kl_weight=0)).is_elbo
     with pytest.raises(ValueError, match="no bound"):
         audit(PRESETS["pytorch-example"]).bound(100.0)
-    with pytest.raises(ValueError, match="loss is nan; expected a finite number"):
-        audit(PRESETS["beta-vae"]).bound(math.nan)
+    for loss in (math.nan, math.inf, -math.inf):
+        with pytest.raises(ValueError, match=f"loss is {loss}; expected a finite number"):
+            audit(PRESETS["beta-vae"]).bound(loss)
+
+
+def test_a_weight_typed_in_to_a_few_digits_is_the_one_that_is_meant():
+    typed = Recipe("cross-entropy", pixels="mean", grey=False, kl_weight=0.00127551020408)  # 1 / 784
+    assert audit(typed).beta != 1
+    assert audit(typed).is_elbo
+
+
+@pytest.mark.parametrize("recipe", [PRESETS["beta-vae"], Recipe(pixels="mean", batch="sum", kl_weight=0.3)])
+def test_everything_by_name_is_what_the_name_says(recipe):
+    found = audit(recipe)
+    everything = found.as_dict()
+    assert everything.pop("recipe") == asdict(recipe)
+    assert everything == {name: getattr(found, name) for name in everything}
 
 
 def test_sizes_may_be_numpys_numbers():
@@ -191,6 +219,7 @@ def test_cross_entropy_of_grey_pixels_integrates_to_at_most_a_half():
         ({"pixels": "max"}, "sum or mean"),
         ({"data_dim": 0}, "data_dim is 0; expected a whole number from 1"),
         ({"data_dim": 10**400}, r"data_dim is 10+\.\.\.0+; expected"),
+        ({"latent_dim": True}, "latent_dim is True; expected a whole number from 1"),
         ({"batch_size": 2**53 + 1}, "batch_size is 9007199254740993"),
         ({"kl_weight": -1.0}, "kl_weight is -1.0; expected 0, or a number from"),
         ({"kl_weight": math.nan}, "kl_weight is nan"),
@@ -224,6 +253,27 @@ def test_every_verdict_and_remark_is_a_sentence():
         found = audit(recipe)
         assert found.verdict.endswith(".")
         assert found.remark.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "verdict", "remark"),
+    [
+        (PRESETS["mse-mean"], "constant: -loss - 3061.18 is the ELBO", "explain less variance than 392 collapse"),
+        (Recipe(kl_weight=1e-3), "constant: -loss / 0.001 + 2259.11 is the ELBO", "of standard deviation 0.0224."),
+        (Recipe(kl_weight=0), "No bound: without a KL term", "no noise at all"),
+        (PRESETS["beta-vae"], "looser one: -loss = ELBO - 3 KL,", "The KL counts 4 times: fewer active units"),
+        (
+            Recipe("cross-entropy", grey=False, kl_weight=0.4),
+            "No: -loss = ELBO + 0.6 KL",
+            "0.4 times, so q(z|x) may leave",
+        ),
+        (PRESETS["bce-mean-kl-mean"], "at least D log 2 = 543.4 nats", "The KL counts 39.2 times: fewer active units"),
+    ],
+)
+def test_the_words_have_the_numbers_and_the_direction_of_the_recipe(recipe, verdict, remark):
+    found = audit(recipe)
+    assert verdict in found.verdict
+    assert remark in found.remark
 
 
 def test_the_command_prints_every_recipe(capsys):
