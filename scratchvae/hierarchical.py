@@ -236,8 +236,9 @@ class HierarchicalVAE(VAE):
         return np.ascontiguousarray(z[..., : self.latent_dims[0]]), np.ascontiguousarray(z[..., self.latent_dims[0] :])
 
     def __repr__(self) -> str:
-        near, far = (" - ".join(map(str, sizes)) for sizes in zip(self.hidden_by_layer, self.latent_dims, strict=True))
-        return f"HierarchicalVAE({self.data_dim} - {near} - {far}, {self.activation}, {self.likelihood.name})"
+        (near, far), (z1, z2) = self.hidden_by_layer, self.latent_dims
+        sizes = " - ".join(str(size) for size in (self.data_dim, *near, z1, *far, z2))
+        return f"HierarchicalVAE({sizes}, {self.activation}, {self.likelihood.name}, {self.dtype.name}, {self.engine})"
 
 
 # --- a Gaussian whose parameters a network gives ----------------------------------------------------------------------

@@ -37,6 +37,14 @@ def linear_gaussian(engine="reference") -> tuple[HierarchicalVAE, np.ndarray, np
     return vae, mean @ w + vae.parameters["decoder.1.head.bias"], covariance
 
 
+# --- names, shapes, settings ----------------------------------------------------------------------------------------
+
+
+def test_a_model_says_what_it_is_and_what_is_not_said_is_as_in_the_paper():
+    text = "HierarchicalVAE(784 - 200 - 200 - 100 - 100 - 100 - 50, tanh, bernoulli, float32, reference)"
+    assert repr(HierarchicalVAE(784, engine="reference")) == text
+
+
 # --- gradients ------------------------------------------------------------------------------------------------------
 
 
