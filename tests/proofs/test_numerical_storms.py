@@ -152,6 +152,14 @@ def test_data_noise_and_points_that_are_no_float32_are_named_without_a_warning(e
             call()
 
 
+def test_a_gradient_that_is_no_float32_is_named_where_every_term_is_one(engine):
+    vae = sv.VAE(2, 1, (), "gaussian", "identity", "float32", engine)
+    vae.parameters["encoder.head.weight"][...] = 0
+    vae.parameters["decoder.head.weight"][...] = 1e18  # its square times x is the gradient of the encoder's weight
+    with pytest.raises(sv.NotFiniteError, match=r"^gradient of encoder\.head\.weight is not finite"):
+        vae.value_and_grad(np.full((4, 2), 1e4), np.ones((4, 1)))
+
+
 # --- training -------------------------------------------------------------------------------------------------------
 
 
