@@ -214,6 +214,13 @@ def test_bernoulli_draws_have_their_probabilities(ops):
     np.testing.assert_array_equal(as_floats, drawn)
 
 
+def test_a_pixel_is_one_where_its_uniform_number_is_below_its_probability_and_not_where_it_is_equal(ops):
+    address = 5, Stream.PIXELS, 0, np.arange(3)
+    equal = ops.uniforms(*address, 40)
+    assert not ops.bernoulli_probabilities(equal, *address).any()
+    assert ops.bernoulli_probabilities(np.nextafter(equal, np.float32(2)), *address).all()
+
+
 def test_a_permutation_has_every_number_once_in_every_place_equally_often(ops):
     order = ops.permutation(1, Stream.SHUFFLE, 0, 1000)
     assert order.dtype == np.int64
