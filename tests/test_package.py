@@ -76,6 +76,7 @@ PINNED = {  # what programs rely on: these parameters, in this order, with these
     },
     sv.VAE.sample: {"n": None, "seed": 0, "mean": False},
     sv.log_evidence: {"vae": None, "x": None, "method": "importance", "num_samples": 5000, "seed": 0},
+    sv.check_gradients: {"vae": None, "x": None, "eps": None, "objective": sv.ELBO(), "method": "complex"},
     sv.ELBO: {"num_samples": 1, "beta": 1.0},
     sv.IWAE: {"num_samples": 50},
 }  # fmt: skip
