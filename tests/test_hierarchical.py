@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import scratchvae as sv
+from scratchvae import hierarchical
 from scratchvae.evidence import active_units, active_units_by_layer, elbo_surgery, inference_gap
 from scratchvae.gradcheck import GATES
 from scratchvae.hierarchical import HierarchicalVAE
@@ -40,9 +41,39 @@ def linear_gaussian(engine="reference") -> tuple[HierarchicalVAE, np.ndarray, np
 # --- names, shapes, settings ----------------------------------------------------------------------------------------
 
 
+def test_parameters_have_the_names_and_shapes_that_others_rely_on():
+    vae = HierarchicalVAE(7, (4, 2), ((6, 5), (3, 8)), engine="reference")
+    assert {name: array.shape for name, array in vae.parameters.items() if name.endswith("weight")} == {
+        "encoder.1.0.weight": (7, 6),
+        "encoder.1.1.weight": (6, 5),
+        "encoder.1.head.weight": (5, 8),
+        "encoder.2.0.weight": (4, 3),
+        "encoder.2.1.weight": (3, 8),
+        "encoder.2.head.weight": (8, 4),
+        "decoder.2.0.weight": (2, 8),
+        "decoder.2.1.weight": (8, 3),
+        "decoder.2.head.weight": (3, 8),
+        "decoder.1.0.weight": (4, 5),
+        "decoder.1.1.weight": (5, 6),
+        "decoder.1.head.weight": (6, 7),
+    }
+
+
 def test_a_model_says_what_it_is_and_what_is_not_said_is_as_in_the_paper():
     text = "HierarchicalVAE(784 - 200 - 200 - 100 - 100 - 100 - 50, tanh, bernoulli, float32, reference)"
     assert repr(HierarchicalVAE(784, engine="reference")) == text
+
+
+def test_the_configuration_builds_the_untrained_model_again():
+    told = {
+        "data_dim": 6, "latent_dims": [3, 2], "hidden": [[5], [4, 3]], "likelihood": "gaussian", "activation": "relu",
+        "dtype": "float64", "seed": 9,
+    }  # fmt: skip
+    vae = HierarchicalVAE(**told, engine="reference")
+    assert vae.config == told
+    np.testing.assert_array_equal(
+        HierarchicalVAE(**vae.config, engine="reference").parameters.flat, vae.parameters.flat
+    )
 
 
 # --- gradients ------------------------------------------------------------------------------------------------------
@@ -67,8 +98,6 @@ def test_gradients_of_the_compiled_engine_are_central_differences():
 
 
 def test_a_gradient_that_forgets_a_use_of_z1_is_caught(monkeypatch):
-    from scratchvae import hierarchical
-
     true = hierarchical.density_backward
 
     def forgets(*arguments):
@@ -220,6 +249,18 @@ def test_active_units_are_counted_in_each_layer(engine):
     assert abs(far[1] - exact) < 0.4 * noise
     assert active_units_by_layer(vae, x) == (2, 1)
     assert active_units(vae, x) == 3
+
+
+def test_the_variance_of_the_second_mean_depends_on_the_seed_and_not_on_how_many_rows_are_worked_on(monkeypatch):
+    vae, x, _ = build(rows=7)
+    whole = vae.mean_variances(x, seed=1)
+    first, second = vae.mean_variances(x)[1], vae.mean_variances(x, seed=0)[1]
+    np.testing.assert_array_equal(first, second)
+    assert (first != whole[1]).all()
+    for rows in (1, 3):
+        monkeypatch.setattr(hierarchical, "BLOCK_ROWS", rows)
+        for got, want in zip(vae.mean_variances(x, seed=1), whole, strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-10)
 
 
 @pytest.mark.slow
