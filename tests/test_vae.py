@@ -1,6 +1,7 @@
 """The model: its names and shapes, its terms, its exact answers, and what it refuses."""
 
 import copy
+import json
 import pickle
 import tracemalloc
 
@@ -395,6 +396,12 @@ def test_numbers_of_draws_and_seeds_are_checked():
         vae.sample(1, seed=-1)
 
 
+def test_sizes_and_seeds_may_be_numpys_numbers():
+    vae = sv.VAE(np.int64(5), np.int32(2), (np.int64(3),), engine="reference", seed=np.uint64(4))
+    assert json.loads(json.dumps(vae.config)) == sv.VAE(5, 2, (3,), engine="reference", seed=4).config
+    np.testing.assert_array_equal(vae.sample(np.int64(3), seed=np.int32(1)), vae.sample(3, seed=1))
+
+
 def test_a_model_says_what_it_is():
     assert repr(sv.VAE(784, engine="reference")) == "VAE(784 - 400 - 20, relu, bernoulli, float32, reference)"
 
@@ -402,10 +409,28 @@ def test_a_model_says_what_it_is():
 def test_copies_and_pickles_of_a_model_are_whole_models_of_their_own():
     vae = sv.VAE(6, 2, (4,), engine="reference", seed=3)
     for other in (copy.deepcopy(vae), pickle.loads(pickle.dumps(vae))):
+        assert (other.engine, other.config) == (vae.engine, vae.config)
         assert (other.parameters.flat == vae.parameters.flat).all()
         other.parameters["encoder.0.weight"][...] = 0
         assert not other.parameters.flat[: other.parameters["encoder.0.weight"].size].any(), "views and flat are one"
         assert vae.parameters["encoder.0.weight"].all()
+
+
+def test_the_configuration_builds_the_untrained_model_again():
+    told = {
+        "data_dim": 6, "latent_dim": 3, "hidden": [5, 4], "likelihood": "gaussian", "activation": "tanh",
+        "dtype": "float64", "seed": 9, "posterior": "full",
+    }  # fmt: skip
+    vae = sv.VAE(**told, engine="reference")
+    assert vae.config == told
+    np.testing.assert_array_equal(sv.VAE(**vae.config, engine="reference").parameters.flat, vae.parameters.flat)
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOOD_NAMES)
+def test_of_one_and_the_same_distribution_another_seed_draws_other_values(likelihood):
+    vae, _, _ = build(likelihood=likelihood)
+    vae.parameters["decoder.head.weight"][...] = 0  # p(x|z) does not depend on z, whose draws differ too
+    assert (vae.sample(20, seed=3) != vae.sample(20, seed=4)).any()
 
 
 def test_draws_of_the_model_are_decoded_from_the_latent_stream(engine):
