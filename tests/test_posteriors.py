@@ -108,6 +108,13 @@ def test_encode_returns_a_record_that_cannot_be_taken_for_a_diagonal_one(engine)
     assert isinstance(build(engine=engine).vae.encode(x), sv.Gaussian)
 
 
+@pytest.mark.parametrize(("posterior", "prefix"), [("diagonal", ""), ("full", "full_")])
+def test_a_family_draws_with_the_operations_of_its_engine(engine, ops, posterior, prefix):
+    family = build(engine=engine, posterior=posterior).vae.posterior
+    assert family.forward is getattr(ops, f"{prefix}posterior_forward")
+    assert family.backward is getattr(ops, f"{prefix}posterior_backward")
+
+
 def test_an_unknown_family_is_refused():
     with pytest.raises(ValueError, match="posterior is 'flow'; expected one of diagonal, full"):
         sv.VAE(4, posterior="flow")
