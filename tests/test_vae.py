@@ -258,8 +258,9 @@ def test_decode_takes_any_leading_shape(engine):
     assert ((means > 0) & (means < 1)).all()
 
 
-def test_reconstruct_decodes_the_posterior_mean(engine):
-    vae, x, _ = build(engine=engine)
+@pytest.mark.parametrize("posterior", ["diagonal", "full"])
+def test_reconstruct_decodes_the_posterior_mean(engine, posterior):
+    vae, x, _ = build(engine=engine, posterior=posterior)
     np.testing.assert_array_equal(vae.reconstruct(x), vae.decode(vae.encode(x).mu))
 
 
@@ -321,6 +322,22 @@ def test_an_architecture_that_cannot_be_is_refused_in_one_line(arguments, given,
         sv.VAE(**{"data_dim": 5, "latent_dim": 2, **arguments})
     assert expected in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_parameters_that_are_given_are_copied_and_refused_where_they_do_not_fit():
+    vae, _, _ = build(4, 2, (4,), dtype="float32")
+    given, name = dict(vae.parameters), "decoder.0.weight"
+    other = sv.VAE(**vae.config, engine="reference", parameters=given)
+    np.testing.assert_array_equal(other.parameters.flat, vae.parameters.flat)
+    assert not np.shares_memory(other.parameters.flat, vae.parameters.flat)
+    for change, message in (
+        ({name: None}, "has no tensor decoder.0.weight"),
+        ({name: given[name].T}, r"decoder.0.weight is float32 \(4, 2\); expected float32 \(2, 4\)"),
+        ({name: given[name][None]}, r"decoder.0.weight is float32 \(1, 2, 4\); expected float32 \(2, 4\)"),
+        ({name: given[name].astype(float)}, r"decoder.0.weight is float64 \(2, 4\); expected float32 \(2, 4\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sv.VAE(**vae.config, engine="reference", parameters=given | change)
 
 
 BAD_X = {
@@ -459,6 +476,7 @@ def test_a_model_around_other_parameters_may_be_of_the_other_engine():
     assert other.engine == "compiled"
     assert other.ops is other.posterior.ops is get_engine("compiled")
     np.testing.assert_allclose(other.elbo(x, eps).elbo, vae.elbo(x, eps).elbo, rtol=1e-12)
+    assert vae.with_parameters(vae.parameters).engine == "reference"
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOOD_NAMES)
