@@ -411,7 +411,7 @@ class VAE:
 
     def _samples(self, name: str, array: NDArray, rows: int) -> NDArray:
         """Noise or latent points (B, Z) or (B, K, Z), as (B, K, Z) in the model's dtype."""
-        array = np.asarray(array)
+        array = _array(name, array)
         shape_fits = array.ndim in (2, 3) and array.shape[0] == rows and array.shape[-1] == self.latent_dim
         if not shape_fits or array.size == 0 or array.dtype.kind not in "fiu":
             raise ValueError(
@@ -425,7 +425,7 @@ class VAE:
             return np.ascontiguousarray(array.reshape(rows, -1, self.latent_dim), dtype)
 
     def _decoder_output(self, z: NDArray) -> NDArray:
-        z = np.asarray(z)
+        z = _array("z", z)
         latent = len(self.output_network.layers[0].weight)
         if z.ndim == 0 or z.shape[-1] != latent or z.dtype.kind not in "fiu":
             raise ValueError(f"z is {z.dtype} {z.shape}; expected real numbers of shape (..., {latent})")
@@ -462,6 +462,13 @@ def _positive(name: str, value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1")
     return int(value)
+
+
+def _array(name: str, value: Any) -> NDArray:
+    try:
+        return np.asarray(value)
+    except ValueError:
+        raise ValueError(f"{name} has rows of unequal length; expected an array of real numbers") from None
 
 
 def _one_of(name: str, value: str, names: Iterable[str]) -> str:

@@ -399,6 +399,18 @@ def test_noise_that_does_not_fit_is_refused(eps, given):
             call(x, eps)
 
 
+def test_noise_and_points_in_rows_of_unequal_length_are_refused_by_name():
+    vae, x, ragged = sv.VAE(5, 2, (3,), engine="reference"), np.zeros((2, 5)), [[0.0, 0.0], [0.0]]
+    calls = (
+        ("eps", lambda: vae.elbo(x, ragged)),
+        ("z", lambda: vae.log_joint(x, ragged)),
+        ("z", lambda: vae.decode(ragged)),
+    )
+    for name, call in calls:
+        with pytest.raises(ValueError, match=f"^{name} has rows of unequal length; expected an array of real numbers$"):
+            call()
+
+
 @pytest.mark.parametrize("z", [np.zeros((2, 3)), np.float64(1.0), np.full((2, 2), "a")])
 def test_points_of_the_wrong_width_are_refused(z):
     with pytest.raises(ValueError, match=r"expected real numbers of shape \(\.\.\., 2\)"):
