@@ -246,6 +246,16 @@ def test_memory_does_not_grow_with_the_points_of_an_example(engine, likelihood):
     assert peaks[1] - peaks[0] < 0.05 * points * 200 * 8, "a twentieth of the decoder's output: z and the answer"
 
 
+def test_memory_does_not_grow_with_the_points_of_wide_data_either():
+    vae, x, _ = build(data_dim=20_000, likelihood="gaussian", rows=1)
+    z = np.zeros((1, 1000, 2))
+    tracemalloc.start()
+    vae.log_joint(x, z)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.5 * 1000 * 20_000 * 8, "half of the decoder's output"
+
+
 # --- decoding and sampling ------------------------------------------------------------------------------------------
 
 
