@@ -5,9 +5,9 @@ from numpy.typing import DTypeLike, NDArray
 
 
 def gather_rows(data: NDArray, rows: NDArray, dtype: DTypeLike) -> NDArray:
-    """The chosen rows in `dtype`; uint8 pixels 0..255 become 0..1, floats stay as they are.
+    """The chosen rows in `dtype`; uint8 pixels 0..255 become 0..1, other numbers stay as they are.
 
-    Takes     data (N, D) uint8 or float; rows (B,) row numbers
+    Takes     data (N, D), uint8 or any other real numbers; rows (B,) row numbers
     Returns   (B, D)
     """
     batch = data[rows].astype(dtype)

@@ -15,6 +15,12 @@ def test_uint8_is_value_over_255_and_floats_are_themselves(ops, dtype):
     np.testing.assert_array_equal(ops.gather_rows(floats, rows, dtype), floats[rows].astype(dtype))
 
 
+@pytest.mark.parametrize("dtype", [np.uint16, np.int64])
+def test_whole_numbers_that_are_not_bytes_are_counts_and_stay_themselves(ops, dtype):
+    counts = np.array([[0, 51, 255], [300, 2, 3]], dtype)
+    np.testing.assert_array_equal(ops.gather_rows(counts, np.array([1, 0]), np.float32), counts[::-1])
+
+
 def test_a_batch_is_a_copy(ops):
     data = np.ones((2, 2), np.float32)
     ops.gather_rows(data, np.arange(2), np.float32)[...] = 7
