@@ -60,6 +60,17 @@ def test_a_tensor_whose_gradient_is_zero_everywhere_fails(method, coordinates):
     assert "zero everywhere" in str(table)
 
 
+@pytest.mark.parametrize("distance", [1e-4, -1e-4, 2e-5])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_unit_next_to_its_kink_does_not_fail_a_gradient_that_is_right(method, distance):
+    """The first step of Richardson's differences, 5e-4, goes across it."""
+    vae, x, eps = build(activation="relu")
+    bias = vae.parameters["encoder.0.bias"]
+    bias += distance - (x @ vae.parameters["encoder.0.weight"] + bias)[0]
+    table = sv.check_gradients(vae, x, eps, method=method)
+    assert table.passed, str(table)
+
+
 def test_a_gradient_of_zero_where_the_true_one_is_not_fails(plant):
     plant("unit_gaussian_log_likelihood_backward", lambda dll, cache: np.zeros_like(cache.deviation))
     table = sv.check_gradients(*build(likelihood="gaussian"))
