@@ -268,6 +268,14 @@ def test_decode_takes_any_leading_shape(engine):
     assert ((means > 0) & (means < 1)).all()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_answers_have_the_models_precision_whatever_that_of_the_question(dtype):
+    vae, x, eps = build(dtype=dtype)
+    for asked in (np.float32, np.float64):
+        answers = vae.decode(eps.astype(asked)), vae.reconstruct(x.astype(asked)), vae.log_joint(x, eps.astype(asked))
+        assert {answer.dtype for answer in (*answers, vae.sample(2), *vae.encode(x))} == {np.dtype(dtype)}
+
+
 @pytest.mark.parametrize("posterior", ["diagonal", "full"])
 def test_reconstruct_decodes_the_posterior_mean(engine, posterior):
     vae, x, _ = build(engine=engine, posterior=posterior)
