@@ -15,6 +15,7 @@ from scratchvae.evidence.quadrature import (
     Region,
     gauss_between,
     integrate,
+    integrate_evidence,
     line_kinks,
     posterior_on_grid,
 )
@@ -153,6 +154,24 @@ def test_examples_are_integrated_alike_in_any_number_of_rows():
     np.testing.assert_allclose(whole.log_evidence[35:], part.log_evidence, rtol=0, atol=BAR)
 
 
+def test_an_example_without_an_answer_leaves_its_neighbours_theirs():
+    vae, x, _ = build(latent_dim=1, hidden=(), likelihood="gaussian")
+    alone = integrate(vae, x)
+    with np.errstate(over="ignore", invalid="ignore"):
+        got = integrate(vae, np.insert(x, 1, 1e200, axis=0))  # whose square is no number
+    assert np.isnan(got.log_evidence[1])
+    for with_it, without in zip(got, alone, strict=True):
+        np.testing.assert_array_equal(np.delete(with_it, 1, axis=0), without)
+
+
+@pytest.mark.parametrize("integral", [integrate, integrate_evidence])
+def test_whoever_watches_is_told_of_every_example(integral):
+    vae, x, _ = build(latent_dim=1)
+    seen: list[tuple[int, int]] = []
+    integral(vae, x, watch=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
 # --- shapes that are hard ---------------------------------------------------------------------------------------------
 
 
@@ -249,10 +268,20 @@ def test_a_sharp_core_with_a_wide_tail_is_covered(steepness, variance):
 
 
 def test_a_tail_too_wide_for_the_points_allowed_has_no_answer_and_it_says_so():
-    got = integrate(bump(10.0, 0.08), np.array([[1.5]]), max_points=500)
-    assert np.isnan(got.log_evidence).all()
-    assert np.isinf(got.error).all()
+    vae, x = bump(10.0, 0.08), np.array([[1.5]])
+    got = integrate(vae, x, max_points=500)
     assert not got.converged.any()
+    for log_evidence, error in ((got.log_evidence, got.error), integrate_evidence(vae, x, max_points=500)):
+        assert np.isnan(log_evidence).all()
+        assert np.isinf(error).all()
+
+
+def counts(rate: float, logvar: float) -> sv.VAE:
+    """A count whose rate is exp(rate z), and q = N(0, exp(logvar))."""
+    vae = sv.VAE(1, 1, (), "poisson", dtype="float64", engine="reference")
+    for name, values in (("encoder.head.weight", 0), ("encoder.head.bias", [0, logvar]), ("decoder.head.weight", rate)):
+        vae.parameters[name][...] = values
+    return vae
 
 
 @pytest.mark.parametrize(
@@ -260,10 +289,7 @@ def test_a_tail_too_wide_for_the_points_allowed_has_no_answer_and_it_says_so():
 )
 def test_an_elbo_whose_mass_is_out_in_the_tails_of_q_is_whole(rate, logvar):
     """A Poisson's E_q exp(w z) = exp(w^2 sigma^2 / 2) comes from w standard deviations of q out."""
-    vae = sv.VAE(1, 1, (), "poisson", dtype="float64", engine="reference")
-    for name, values in (("encoder.head.weight", 0), ("encoder.head.bias", [0, logvar]), ("decoder.head.weight", rate)):
-        vae.parameters[name][...] = values
-    got = integrate(vae, np.array([[3.0]]))
+    got = integrate(counts(rate, logvar), np.array([[3.0]]))
     want = -np.exp(rate**2 * np.exp(logvar) / 2) - np.log(6) - 0.5 * (np.exp(logvar) - 1 - logvar)
     assert got.converged.all()
     np.testing.assert_allclose(got.elbo, want, rtol=0, atol=BAR)
@@ -273,9 +299,7 @@ def test_an_elbo_whose_mass_is_out_in_the_tails_of_q_is_whole(rate, logvar):
 def test_the_error_of_log_evidence_owes_nothing_to_the_encoder():
     x, errors = np.array([[3.0]]), []
     for bias in (0.0, 4.0):
-        vae = sv.VAE(1, 1, (), "poisson", dtype="float64", engine="reference")
-        vae.parameters["decoder.head.weight"][...] = 2
-        vae.parameters["encoder.head.bias"][...] = [0, bias]
+        vae = counts(2.0, bias)
         found = sv.log_evidence(vae, x, method="quadrature")
         errors.append(found.standard_error)
         np.testing.assert_allclose(found.log_evidence, integrate(vae, x).log_evidence, rtol=0, atol=BAR)
@@ -378,6 +402,32 @@ def test_points_are_the_evaluations_of_the_decoder_and_never_more_than_allowed(m
     assert got.points <= 2 * max_points
 
 
+@pytest.mark.parametrize(("vae", "x"), [(counts(4.0, 0.0), 3.0), (valley(0.25, 0.1), 1.0)], ids=["ball", "box"])
+def test_points_of_what_is_enlarged_are_counted_and_never_more_than_allowed(monkeypatch, vae, x):
+    """The ball of q for the count, the box of the posterior for the valley."""
+    true, counted = quadrature._log_joint, []
+
+    def log_joint(vae, x, z):
+        counted.append(len(z))
+        return true(vae, x, z)
+
+    monkeypatch.setattr(quadrature, "_log_joint", log_joint)
+    x = np.array([[x]])
+    got = integrate(vae, x)
+    _, *calls = counted
+    assert got.points == sum(calls)
+    for allowed in np.cumsum(calls) - 1:
+        counted.clear()
+        got = integrate(vae, x, max_points=allowed)
+        assert sum(counted[1:]) <= got.points <= 2 * allowed
+        counted.clear()
+        integrate_evidence(vae, x, max_points=allowed)
+        assert sum(counted[1:]) <= allowed
+        counted.clear()
+        found = quadrature._elbo_integral(vae, x[0], Frame(np.zeros(1), np.eye(1)), 1e-10, allowed)
+        assert sum(counted) == found.points <= allowed
+
+
 def test_the_settings_that_hold_unless_others_are_asked_for():
     settings = inspect.signature(integrate).parameters
     assert [settings[name].default for name in ("tolerance", "max_points", "watch")] == [1e-10, 2**21, None]
@@ -390,9 +440,12 @@ def test_the_error_allows_for_the_rounding_of_large_numbers():
     x = vae.decode(np.array([[0.3]])) + 1e5 * across
     got = integrate(vae, x)
     assert (got.log_evidence < -1e9).all()
-    assert (got.error >= 2.0**-52 * np.abs(got.log_evidence)).all()
+    assert (got.error >= quadrature.ROUNDING * np.abs(got.log_evidence)).all()
     assert (got.error < 1e-3).all()
     np.testing.assert_allclose(got.log_evidence, LinearGaussian.from_vae(vae).log_evidence(x), rtol=1e-14)
+    log_evidence, error = integrate_evidence(vae, x)
+    assert (quadrature.ROUNDING * np.abs(log_evidence) <= error).all()
+    assert (error < got.error).all(), "the ELBO has rounding of its own"
 
 
 def test_with_too_many_kinks_to_follow_it_says_so_and_its_error_estimate_holds():
@@ -439,11 +492,19 @@ def test_float32_models_on_either_engine_are_integrated_in_float64(engine):
     assert np.isinf(got.effective_sample_size).all()
 
 
+def test_neither_parameters_nor_data_are_rounded_to_the_precision_of_the_model():
+    vae, x, _ = build(latent_dim=1, dtype="float32", likelihood="gaussian")
+    twin = vae.with_parameters(vae.parameters.astype(np.float64))
+    for got, want in zip(integrate(vae, x), integrate(twin, x), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
 @pytest.mark.parametrize(
     ("latent_dim", "asked", "message"),
     [
         (4, {}, "latent_dim is 4; quadrature is for at most 3"),
         (2, {"tolerance": 0.0}, "tolerance is 0.0"),
+        (2, {"tolerance": np.nan}, "tolerance is nan"),
         (2, {"max_points": 0}, "max_points is 0"),
     ],
 )
@@ -579,6 +640,17 @@ def test_a_region_is_the_cell_of_its_point_and_both_neighbours_up_to_the_edge():
     assert Region(3.0).contains(np.array([[3.0, 3.0]])).all()
 
 
+def test_what_lies_outside_a_ball_falls_on_as_it_does_in_its_two_outermost_layers():
+    u, half = np.array([[0.0, 0.0], [3.0, 4.0], [0.0, -5.5], [-6.0, 0.0]]), 6.0  # layers of width 0.75
+    for terms, outside in (
+        ([9.0, 8.0, 1.0, 1.0], 2 / 3),  # 8, 2, and then 1/2, 1/8, ...
+        ([9.0, 8.0, 0.0, 4.0], 4.0),
+        ([9.0, 8.0, 4.0, 4.0], np.inf),
+        ([9.0, 8.0, 0.0, 0.0], 0.0),
+    ):
+        np.testing.assert_allclose(quadrature._outside(u, np.array(terms), half), outside, rtol=1e-14)
+
+
 def rule_of(latent_dim: int, activation: str) -> tuple[quadrature.Rule, Frame]:
     vae, _, _ = build(latent_dim=latent_dim, hidden=(3,), activation=activation)
     return quadrature._rule(vae), Frame(np.zeros(latent_dim), np.eye(latent_dim))
@@ -596,6 +668,14 @@ def test_nodes_between_kinks_lie_in_the_box_and_weigh_its_volume(latent_dim, lev
         sides[which] = rule.spacing(level) * len(np.unique(nodes.u[:, which]))
     np.testing.assert_allclose(np.exp(nodes.log_weight).sum(), np.prod(sides), rtol=1e-12)
     assert np.diff(rule._even(half, level, 0)).max() <= 2 * rule.spacing(level), "no piece is wider"
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_squares_on_the_edge_of_a_region_belong_to_it(level):
+    rule, frame = rule_of(2, "relu")
+    nodes, side = rule.nodes(level, frame, Region(2.0, ball=True), 10**6), rule.cell(level)
+    area = np.exp(nodes.log_weight).sum()
+    assert np.pi * 2.0**2 < area < np.pi * (2.0 + np.sqrt(2) * side) ** 2
 
 
 def test_between_kinks_of_a_plane_the_first_rule_that_counts_is_exact():
@@ -636,9 +716,12 @@ def test_the_posterior_on_a_grid_is_bayes_rule_and_integrates_to_one():
     np.testing.assert_allclose(grid.log_density[:, 50, 30] + grid.log_evidence, vae.log_joint(x, z), rtol=1e-12)
     weights = np.exp(grid.log_density) * 0.02
     np.testing.assert_allclose((weights * axis[:, None]).sum(axis=(1, 2)), grid.mean[:, 0], atol=1e-8)
-    assert posterior_on_grid(vae, x).log_density.shape == (2, 101, 101)
-    with pytest.raises(ValueError, match="expected 2 1-D arrays"):
-        posterior_on_grid(vae, x, (axis,))
+    unasked = posterior_on_grid(vae, x)
+    assert unasked.log_density.shape == (2, 101, 101)
+    np.testing.assert_array_equal(unasked.axes, [np.linspace(-4, 4, 101)] * 2)
+    for axes in ((axis,), (axis, axis[:, None])):
+        with pytest.raises(ValueError, match="expected 2 1-D arrays"):
+            posterior_on_grid(vae, x, axes)
 
 
 @pytest.mark.slow
