@@ -53,6 +53,36 @@ def test_the_parts_add_up_to_the_average_kl(surgery):
     assert (found.kl_per_dimension > 0).all()
 
 
+@pytest.mark.parametrize("surgery", [elbo_surgery, elbo_surgery_by_quadrature])
+def test_every_latent_dimension_has_the_kl_of_its_own(surgery):
+    mu, logvar = np.array([[1.0, 0.0], [-2.0, 0.0]]), np.array([[0.0, -1.0], [0.0, -1.0]])
+    want = [(1 + 4) / 2 / 2, 0.5 * (np.exp(-1) - 1 + 1)]  # 1/2 (mu^2 + exp(logvar) - 1 - logvar)
+    np.testing.assert_allclose(surgery(*encoder_of(mu, logvar)).kl_per_dimension, want, rtol=1e-12)
+
+
+@pytest.mark.parametrize("surgery", [elbo_surgery, elbo_surgery_by_quadrature])
+def test_a_float32_model_is_carved_in_float64(surgery):
+    vae, x, _ = build(rows=20, dtype="float32")
+    q = (part.astype(np.float64) for part in vae.encode(x))
+    found = surgery(vae, x)
+    assert found.kl_per_dimension.dtype == np.float64
+    np.testing.assert_allclose(found.average_kl, kl_to_prior_forward(*q)[0].mean(), rtol=1e-14)
+
+
+def test_the_grid_reaches_as_far_as_the_widest_gaussian():
+    vae, x = encoder_of(np.zeros((2, 1)), np.array([[0.0], [4.0]]))
+    z = np.linspace(-80, 80, 16001)[:, None]
+    log_q = aggregate_log_density(vae.encode(x), z)
+    want = (np.exp(log_q) * (log_q + 0.5 * (z[:, 0] ** 2 + np.log(2 * np.pi)))).sum() * 0.01
+    np.testing.assert_allclose(elbo_surgery_by_quadrature(vae, x).aggregate_kl, want, rtol=1e-9)
+
+
+def test_the_grid_is_as_fine_along_an_axis_as_the_narrowest_gaussian_there():
+    mu, logvar = np.zeros((2, 2)), np.tile([2 * np.log(5e-4), 0.0], (2, 1))  # so fine along both it would be too large
+    found = elbo_surgery_by_quadrature(*encoder_of(mu, logvar))
+    np.testing.assert_allclose(found.aggregate_kl, found.average_kl, rtol=1e-10)
+
+
 def test_codes_that_never_overlap_tell_everything():
     mu = np.array([[-30.0], [-10.0], [10.0], [30.0]])
     for found in (surgery(*encoder_of(mu, np.zeros((4, 1)))) for surgery in (elbo_surgery, elbo_surgery_by_quadrature)):
@@ -87,6 +117,14 @@ def test_the_aggregate_density_integrates_to_one():
     np.testing.assert_allclose(density.sum() * (z[1] - z[0]), 1, rtol=1e-10)
 
 
+def test_the_aggregate_density_does_not_depend_on_blocks(monkeypatch):
+    vae, x, _ = build(rows=25)
+    q, z = vae.encode(x), np.random.default_rng(1).normal(size=(10, 2))
+    whole = aggregate_log_density(q, z)
+    monkeypatch.setattr("scratchvae.evidence.surgery.BLOCK", 75)  # three points at a time, and one left
+    np.testing.assert_allclose(aggregate_log_density(q, z), whole, rtol=1e-14)
+
+
 def test_samples_are_those_of_their_addresses():
     vae, x, _ = build(rows=30)
     q = vae.encode(x)
@@ -100,6 +138,7 @@ def test_samples_are_those_of_their_addresses():
 def test_samples_do_not_depend_on_blocks_and_are_a_function_of_the_seed(monkeypatch):
     vae, x, _ = build(rows=30)
     whole, other = elbo_surgery(vae, x), elbo_surgery(vae, x, seed=1)
+    assert whole.mutual_information == elbo_surgery(vae, x, num_samples=10, seed=0).mutual_information
     monkeypatch.setattr("scratchvae.evidence.surgery.BLOCK", 700)
     again = elbo_surgery(vae, x)
     np.testing.assert_allclose(again.mutual_information, whole.mutual_information, rtol=1e-12)
