@@ -40,6 +40,9 @@ def test_before_cutting_the_decoder_is_not_affine():
 def test_a_cut_leaves_what_the_line_misses_and_makes_three_of_what_it_meets():
     corners = np.concatenate([SQUARE, (SQUARE[:, :, :1] - 5.0)], axis=2)
     np.testing.assert_array_equal(cut(corners, 2), corners)
+    for touching in (SQUARE[:, :, 0] + 3.0, SQUARE[:, :, 0] - SQUARE[:, :, 1]):  # along a side, and at a corner too
+        corners[:, :, 2] = touching
+        np.testing.assert_array_equal(cut(corners, 2), corners)
     corners[:, :, 2] = SQUARE[:, :, 0] - 1.0
     pieces = cut(corners, 2)
     assert len(pieces) == 6
@@ -67,3 +70,10 @@ def test_a_triangle_as_long_as_an_order_goes_is_counted_once(longest):
     u = np.array([[[0.0, 0.0], [longest, 0.0], [longest / 2, longest / 8]]])
     _, log_weights = gauss_on_triangles(u, 1.0)
     np.testing.assert_allclose(np.exp(log_weights).sum(), areas(u)[0], rtol=1e-13)
+
+
+def test_a_triangle_without_area_has_no_nodes():
+    flat = np.array([[[0.0, 0.0], [0.5, 0.0], [1.0, 0.0]], [[0.2, 0.3]] * 3])
+    nodes, log_weights = gauss_on_triangles(flat, 1.0)
+    assert nodes.shape == (0, 2)
+    assert log_weights.shape == (0,)
