@@ -10,6 +10,7 @@ import scratchvae as sv
 from scratchvae import vae as model
 from scratchvae.engine import get_threads, processors, set_threads
 from scratchvae.evidence import importance
+from scratchvae.reference.random import Stream
 from tests.cases import build, linear_gaussian
 from tests.proofs.checks import evidence_is_exact_where_q_is_the_posterior, evidence_uses_every_sample
 
@@ -74,6 +75,37 @@ def test_rows_are_estimated_alike_in_any_number_of_rows(engine, dtype):
     vae, x, _ = build(rows=30, engine=engine, dtype=dtype)
     whole, part = (sv.log_evidence(vae, rows, num_samples=60) for rows in (x, x[:7]))
     np.testing.assert_allclose(whole.log_evidence[:7], part.log_evidence, rtol=1e-6 if dtype == "float32" else 1e-12)
+
+
+def test_another_q_and_other_addresses_are_those_of_their_rows_in_any_number_of_blocks(monkeypatch):
+    vae, x, _ = build(rows=7)
+    options = {"head": vae.encoder_head(x) + 0.1, "examples": np.arange(7)[::-1]}
+    whole = sv.log_evidence(vae, x, num_samples=60, **options).log_evidence
+    monkeypatch.setattr(importance, "BLOCK_ROWS", 3)
+    blocks = sv.log_evidence(vae, x, num_samples=60, **options).log_evidence
+    np.testing.assert_allclose(blocks, whole, rtol=1e-12)
+
+
+def test_samples_are_those_of_their_addresses():
+    """Fifty to a block, and so results of other machines and of earlier versions can be had again."""
+    vae, x, _ = build(rows=2)
+    eps = [vae.ops.normals(9, Stream.EVIDENCE, block, np.arange(2), count * 2) for block, count in ((0, 50), (1, 7))]
+    eps = np.concatenate([part.reshape(2, -1, 2) for part in eps], axis=1).astype(float)
+    want = logsumexp(vae.log_weights(x, vae.encoder_head(x), eps), axis=1) - np.log(57)
+    np.testing.assert_allclose(sv.log_evidence(vae, x, num_samples=57, seed=9).log_evidence, want, rtol=1e-12)
+
+
+def test_one_sample_has_no_error_bar():
+    vae, x, _ = build()
+    got = sv.log_evidence(vae, x, num_samples=1)
+    assert np.isinf(got.standard_error).all()
+    np.testing.assert_array_equal(got.effective_sample_size, 1)
+
+
+def test_weights_that_are_equal_to_rounding_have_an_error_of_zero_and_not_of_nan():
+    running = importance.RunningWeights.empty(50)
+    running.add(np.linspace(-3, 3, 50)[:, None] + np.array([-1e-16, 0.0, 1e-16]))
+    assert (running.evidence(3).standard_error < 1e-7).all()
 
 
 def test_the_estimate_is_a_function_of_the_seed():
