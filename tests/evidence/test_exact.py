@@ -137,6 +137,35 @@ def test_moving_the_encoder_leaves_log_p_x_the_same_bits():
     np.testing.assert_array_equal(sv.log_evidence(vae, x, method="exact").log_evidence, before)
 
 
+def test_a_gap_that_rounding_would_make_negative_is_zero():
+    rng, gaps = np.random.default_rng(0), []
+    for _ in range(40):
+        rows = 3 * np.linalg.qr(rng.normal(size=(6, 3)))[0].T  # orthogonal
+        gaps.append(LinearGaussian(rows, np.zeros(6), np.array(0.7)).gap)
+    assert min(gaps) == 0
+    assert max(gaps) < 1e-14
+
+
+def test_pixels_of_whole_bytes_are_the_numbers_they_mean():
+    vae, _, _ = build(likelihood="gaussian", hidden=())
+    pixels = np.array([[0, 51, 102, 153, 255]], np.uint8)
+    got, want = (sv.log_evidence(vae, x, "exact").log_evidence for x in (pixels, pixels / 255))
+    np.testing.assert_allclose(got, want, rtol=1e-14)
+
+
+def test_a_float32_model_has_the_answer_of_its_parameters_in_float64():
+    vae, x, _ = build(likelihood="gaussian-learned", hidden=(4,), activation="identity", dtype="float32")
+    twin = vae.with_parameters(vae.parameters.astype(np.float64))
+    got, want = (sv.log_evidence(one, x, "exact").log_evidence for one in (vae, twin))
+    np.testing.assert_array_equal(got, want)
+
+
+def test_the_best_diagonal_q_is_the_callers_to_change():
+    model = random_model()
+    for part in model.best_diagonal(draws(model)):
+        part += 1.0
+
+
 def test_nearly_noiseless_models_keep_their_digits():
     model = LinearGaussian(np.eye(2, 4), np.zeros(4), np.array(1e-12))
     x = np.array([[0.3, -0.2, 1e-6, 0.0]])
@@ -284,7 +313,7 @@ def test_a_model_without_a_closed_form_is_refused_in_one_line(arguments, message
     ("shape", "variance", "message"),
     [
         ((3,), 1.0, r"\(3,\)"),
-        ((4, 3), [1.0, 2.0], r"\(2,\)"),
+        ((4, 3), [1.0, 2.0], r"variance \(2,\); expected \(Z, D\), \(D,\), and one variance"),
         ((4, 3), 0.0, "smallest variance is 0.0"),
         ((4, 3), np.nan, "NaN"),
     ],
@@ -292,6 +321,26 @@ def test_a_model_without_a_closed_form_is_refused_in_one_line(arguments, message
 def test_parameters_that_are_no_model_are_refused(shape, variance, message):
     with pytest.raises(ValueError, match=message):
         LinearGaussian(np.ones(shape), np.zeros(3), np.array(variance))
+
+
+@pytest.mark.parametrize("part", ["weight", "bias", "variance"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_part_that_is_not_finite_is_refused(part, value):
+    parts = {"weight": np.ones((2, 3)), "bias": np.ones(3), "variance": np.ones(3)}
+    parts[part].flat[-1] = value
+    with pytest.raises(ValueError, match="hold NaN or infinity"):
+        LinearGaussian(**parts)
+
+
+def test_data_and_q_that_do_not_fit_the_model_are_refused_in_one_line():
+    model = random_model()
+    x, full = draws(model), sv.FullGaussian(np.zeros((9, 3)), np.tile(np.eye(3), (9, 1, 1)))
+    for asked in (model.log_evidence, model.posterior, model.best_diagonal):
+        with pytest.raises(ValueError, match="expected"):
+            asked(x[:, :1])  # which would be broadcast
+    for asked in (model.elbo, model.kl_to_posterior):
+        with pytest.raises(ValueError, match="q is a FullGaussian; expected a diagonal Gaussian"):
+            asked(x, full)
 
 
 def test_the_parts_of_a_linear_model_may_be_lists():
