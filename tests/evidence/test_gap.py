@@ -1,5 +1,7 @@
 """The gap and its two parts: against closed forms, and the order of all bounds on a trained model."""
 
+import inspect
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -128,10 +130,11 @@ def test_the_encoders_q_is_kept_where_the_search_finds_nothing_better():
     assert (model.elbo(x, vae.encode(x)) > model.elbo(x, sv.Gaussian(*np.full((2, len(x), 3), 3.0)))).all()
 
 
+@pytest.mark.parametrize("likelihood", ["bernoulli", "poisson"])  # whose encoder reads logarithms
 @pytest.mark.parametrize("num_steps", [1, 2, 7])
-def test_the_answer_is_a_mean_over_the_path(num_steps):
+def test_the_answer_is_a_mean_over_the_path(num_steps, likelihood):
     """Of a path that stays where it begins."""
-    vae, x, _ = build()
+    vae, x, _ = build(likelihood=likelihood)
     found = best_posterior(vae, x, num_steps=num_steps, learning_rate=1e-100)
     for got, want in zip(found, vae.encode(x), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-14)
@@ -224,7 +227,56 @@ def test_a_row_is_split_alike_in_any_number_of_rows():
     whole, part = (inference_gap(vae, rows, num_samples=64, num_steps=20) for rows in (x, x[:4]))
     for name in ("elbo", "best_elbo", "log_evidence"):
         np.testing.assert_array_equal(getattr(whole, name)[:4], getattr(part, name))
+        assert getattr(whole, name).dtype == np.float64
     np.testing.assert_array_equal(whole.best.mu[:4], part.best.mu)
+
+
+def test_a_row_is_split_alike_in_any_number_of_blocks(monkeypatch):
+    vae, x, _ = build(rows=5)
+    whole = inference_gap(vae, x, num_samples=64, num_steps=20)
+    monkeypatch.setattr("scratchvae.evidence.annealed.BLOCK_NUMBERS", 2 * 5 * 64)  # two rows of 64 samples
+    blocks = inference_gap(vae, x, num_samples=64, num_steps=20)
+    for name in ("elbo", "best_elbo", "log_evidence"):
+        np.testing.assert_allclose(getattr(whole, name), getattr(blocks, name), rtol=1e-12)
+    np.testing.assert_allclose(whole.best.mu, blocks.best.mu, rtol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["importance", "prior"])
+def test_the_seed_is_that_of_the_search_of_both_bounds_and_of_log_evidence(method):
+    vae, x, _ = spoiled_linear_gaussian(rows=4)
+    first, again, other = (inference_gap(vae, x, method, 128, seed, num_steps=20) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first.best_elbo, again.best_elbo)
+    np.testing.assert_array_equal(first.best.logvar, best_posterior(vae, x, num_steps=20, seed=1).logvar)
+    assert (first.best.logvar != other.best.logvar).all()
+    assert (first.elbo != other.elbo).all(), "of one q, on other noise"
+    options = {"head": np.concatenate(first.best, axis=1)} if method == "importance" else {}
+    want = sv.log_evidence(vae, x, method, 128, seed=1, **options)
+    np.testing.assert_array_equal(first.log_evidence, want.log_evidence)
+
+
+def test_both_bounds_are_evaluated_on_noise_that_chose_nothing():
+    vae, x, _ = build()
+    got, rows = inference_gap(vae, x, num_samples=64, num_steps=5), np.arange(3)
+    eps = opposite_normals(vae, 0, gap_module.EVALUATION_STEP, rows, 32)
+    for elbo, q in ((got.elbo, vae.encode(x)), (got.best_elbo, got.best)):
+        log_weights = vae.log_weights(x, np.concatenate(q, axis=1), eps)
+        np.testing.assert_allclose(elbo, log_weights.mean(axis=1), rtol=1e-13)
+
+
+def test_log_evidence_may_come_from_a_q_of_the_callers():
+    vae, x, _ = build()
+    head = vae.encoder_head(x) + 0.1
+    got = inference_gap(vae, x, num_samples=64, num_steps=5, head=head)
+    np.testing.assert_array_equal(got.log_evidence, sv.log_evidence(vae, x, num_samples=64, head=head).log_evidence)
+
+
+def test_numbers_of_samples_are_rounded_up_to_whole_pairs_and_blocks():
+    vae, x, _ = build()
+    for asked, drawn in ((1, 2), (3, 4)):
+        one, other = (best_posterior(vae, x, number, num_steps=5) for number in (asked, drawn))
+        np.testing.assert_array_equal(one.mu, other.mu)
+    one, other = (inference_gap(vae, x, num_samples=number, num_steps=5) for number in (65, 128))
+    np.testing.assert_array_equal(one.elbo, other.elbo)
 
 
 def test_noise_comes_in_opposite_pairs():
@@ -239,6 +291,29 @@ def test_the_gap_prints_the_means_of_all_parts():
     for name in ("log evidence", "elbo", "best elbo", "inference gap", "approximation gap", "amortization gap"):
         assert f"\n{name}" in text
     assert isinstance(inference_gap(vae, x, num_samples=64, num_steps=5), Gap)
+
+
+def test_the_error_of_a_printed_mean_is_that_of_a_mean_of_independent_errors():
+    errors = gap_module.GapErrors(*(number * np.array([3.0, 4.0]) for number in range(1, 7)))
+    text = str(Gap(np.array([-1.0, -2.0]), np.array([-4.0, -4.0]), np.array([-3.0, -2.0]), errors, None))
+    assert text.split("\n") == [
+        "means over 2 examples, with the error of the estimates",
+        "log evidence            -1.5000 ± 2.5000 nats",
+        "elbo                    -4.0000 ± 5.0000 nats",
+        "best elbo               -2.5000 ± 7.5000 nats",
+        "inference gap            2.5000 ± 10.0000 nats",
+        "approximation gap        1.0000 ± 12.5000 nats",
+        "amortization gap         1.5000 ± 15.0000 nats",
+    ]
+
+
+def test_errors_of_log_evidence_and_of_a_bound_are_those_of_independent_numbers():
+    vae, x, _ = build()
+    errors = inference_gap(vae, x, num_samples=64, num_steps=5).standard_error
+    assert (np.minimum(errors.log_evidence, errors.elbo) > 0).all()
+    assert (errors.elbo != errors.best_elbo).all()
+    np.testing.assert_allclose(errors.inference_gap**2, errors.log_evidence**2 + errors.elbo**2, rtol=1e-12)
+    np.testing.assert_allclose(errors.approximation_gap**2, errors.log_evidence**2 + errors.best_elbo**2, rtol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -261,6 +336,15 @@ def test_a_learning_rate_that_is_not_positive_and_finite_is_refused(learning_rat
     vae, x, _ = build()
     with pytest.raises(ValueError, match=f"learning_rate is {learning_rate}"):
         best_posterior(vae, x, learning_rate=learning_rate)
+
+
+def test_the_settings_that_hold_unless_others_are_asked_for():
+    for function, settings in (
+        (inference_gap, {"method": "importance", "num_samples": 5000, "seed": 0, "num_steps": 800}),
+        (best_posterior, {"num_samples": 32, "num_steps": 800, "learning_rate": 0.1, "seed": 0}),
+    ):
+        parameters = inspect.signature(function).parameters
+        assert {name: parameters[name].default for name in settings} == settings
 
 
 def test_optimising_choosing_and_evaluating_never_share_noise():
