@@ -103,6 +103,12 @@ def test_the_path_leads_from_the_start_to_the_joint(start):
     np.testing.assert_allclose(point.gradient(1.0), log_joint_and_gradient(vae, x, z)[1], rtol=1e-12)
 
 
+def test_the_encoder_reads_what_the_likelihood_lets_it_read():
+    vae, x, z = build(likelihood="poisson", samples=3)
+    log_start, _ = vae.ops.gaussian_log_density_forward(z, *vae.encode(x))
+    np.testing.assert_allclose(Path.of(vae, vae._batch(x), "encoder").at(z).log_start, log_start, rtol=1e-13)
+
+
 def test_a_trajectory_run_backwards_returns_to_where_it_began():
     vae, x, z = build(samples=4)
     path, momentum = Path.of(vae, x, "prior"), np.random.default_rng(1).normal(size=z.shape)
@@ -274,6 +280,14 @@ def test_step_sizes_are_frozen_before_the_run_that_counts():
     np.testing.assert_array_equal(step_sizes, kept)
 
 
+@pytest.mark.parametrize("count", [3, 4, 9, 250])
+def test_step_sizes_between_those_of_the_pilot_lie_between_them(count):
+    columns = np.random.default_rng(0).normal(size=(4, 2))
+    got = annealed._interpolate(columns, count)
+    for column, known in zip(got.T, columns.T, strict=True):
+        np.testing.assert_allclose(column, np.interp(np.linspace(0, 3, count), np.arange(4), known), rtol=1e-12)
+
+
 # --- both bounds ------------------------------------------------------------------------------------------------------
 
 
@@ -319,11 +333,33 @@ def test_simulated_data_are_the_models_samples_and_their_z_made_them():
     assert abs(noise.mean()) < 0.03
 
 
+def test_the_lower_bound_and_its_error_are_those_of_annealing_from_below():
+    vae, _, _ = build()
+    bounds, (x, _) = bidirectional(vae, 4, 3, 8, 2, seed=5), draw_joint(vae, 4, 5)
+    lower = annealed_importance(vae, x, 3, 8, 2, seed=5)
+    np.testing.assert_array_equal(bounds.lower, lower.log_evidence)
+    np.testing.assert_array_equal(bounds.lower_error, lower.standard_error)
+    assert (bounds.upper_error != bounds.lower_error).all()
+
+
+def test_without_a_transition_there_is_no_acceptance():
+    assert np.isnan(bidirectional(build().vae, 3, 2, num_temperatures=2).acceptance).all()
+
+
 def test_bounds_print_both_means_with_their_errors():
-    text = str(bidirectional(build().vae, 4, 2, 5, 2))
-    assert "lower bound" in text
-    assert "upper bound" in text
-    assert text.count("±") == 3
+    lower, upper = np.array([-3.0, -1.0, -2.0, -2.0]), np.array([-1.0, 0.0, -1.0, 0.0])
+    error, gaps = np.ones(4), (upper - lower).std(ddof=1) / 2
+    text = str(annealed.Bounds(lower, upper, error, error, np.ones((4, 2))))
+    assert text.split("\n") == [
+        "mean log p(x) of 4 simulated examples",
+        f"lower bound         -2.0000 ± {np.sqrt(2 / 3) / 2:.4f} nats",
+        f"upper bound         -0.5000 ± {np.sqrt(1 / 3) / 2:.4f} nats",
+        f"upper - lower        1.5000 ± {gaps:.4f} nats",
+    ]
+
+
+def test_the_error_of_a_mean_of_one_is_not_known():
+    assert bidirectional(build().vae, 1, 2, 5, 2).gap[1] == np.inf
 
 
 # --- what results are a function of -----------------------------------------------------------------------------------
@@ -338,6 +374,15 @@ def test_a_row_is_estimated_alike_in_any_number_of_rows_and_blocks(monkeypatch):
     for name, value in whole._asdict().items():
         np.testing.assert_array_equal(value[:4], getattr(part, name))
         np.testing.assert_array_equal(value, getattr(blocks, name))
+
+
+def test_both_bounds_of_a_row_are_the_same_in_any_number_of_blocks(monkeypatch):
+    vae, _, _ = build(data_dim=5)
+    whole = bidirectional(vae, 5, 3, 8, 2)
+    monkeypatch.setattr(annealed, "BLOCK_NUMBERS", 2 * 3 * 5)
+    blocks = bidirectional(vae, 5, 3, 8, 2)
+    for one, other in zip(vars(whole).values(), vars(blocks).values(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-10)
 
 
 @pytest.mark.skipif(processors() < 2, reason="one processor")
@@ -388,11 +433,13 @@ def test_so_many_temperatures_that_two_runs_would_share_addresses_are_refused():
     assert not done, "before anything is computed"
 
 
-def test_progress_counts_every_transition():
+@pytest.mark.parametrize(("walks", "temperatures"), [(1, 8), (2, 8), (1, 300), (2, 300)])
+def test_progress_counts_every_transition(walks, temperatures):
     vae, x, _ = build(rows=3)
     seen: list[tuple[int, int]] = []
-    annealed_importance(vae, x, 2, 8, 2, watch=lambda done, total: seen.append((done, total)))
-    total = seen[0][1]
+    estimate = bidirectional if walks == 2 else annealed_importance
+    estimate(vae, 3 if walks == 2 else x, 2, temperatures, 1, watch=lambda done, total: seen.append((done, total)))
+    total = 30 + min(temperatures, 200) + walks * (temperatures - 2)  # the pilot's, and those of each walk
     assert seen == [(done, total) for done in range(1, total + 1)]
 
 
@@ -402,6 +449,11 @@ def test_num_samples_are_chains_times_temperatures():
     np.testing.assert_array_equal(got.log_evidence, annealed_importance(vae, x, 16, 10, 2).log_evidence)
     same = sv.log_evidence(vae, x, "ais", num_samples=160, num_leapfrog=2)
     np.testing.assert_array_equal(got.log_evidence, same.log_evidence)
+    options = {"num_chains": 3, "num_temperatures": 7, "num_leapfrog": 2, "start": "encoder"}
+    same = sv.log_evidence(vae, x, "ais", **options)
+    np.testing.assert_array_equal(annealed_importance(vae, x, **options).log_evidence, same.log_evidence)
+    fewest = annealed.ais_evidence(vae, x, 5, 0)
+    np.testing.assert_array_equal(fewest.log_evidence, annealed_importance(vae, x, 16, 2).log_evidence)
     given = annealed.ais_evidence(vae, x, 160, 0, num_chains=3, num_temperatures=7, num_leapfrog=2)
     np.testing.assert_array_equal(given.log_evidence, annealed_importance(vae, x, 3, 7, 2).log_evidence)
 
@@ -424,6 +476,11 @@ def test_annealing_that_cannot_be_done_is_refused(asked, message):
         bidirectional(vae, 2, **asked)
 
 
+def test_bounds_of_no_example_are_refused():
+    with pytest.raises(ValueError, match="n is 0; expected a whole number of at least 1"):
+        bidirectional(build().vae, 0)
+
+
 @pytest.mark.parametrize("num_chains", [0, -1, 2.5, "4"])
 def test_a_number_of_chains_that_cannot_be_is_named_before_it_divides(num_chains):
     vae, x, _ = build()
@@ -431,6 +488,8 @@ def test_a_number_of_chains_that_cannot_be_is_named_before_it_divides(num_chains
         sv.log_evidence(vae, x, "ais", num_chains=num_chains)
 
 
-def test_a_thousand_temperatures_are_taken_unless_others_are_asked_for():
+def test_the_settings_that_hold_unless_others_are_asked_for():
     for estimator in (annealed_importance, bidirectional):
-        assert inspect.signature(estimator).parameters["num_temperatures"].default == 1000
+        settings = inspect.signature(estimator).parameters
+        names = "num_chains", "num_temperatures", "num_leapfrog", "start", "seed"
+        assert [settings[name].default for name in names] == [16, 1000, 10, "prior", 0]
