@@ -50,7 +50,7 @@ def importance_evidence(
               rows' noise, by default their numbers; head (B, H): the parameters of q for each row, by default the
               encoder's. The estimate of a row depends on these, not on its neighbours
     Returns   Evidence, each (B,), in nats
-    Raises    ValueError for data that do not fit the model
+    Raises    ValueError for data that do not fit the model, or examples and head that do not fit the data
     Source    Burda, Grosse, Salakhutdinov 2015, equation 8
     """
     return _in_blocks(vae, x, importance_log_weights, num_samples, seed, watch, examples, head)
@@ -122,7 +122,9 @@ def _in_blocks(
     head: NDArray | None = None,
 ) -> Evidence:
     x = vae._batch(x)
-    examples = np.arange(len(x)) if examples is None else examples
+    examples = np.arange(len(x)) if examples is None else _of_shape("examples", examples, (len(x),))
+    if head is not None:
+        head = _of_shape("head", head, (len(x), vae.encoder_head(x[:1]).shape[1]))
     parts = []
     advance = counted(watch, math.ceil(len(x) / BLOCK_ROWS) * math.ceil(num_samples / BLOCK_SAMPLES))
     for start in range(0, len(x), BLOCK_ROWS):
@@ -130,6 +132,13 @@ def _in_blocks(
         own = vae.encoder_head(x[rows]) if head is None else head[rows]
         parts.append(_estimate(vae, x[rows], own, examples[rows], log_weights, num_samples, seed, advance))
     return Evidence(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _of_shape(name: str, array: NDArray, shape: tuple[int, ...]) -> NDArray:
+    array = np.asarray(array)
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}; expected {shape}")
+    return array
 
 
 def _estimate(

@@ -1,5 +1,6 @@
 """Estimates of log p(x): exact where they can be, honest about their error where they cannot."""
 
+import re
 import tracemalloc
 
 import numpy as np
@@ -84,6 +85,23 @@ def test_another_q_and_other_addresses_are_those_of_their_rows_in_any_number_of_
     monkeypatch.setattr(importance, "BLOCK_ROWS", 3)
     blocks = sv.log_evidence(vae, x, num_samples=60, **options).log_evidence
     np.testing.assert_allclose(blocks, whole, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "expected"),
+    [
+        ("examples", (2,), "(3,)"),
+        ("examples", (4,), "(3,)"),
+        ("examples", (3, 1), "(3,)"),
+        ("head", (1, 4), "(3, 4)"),
+        ("head", (4, 4), "(3, 4)"),
+        ("head", (3, 2), "(3, 4)"),
+    ],
+)
+def test_addresses_and_heads_that_are_not_one_a_row_are_refused(engine, name, shape, expected):
+    vae, x, _ = build(engine=engine)
+    with pytest.raises(ValueError, match=re.escape(f"{name} has shape {shape}; expected {expected}")):
+        sv.log_evidence(vae, x, num_samples=3, **{name: np.ones(shape)})
 
 
 def test_samples_are_those_of_their_addresses():
