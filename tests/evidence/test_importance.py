@@ -104,6 +104,24 @@ def test_addresses_and_heads_that_are_not_one_a_row_are_refused(engine, name, sh
         sv.log_evidence(vae, x, num_samples=3, **{name: np.ones(shape)})
 
 
+def test_an_estimate_that_is_not_a_number_is_refused_by_the_name_of_its_row(engine):
+    vae, x, _ = build(rows=4, engine=engine)
+    head = vae.encoder_head(x)
+    head[2] = np.nan
+    with pytest.raises(sv.NotFiniteError, match="log_evidence of row 2 is not finite"):
+        sv.log_evidence(vae, x, num_samples=3, head=head)
+
+
+@pytest.mark.parametrize("method", ["importance", "prior", "ais"])
+def test_data_that_no_sample_explains_have_no_evidence_and_no_warning(engine, method):
+    vae, x, _ = build(likelihood="gaussian", hidden=(), engine=engine)
+    vae.parameters["encoder.head.weight"][...] = 0
+    x[1] = 1e200  # whose square is no number
+    got = sv.log_evidence(vae, x, method, num_samples=32)
+    np.testing.assert_array_equal(np.isneginf(got.log_evidence), [False, True, False])
+    np.testing.assert_array_equal(np.isinf(got.standard_error), [False, True, False])
+
+
 def test_samples_are_those_of_their_addresses():
     """Fifty to a block, and so results of other machines and of earlier versions can be had again."""
     vae, x, _ = build(rows=2)
