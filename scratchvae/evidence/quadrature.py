@@ -165,7 +165,8 @@ def posterior_on_grid(vae: VAE, x: ArrayLike, axes: tuple[ArrayLike, ...] | None
     Source    Bayes' rule: p(z|x) = p(x, z) / p(x)
     """
     vae = _in_float64(vae)
-    grids = tuple(np.asarray(axis, np.float64) for axis in axes or [np.linspace(-4, 4, 101)] * vae.latent_dim)
+    axes = (np.linspace(-4, 4, 101),) * vae.latent_dim if axes is None else axes
+    grids = tuple(np.asarray(axis, np.float64) for axis in axes)
     if len(grids) != vae.latent_dim or any(axis.ndim != 1 for axis in grids):
         raise ValueError(f"axes has shapes {[axis.shape for axis in grids]}; expected {vae.latent_dim} 1-D arrays")
     whole = integrate(vae, x)
