@@ -15,7 +15,7 @@ from scratchvae.evidence.importance import Evidence
 from scratchvae.evidence.quadrature import integrate_evidence
 from scratchvae.finite import check_finite, named_parameters, quiet
 from scratchvae.progress import Watch
-from scratchvae.vae import VAE, _positive, _seed
+from scratchvae.vae import VAE, _one_of, _positive, _seed
 
 Method = Callable[..., Evidence]  # vae, x (B, D), num_samples, seed, watch, and options of the method's own
 
@@ -45,9 +45,7 @@ def log_evidence(
     Raises    ValueError for an unknown method or option, bad input, or a model the method cannot take; NotFiniteError
               where an estimate is NaN
     """
-    if method not in METHODS:
-        raise ValueError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
-    _check_options(method, options)
+    _check_options(_one_of("method", method, METHODS), options)
     check_finite([vae.parameters.flat], named_parameters(vae))
     with quiet(), one_order_of_sums(vae.engine):
         found = METHODS[method](vae, x, _positive("num_samples", num_samples), _seed(seed), watch=watch, **options)

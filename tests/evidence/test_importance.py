@@ -237,6 +237,7 @@ def test_memory_does_not_grow_with_the_number_of_samples():
     ("asked", "message"),
     [
         ({"method": "magic"}, "method is 'magic'; expected one of"),
+        ({"method": ["ais"]}, r"method is \['ais'\]; expected one of"),
         ({"num_samples": 0}, "num_samples is 0"),
         ({"num_samples": 2.5}, "num_samples is 2.5"),
         ({"seed": -1}, "seed is -1"),
