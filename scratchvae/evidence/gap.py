@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from scratchvae.evidence.annealed import row_blocks
 from scratchvae.evidence.estimate import log_evidence as estimate_log_evidence
 from scratchvae.evidence.importance import Evidence, importance_log_weights
+from scratchvae.finite import is_finite_number
 from scratchvae.reference.random import Stream
 from scratchvae.vae import VAE, _positive, _seed
 
@@ -156,8 +157,8 @@ def best_heads(
     """`best_posterior` as the encoder's head would say it, (B, H)."""
     _positive("num_samples", num_samples)
     _positive("num_steps", num_steps)
-    if not (np.isfinite(learning_rate) and learning_rate > 0):
-        raise ValueError(f"learning_rate is {learning_rate}; expected a positive number")
+    if not (is_finite_number(learning_rate) and learning_rate > 0):
+        raise ValueError(f"learning_rate is {learning_rate!r}; expected a positive number")
     search = Search(vae, -(-num_samples // 2), num_steps, learning_rate, _seed(seed))
     x = vae._batch(x)
     return np.concatenate([search.best_head(x[rows], rows) for rows in row_blocks(vae, len(x), 2 * search.num_pairs)])

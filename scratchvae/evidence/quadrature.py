@@ -36,6 +36,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from scratchvae.evidence.triangles import affine_pieces, gauss_on_triangles
+from scratchvae.finite import is_finite_number
 from scratchvae.likelihoods import Bernoulli
 from scratchvae.progress import Watch, counted
 from scratchvae.reference.gaussian import LOG_2_PI
@@ -140,8 +141,8 @@ def integrate_evidence(
 def _checked(vae: VAE, x: ArrayLike, tolerance: float, max_points: int) -> tuple[VAE, NDArray]:
     vae = _in_float64(vae)
     _positive("max_points", max_points)
-    if not tolerance > 0:
-        raise ValueError(f"tolerance is {tolerance}; expected a positive number")
+    if not (is_finite_number(tolerance) and tolerance > 0):
+        raise ValueError(f"tolerance is {tolerance!r}; expected a positive number")
     return vae, vae._batch(np.asarray(x))
 
 

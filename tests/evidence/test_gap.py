@@ -331,10 +331,10 @@ def test_a_gap_that_cannot_be_split_is_refused(asked, message):
         inference_gap(vae, x, **asked)
 
 
-@pytest.mark.parametrize("learning_rate", [-1, 0, np.nan, np.inf])
+@pytest.mark.parametrize("learning_rate", [-1, 0, np.nan, np.inf, "0.1"])
 def test_a_learning_rate_that_is_not_positive_and_finite_is_refused(learning_rate):
     vae, x, _ = build()
-    with pytest.raises(ValueError, match=f"learning_rate is {learning_rate}"):
+    with pytest.raises(ValueError, match=f"learning_rate is {learning_rate!r}; expected"):
         best_posterior(vae, x, learning_rate=learning_rate)
 
 

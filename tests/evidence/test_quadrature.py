@@ -504,7 +504,9 @@ def test_neither_parameters_nor_data_are_rounded_to_the_precision_of_the_model()
     [
         (4, {}, "latent_dim is 4; quadrature is for at most 3"),
         (2, {"tolerance": 0.0}, "tolerance is 0.0"),
-        (2, {"tolerance": np.nan}, "tolerance is nan"),
+        (2, {"tolerance": float("nan")}, "tolerance is nan"),
+        (2, {"tolerance": float("inf")}, "tolerance is inf"),
+        (2, {"tolerance": "1e-8"}, "tolerance is '1e-8'"),
         (2, {"max_points": 0}, "max_points is 0"),
     ],
 )
