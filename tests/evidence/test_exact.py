@@ -251,9 +251,10 @@ def test_a_number_of_components_that_leaves_nothing_out_is_refused(latent_dim):
         principal_components(np.random.default_rng(0).normal(size=(9, 6)), latent_dim)
 
 
-def test_data_without_left_out_variance_have_no_maximum():
+@pytest.mark.parametrize("seed", range(8))  # rounding leaves a variance a little above 0, or below
+def test_data_without_left_out_variance_have_no_maximum(seed):
     with pytest.raises(ValueError, match="no more than 2 directions"):
-        maximum_log_evidence(np.random.default_rng(0).normal(size=(3, 6)), 2)
+        maximum_log_evidence(np.random.default_rng(seed).normal(size=(3, 6)), 2)
 
 
 @pytest.mark.slow
