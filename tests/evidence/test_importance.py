@@ -6,6 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from scipy.special import logsumexp
+from threadpoolctl import threadpool_limits
 
 import scratchvae as sv
 from scratchvae import vae as model
@@ -201,6 +202,16 @@ def test_the_number_of_threads_changes_no_bit(method):
         set_threads(kept)
     for one, two in zip(*answers, strict=True):
         np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.skipif(processors() < 2, reason="one processor")
+def test_the_number_of_threads_of_numpys_products_changes_no_bit():
+    vae, x, _ = build(rows=20, dtype="float32", data_dim=784, hidden=(400,), latent_dim=3)
+    answers = []
+    for threads in (1, 2):
+        with threadpool_limits(threads, "blas"):
+            answers.append(sv.log_evidence(vae, x, num_samples=20).log_evidence)
+    np.testing.assert_array_equal(*answers)
 
 
 @pytest.mark.parametrize("method", ["importance", "prior"])
