@@ -1,6 +1,7 @@
 """The run's page: whole, self-contained, for light and dark, and nothing from a user's file is taken for HTML."""
 
 import re
+from base64 import b64encode
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 import scratchvae as sv
 from scratchvae.data import load
 from scratchvae.evidence import LinearGaussian
-from scratchvae.report import page, tables
+from scratchvae.report import page, plots, tables
 from scratchvae.report.explain.estimators import turned_components
 from scratchvae.report.run_report import latent_caption, picture_of, run_report, traversals_caption
 from scratchvae.report.summary import as_seen, elbo_terms, spread_rows, summarise
@@ -66,6 +67,8 @@ def test_a_summary_adds_up(summary):
 
 def test_a_summary_is_of_the_estimates_of_the_rows_it_looked_at(model, data, summary):
     x = as_seen(model, data, spread_rows(40, 30), "dynamic", seed=0)
+    reconstruction, kl = (term.mean() for term in elbo_terms(model, x, seed=0, num_samples=20))
+    assert (summary.reconstruction, summary.kl) == pytest.approx((reconstruction, kl))
     found = sv.log_evidence(model, x, num_samples=20)
     assert summary.log_evidence == pytest.approx(found.log_evidence.mean())
     assert summary.standard_error == pytest.approx(found.log_evidence.std(ddof=1) / np.sqrt(30))
@@ -133,8 +136,11 @@ def test_the_table_has_a_unit_for_every_number_that_has_one(summary):
 
 
 def test_every_cell_of_the_table_is_the_number_its_row_is_named_after(summary):
-    _, rows = tables.cells({"held out": summary}, sampling=True)
+    _, rows = tables.cells({"held out": replace(summary, active_units=1)}, sampling=True)
     cell = {(name, unit): value for name, unit, value in rows}
+    for name in ("reconstruction", "KL", "ELBO"):
+        assert cell[name, "nats per example"] == f"{getattr(summary, name.lower()):.3f}"
+    assert cell["active units", "latent dimensions"] == "1 of 2"
     assert cell["gap", "nats per example"] == f"{summary.gap:.3f}"
     assert cell["log p(x)", "nats per example"] == f"{summary.log_evidence:.3f} ± {summary.standard_error:.3f}"
     assert cell["log p(x)", "bits per dimension"] == f"{summary.bits_per_dimension:.4f}"
@@ -142,17 +148,32 @@ def test_every_cell_of_the_table_is_the_number_its_row_is_named_after(summary):
     assert cell["effective samples", "median of examples"] == f"{summary.effective_sample_size:.1f} of 20"
 
 
+@pytest.mark.parametrize(
+    ("method", "weighted"), [("importance", "7.0 of 20"), ("ais", "7.0 of 16 chains"), ("exact", "-")]
+)
+def test_effective_samples_are_of_what_is_weighted(summary, method, weighted):
+    _, rows = tables.cells({"held out": replace(summary, method=method, effective_sample_size=7.0)}, sampling=True)
+    assert rows[-1][-1] == weighted
+
+
+def test_a_single_example_has_no_standard_error_in_the_table(summary):
+    _, rows = tables.cells({"held out": replace(summary, examples=1, standard_error=float("nan"))})
+    assert not [value for *_, value in rows if "nan" in value or "±" in value]
+
+
 def test_the_caption_says_which_estimator_and_how_many_examples(summary):
     assert "30 of 40 held-out examples" in tables.caption([summary])
+    training = replace(summary, part="training", examples=50, examples_in_all=50)
+    assert "over all 50 training examples and 30 of 40 held-out examples." in tables.caption([training, summary])
     assert "20 samples" in tables.caption([summary])
     assert "closed form" in tables.caption([replace(summary, method="exact")])
 
 
-def report_of(model, data, summary, labels=None):
+def report_of(model, data, summary, labels=None, image_shape=(4, 4)):
     terms = {"elbo": -3.0, "reconstruction": -2.0, "kl": 1.0}
     config = {
         "format": 1,
-        "data": {"name": "<script>alert(1)</script>", "examples": 40, "image_shape": [4, 4], "data_dir": None},
+        "data": {"name": "<script>alert(1)</script>", "examples": 1234, "image_shape": image_shape, "data_dir": None},
         "training": {"binarize": "dynamic", "learning_rate": 1e-3, "allow_grey": False},
     }
     history = [{"epoch": 1, "train": terms, "validation": terms}]
@@ -170,6 +191,17 @@ def test_the_page_is_whole_html_with_its_numbers_and_configuration(report, summa
     assert tags.open == []
     for words in (f"{summary.elbo:.3f}", "nats per example", "learning rate", "0.001", "held out"):
         assert words in tags.text
+    assert "1 epoch on 1,234 training examples" in tags.text
+
+
+def test_the_configuration_is_written_in_words():
+    values = {"hidden": [128, 64], "labels": None, "allow_grey": False, "learning_rate": 1e-3, "name": "<a>"}
+    html = page.configuration_section({"format": 1, "some": values, "linear": {"hidden": [], "allow_grey": True}})
+    assert re.findall("<h3>(.*?)</h3>", html) == ["Some", "Linear"]
+    assert re.findall("<dt>(.*?)</dt><dd>(.*?)</dd>", html) == [
+        ("hidden", "128, 64"), ("labels", "-"), ("allow grey", "no"), ("learning rate", "0.001"), ("name", "&lt;a&gt;"),
+        ("hidden", "none"), ("allow grey", "yes"),
+    ]  # fmt: skip
 
 
 def test_the_page_asks_nothing_of_a_network(report):
@@ -192,6 +224,15 @@ def test_the_page_has_every_picture_for_light_and_for_dark_and_in_words(report):
     assert all(image["alt"] for image in images)
     assert all("dark" in source["media"] for source in sources)
     assert "prefers-color-scheme: dark" in page.STYLE
+
+
+def test_a_dark_page_shows_the_picture_that_was_drawn_for_it():
+    tags = Tags()
+    tags.feed(page.figure((b"light", b"dark"), "png", 'words with "quotes"', "a <i> b"))
+    (source,), (image,) = ([found for tag, found in tags.seen if tag == name] for name in ("source", "img"))
+    assert source["srcset"] == f"data:image/png;base64,{b64encode(b'dark').decode()}"
+    assert image == {"src": f"data:image/png;base64,{b64encode(b'light').decode()}", "alt": 'words with "quotes"'}
+    assert tags.text == "a <i> b"
 
 
 def test_what_a_file_is_called_is_text_and_not_html(report):
@@ -224,6 +265,54 @@ def test_the_pictures_are_the_data_what_was_shown_of_them_its_reconstructions_an
     for top, line in zip((0, 5, 10), (data[rows], shown, model.reconstruct(shown)), strict=True):
         np.testing.assert_allclose(upper[top : top + 4, :4].ravel(), line[0], rtol=1e-5)
     np.testing.assert_allclose(lower[:4, :4].ravel(), model.sample(48, seed=3, mean=True)[0], rtol=1e-5)
+
+
+def test_points_of_a_plane_are_as_many_as_show_a_density():
+    vae = sv.VAE(2, 3, (8,), "gaussian", engine="reference")
+    points = np.random.default_rng(0).normal(size=(600, 2)).astype(np.float32)
+    upper, lower = picture_of(vae, points, None, "none", seed=0).axes
+    assert [len(drawn.get_offsets()) for axes in (upper, lower) for drawn in axes.collections] == [500, 500, 500]
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures of a report for light and dark pages, which are drawn and not written."""
+    figures = []
+    monkeypatch.setattr(plots, "figure_bytes", lambda figure, *_, **__: b"")
+    monkeypatch.setattr(plots, "light_and_dark", lambda draw, kind="svg": (figures.append(draw()), (b"", b""))[1])
+    return figures
+
+
+@pytest.mark.parametrize(
+    ("data_dim", "image_shape", "latent_dim", "title"),
+    [
+        (16, (4, 4), 2, "Manifold"),
+        (2, None, 2, "Manifold"),
+        (5, None, 2, "Traversals"),
+        (16, (4, 4), 1, "Traversals"),
+        (16, (4, 4), 3, "Traversals"),
+    ],
+)
+def test_what_z_means_is_a_plane_of_it_or_one_dimension_at_a_time(
+    summary, drawn, data_dim, image_shape, latent_dim, title
+):
+    vae = sv.VAE(data_dim, latent_dim, (8,), engine="reference")
+    held_out = np.random.default_rng(0).random((5, data_dim)).astype(np.float32)
+    html = report_of(vae, held_out, summary, image_shape=image_shape).html
+    assert drawn[-1].axes[0].get_title().startswith(title)
+    assert ("While one moves" in html) == (title == "Traversals" and latent_dim > 1)
+
+
+@pytest.mark.parametrize(
+    ("points", "values", "shown"), [(8, 4000, "8 of 40"), (50, 160, "10 of 40"), (50, 15, "1 of 40")]
+)
+def test_of_so_many_or_such_wide_data_a_few_are_in_the_latent_picture_and_the_caption_says_so(
+    model, data, summary, drawn, monkeypatch, points, values, shown
+):
+    monkeypatch.setattr("scratchvae.report.run_report.LATENT_POINTS", points)
+    monkeypatch.setattr("scratchvae.report.run_report.LATENT_VALUES", values)
+    ellipses = shown.split()[0]
+    assert f"Of {shown} held-out examples, ellipses of {ellipses}." in report_of(model, data, summary).html
 
 
 def test_every_example_of_the_latent_picture_keeps_its_own_label(model, data, summary, monkeypatch):
