@@ -11,7 +11,7 @@ from PIL import Image
 
 import scratchvae as sv
 from scratchvae.report import plots
-from scratchvae.report.drawing import HELD_OUT, MOST_ACROSS, TRAINING, tile_middles
+from scratchvae.report.drawing import HELD_OUT, MOST_ACROSS, TRAINING, shades, tile_middles, zoom
 from scratchvae.report.run_report import latent_picture
 
 IMAGES = np.linspace(0.0, 1.0, 7 * 4 * 3).reshape(7, 4, 3)
@@ -73,6 +73,25 @@ def test_a_grid_holds_every_image_where_it_belongs_and_nothing_elsewhere():
         top, left = index // 3 * 5, index % 3 * 4
         assert np.array_equal(grid[top : top + 4, left : left + 3], IMAGES[index])
     assert np.isfinite(grid).sum() == IMAGES.size
+
+
+@pytest.mark.parametrize(("count", "rows", "columns"), [(1, 1, 1), (2, 1, 2), (4, 2, 2), (7, 3, 3), (12, 3, 4)])
+def test_a_grid_is_as_near_to_a_square_as_whole_rows_allow(count, rows, columns):
+    assert plots.image_grid(np.zeros((count, 4, 4)), gap=1).shape == (rows * 5 - 1, columns * 5 - 1)
+
+
+@pytest.mark.parametrize(("shape", "drawn"), [((4, 4), (96, 96)), ((28, 14), (84, 42)), ((200, 3), (200, 3))])
+def test_small_images_are_enlarged_and_large_ones_are_kept(shape, drawn):
+    with Image.open(io.BytesIO(plots.grid_png(np.zeros((1, *shape))))) as picture:
+        assert (picture.height, picture.width) == drawn
+
+
+@pytest.mark.parametrize(
+    ("values", "black_and_white"),
+    [([0.2, 0.7], (0.0, 1.0)), ([5.0, 5.0], (5.0, 6.0)), ([-0.5] * 500 + [0.5] * 500, (-0.5, 0.5))],
+)
+def test_black_and_white_are_0_and_1_or_the_range_of_the_values(values, black_and_white):
+    assert shades(np.array(values)) == black_and_white
 
 
 def test_a_png_of_a_grid_keeps_every_pixel_sharp():
@@ -144,8 +163,10 @@ def test_samples_are_as_many_images_as_asked_for():
     assert images_in(axes, (4, 4)) == 10
     np.testing.assert_allclose(axes.images[0].get_array()[:4, :4].ravel(), vae.sample(10, seed=3, mean=True)[0])
     assert "prior" in axes.get_title()
-    drawn = plots.samples(vae, 10, mean=False).images[0].get_array()
-    assert set(np.unique(drawn.compressed())) <= {0.0, 1.0}
+    assert "the mean of p(x|z)" in axes.get_title()
+    draws = plots.samples(vae, 10, mean=False)
+    assert set(np.unique(draws.images[0].get_array().compressed())) <= {0.0, 1.0}
+    assert "x drawn from p(x|z)" in draws.get_title()
 
 
 def test_images_that_are_no_square_are_drawn_as_the_data_say():
@@ -164,6 +185,7 @@ def test_rows_that_are_no_images_are_a_heat_map():
     axes = plots.reconstructions(model(5, likelihood="gaussian"), RNG.normal(size=(9, 5)).astype(np.float32))
     assert axes.images[0].get_array().shape == (2 * 9 + 1, 5)
     assert written(axes.get_yticklabels()) == ["data", "reconstruction"]
+    assert list(axes.get_yticks()) == [4, 14]  # the middles of rows 0 to 8 and 10 to 18
     assert axes.get_xlabel() == "dimension"
 
 
@@ -176,6 +198,13 @@ def test_every_kind_of_data_has_its_picture(dimensions, shape, panels):
     assert len(figure.axes) == panels  # heat maps have colour bars of their own
     assert all(axes.get_title() or axes.get_ylabel() for axes in figure.axes)
     assert plots.figure_bytes(figure).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("dimensions", "shape"), [(16, (4, 4)), (5, None)], ids=["images", "vectors"])
+def test_reconstructions_and_samples_are_in_the_shades_of_the_data(dimensions, shape):
+    rows = RNG.normal(size=(24, dimensions))
+    figure = plots.pictures({"data": rows, "reconstruction": 0.5 * rows}, 9.0 * rows, shape)
+    assert [picture.get_clim() for axes in figure.axes[:2] for picture in axes.images] == [shades(rows)] * 2
 
 
 @pytest.mark.parametrize("count", [1, 2, 12, 24])
@@ -208,6 +237,12 @@ def test_an_objective_other_than_the_elbo_is_a_term_too():
     assert [axes.get_title() for axes in plots.learning_curves(epochs(5, objective=1.0)).axes][3] == "Objective"
 
 
+def test_an_objective_that_becomes_the_elbo_is_a_term_still():
+    """A warm-up: the weight of the KL rises to 1."""
+    history = epochs(3, objective=1.0) + epochs(5)[3:]
+    assert len(plots.learning_curves(history).axes) == 4
+
+
 def test_training_curves_have_every_term_in_one_picture():
     axes = plots.training_curves(epochs(12, objective=2.0))
     names = [name for term in ("ELBO", "Reconstruction", "KL(q(z|x) || p(z))", "Objective") for name in (term, term)]
@@ -231,6 +266,21 @@ def test_training_curves_take_what_fit_returns_and_refuse_an_empty_history():
 def test_learning_curves_zoom_in_on_the_end():
     low, high = plots.learning_curves(epochs(40)).axes[0].get_ylim()
     assert -1000.0 < low < -25.0 < high
+
+
+@pytest.mark.parametrize("last", [-9.0, 9.0])
+def test_the_end_of_a_curve_is_in_the_frame_wherever_it_goes(last):
+    low, high = zoom(np.array([*np.linspace(-1.0, 1.0, 39), last]))
+    assert low < last < high
+
+
+def test_a_curve_too_short_to_zoom_in_on_is_whole_beside_one_that_is_not():
+    history = [entry | {"validation": None} for entry in epochs(40)]
+    for entry in history[:2]:
+        entry["validation"] = {name: value - 100.0 for name, value in entry["train"].items()}
+    for axes in plots.learning_curves(history).axes:
+        low, high = axes.get_ylim()
+        assert all(low <= value <= high for value in axes.lines[1].get_ydata())
 
 
 def test_one_epoch_is_a_point_and_not_an_invisible_line():
@@ -262,13 +312,21 @@ def test_a_latent_scatter_without_labels_is_one_colour_and_takes_the_plane_that_
 
 
 def test_many_numbers_are_a_scale_and_many_words_the_commonest_and_others():
-    scale = plots.latent_scatter(model(), ROWS, np.arange(30.0))
-    assert scale.get_legend() is None
-    assert [axes.get_ylabel() for axes in scale.figure.axes] == [scale.get_ylabel(), "label"]
+    for numbers in (np.arange(30), np.arange(30.0)):
+        scale = plots.latent_scatter(model(), ROWS, numbers)
+        assert scale.get_legend() is None
+        assert [axes.get_ylabel() for axes in scale.figure.axes] == [scale.get_ylabel(), "label"]
+        assert legend_of(plots.posterior_ellipses(model(), ROWS, numbers)) == ["q(z|x)", "prior N(0, I)"]
     words = plots.latent_scatter(model(), ROWS, np.array([f"w{row:02d}" for row in range(30)]))
     assert len(legend_of(words)) == 20
     assert legend_of(words)[-1] == "other"
     assert sum(len(points.get_offsets()) for points in words.collections) == 30
+
+
+def test_twenty_labels_have_a_name_and_a_colour_each():
+    axes = plots.latent_scatter(model(), ROWS, np.arange(30) % 20)
+    assert legend_of(axes) == [str(label) for label in range(20)]
+    assert len({tuple(points.get_facecolor()[0]) for points in axes.collections}) == 20
 
 
 def test_of_many_words_the_commonest_keeps_its_name_wherever_it_stands_in_the_alphabet():
@@ -305,6 +363,15 @@ def test_ellipses_are_one_standard_deviation_of_each_posterior(posterior):
     assert np.abs(vae.encode(ROWS).mu).max() < reach
 
 
+def test_no_ellipse_is_cut_by_the_frame():
+    vae = model(latent_dim=2)
+    vae.parameters["encoder.head.bias"][2:] = 4.0  # log variances: wider than the prior
+    axes = plots.posterior_ellipses(vae, ROWS)
+    found = vae.encode(ROWS)
+    reach = (np.abs(found.mu) + np.exp(found.logvar / 2)).max()
+    assert -axes.get_xlim()[0] == axes.get_xlim()[1] == axes.get_ylim()[1] > reach
+
+
 def test_the_first_examples_have_ellipses_in_the_colours_of_their_own_labels(monkeypatch):
     monkeypatch.setattr("scratchvae.report.run_report.ELLIPSES", 10)
     vae = model(latent_dim=2, dtype="float64")  # a row's bits depend on how many are multiplied
@@ -329,6 +396,16 @@ def test_the_kl_of_every_dimension_is_a_bar_largest_first_and_adds_up_to_the_kl(
     assert ordered[-1] == pytest.approx(0.0, abs=1e-6)
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("latent dimension", "nats per example")
     assert legend_of(axes)[-1].startswith("inactive: ")
+
+
+def test_of_very_many_bars_some_are_named_by_their_own_dimensions():
+    vae = model(latent_dim=60)
+    axes = plots.kl_per_dimension(vae, ROWS)
+    found = vae.encode(ROWS)
+    order = np.argsort(-(found.mu**2 + np.exp(found.logvar) - 1 - found.logvar).mean(axis=0))
+    names = dict(zip(axes.get_xticks(), written(axes.get_xticklabels()), strict=True))
+    assert len(names) == 20
+    assert names == {place: str(order[place]) for place in names}
 
 
 def test_a_dimension_has_the_inactive_colour_where_the_variance_of_its_mean_is_at_most_a_hundredth():
@@ -365,6 +442,22 @@ def test_traversals_from_an_example_take_the_dimensions_that_carry_most():
     np.testing.assert_allclose(axes.images[0].get_array()[:4, :4].ravel(), vae.decode(z), rtol=1e-4, atol=1e-6)
 
 
+def test_of_more_than_ten_dimensions_those_that_carry_most_are_traversed():
+    vae = model(latent_dim=12)
+    vae.parameters["encoder.head.weight"][:, [4, 7]] *= 0.0
+    vae.parameters["encoder.head.weight"][:, [16, 19]] *= 0.0  # their log variances
+    names = written(plots.traversals(vae, ROWS, steps=2).get_yticklabels())
+    assert sorted(names) == sorted(f"z[{index}]" for index in range(12) if index not in (4, 7))
+
+
+def test_traversals_of_real_numbers_are_in_their_own_shades():
+    vae = model(likelihood="gaussian")
+    vae.parameters["decoder.head.bias"][...] = 5.0
+    axes = plots.traversals(vae, dimensions=[0], steps=3)
+    low, high = axes.images[0].get_clim()
+    assert 1.0 < low < 5.0 < high
+
+
 def test_traversals_of_rows_that_are_no_images_are_a_heat_map():
     axes = plots.traversals(model(5, likelihood="gaussian"), dimensions=[0, 1], steps=4)
     assert axes.images[0].get_array().shape == (2 * 4 + 1, 5)
@@ -381,12 +474,19 @@ def test_a_manifold_is_a_grid_of_equally_probable_z():
     np.testing.assert_allclose(axes.images[0].get_array()[:4, :4].ravel(), vae.decode(corner), rtol=1e-5)
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("z[0]", "z[1]")
     assert written(axes.get_xticklabels())[0] == f"{norm.ppf(0.5 / 6):.1f}"
+    assert written(axes.get_yticklabels())[0] == f"{norm.ppf(5.5 / 6):.1f}"
+    assert axes.get_xticks()[0] == axes.get_yticks()[0] == 1.5  # of the tile in the corner
 
 
 def test_a_manifold_of_points_is_a_net():
-    axes = plots.manifold(model(2, 2, likelihood="gaussian"), count=5)
+    vae = model(2, 2, likelihood="gaussian", dtype="float64")
+    vae.parameters["decoder.0.weight"][1] = 0.0  # of z[1]: the whole plane is one line, along which z[0] varies
+    axes = plots.manifold(vae, count=5)
     assert len(axes.lines) == 10
     assert legend_of(axes) == ["z[0] varies", "z[1] varies"]
+    still = [np.ptp(line.get_xydata(), axis=0).max() < 1e-12 for line in axes.lines]
+    assert still == [False] * 5 + [True] * 5
+    assert len({line.get_color() for line in axes.lines[5:]} | {axes.lines[0].get_color()}) == 2
 
 
 @pytest.mark.parametrize(
@@ -398,7 +498,10 @@ def test_a_manifold_of_points_is_a_net():
         (lambda: plots.latent_scatter(model(), ROWS, dimensions=(1, 4)), "dimensions are"),
         (lambda: plots.latent_scatter(model(), ROWS, dimensions=(1, 1)), "two different"),
         (lambda: plots.posterior_ellipses(model(), ROWS, LABELS[:3]), "labels have shape"),
+        (lambda: plots.latent_scatter(model(), ROWS, dimensions=(-1, 0)), "dimensions are"),
         (lambda: plots.traversals(model(), dimensions=[9]), "dimensions are"),
+        (lambda: plots.traversals(model(), dimensions=[-1]), "dimensions are"),
+        (lambda: plots.traversals(model(), dimensions=[]), "dimensions are"),
         (lambda: plots.traversals(model(), steps=1), "steps is 1"),
         (lambda: plots.reconstructions(model(), ROWS[:, :3]), "16 columns"),
     ],
