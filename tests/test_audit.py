@@ -292,6 +292,47 @@ def test_the_command_answers_for_one_loss(capsys):
     assert "1.536" in err
 
 
+def test_every_option_changes_its_own_part_of_a_recipe(capsys):
+    options = (
+        "--error cross-entropy --pixels mean --batch sum --latents mean --kl-batch mean --reconstruction-weight 2 "
+        "--kl-weight 3 --data-dim 11 --latent-dim 5 --batch-size 7 --binary --json"
+    )
+    assert main(["audit", *options.split()]) == 0
+    recipe = Recipe("cross-entropy", 11, 5, 7, "mean", "sum", "mean", "mean", 2.0, 3.0, grey=False)
+    assert json.loads(capsys.readouterr().out) == {"command": "audit", "preset": None} | audit(recipe).as_dict()
+
+
+def test_what_is_said_of_the_batch_is_said_of_both_terms(capsys):
+    assert main(["audit", "--batch", "sum", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["recipe"] == asdict(Recipe(batch="sum", kl_batch="sum"))
+
+
+@pytest.mark.parametrize(
+    ("name", "verdict"),
+    [
+        ("elbo-bernoulli", "the ELBO"),
+        ("textbook-gaussian", "ELBO + constant"),
+        ("mse-mean-kl-sum", "up to constants"),
+        ("beta-vae", "a looser one"),
+        ("pytorch-example", "no: grey"),
+    ],
+)
+def test_the_command_says_of_every_recipe_whether_it_is_a_bound(capsys, name, verdict):
+    assert main(["audit"]) == 0
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if f" {name} " in line]
+    assert f" {verdict} " in row
+
+
+def test_the_table_of_one_loss_has_its_variance_and_its_square_root(capsys):
+    assert main(["audit", "pytorch-vae"]) == 0
+    out = capsys.readouterr().out
+    found = {
+        cells[1].strip(): cells[2].strip() for cells in (line.split("│") for line in out.splitlines()) if cells[1:]
+    }
+    assert (found["implied variance"], found["standard deviation"]) == ("1.536", "1.239")
+    assert found["implied beta"] == "1.536  (at unit variance)"
+
+
 def test_options_change_a_recipe(capsys):
     assert main(["audit", "pytorch-example", "--binary", "--kl-weight", "2", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
