@@ -4,8 +4,10 @@ import re
 
 import pytest
 
+from scratchvae.objectives import IWAE
 from scratchvae.report import plots
-from scratchvae.report.explain import Settings
+from scratchvae.report.explain import Settings, train_on_digits
+from scratchvae.report.explain.identity import forms, identity
 
 
 @pytest.fixture
@@ -31,7 +33,23 @@ def test_explain_writes_a_page_and_prints_its_numbers(command, tiny, tmp_path):
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert page.startswith("<!doctype html>")
     assert "scratchvae explain --quick --seed 3" in page
-    assert "the identity ..." in result.err, "progress goes to standard error"
+    begun = [line for line in result.err.splitlines() if line.endswith(" ...")]
+    assert "the identity ..." in begun, "progress goes to standard error"
+    assert len(begun) == len(set(begun)), "a line for each part as it begins"
+    for name, value in (
+        ("mean log p(x) of", "mean_log_evidence"),
+        ("mean ELBO", "mean_elbo"),
+        ("mean gap", "mean_gap"),
+    ):
+        (row,) = [line for line in result.err.splitlines() if name in line]
+        assert f" {record['identity'][value]:.6f} nats" in row
+
+    settings = Settings.quick()
+    subject = train_on_digits(settings, 3, "reference", lambda epoch: None)
+    one = identity(subject, settings)
+    assert record["identity"]["mean_elbo"] == pytest.approx(one.mean_elbo, rel=1e-6), "the model is that of the seed"
+    sampled = forms(subject, settings, one, 3).sampled_means
+    assert record["forms"]["sampled_means"] == pytest.approx(sampled, rel=1e-6), "and so is what is drawn"
 
 
 @pytest.mark.slow
@@ -43,8 +61,10 @@ def test_explain_takes_a_run_of_any_likelihood(command, tiny, tmp_path):
     result = command("explain", "run", "--quick", "--json")
     assert result.status == 0, result.err
     assert result.record["identity"]["worst_residual"] <= 1e-9
-    assert result.record["model"]["latent_dim"] == 1
+    said = {"latent_dim": 1, "epochs": 2, "data": "digits", "binarize": "none", "objective": repr(IWAE(num_samples=2))}
+    assert {name: result.record["model"][name] for name in said} == said
     page = (tmp_path / "run" / "explain.html").read_text(encoding="utf-8")
+    assert "scratchvae explain run --quick --seed 0" in page
     assert "normal around the decoder" in page
     assert "trained by <code>IWAE(num_samples=2)</code>" in page
     assert "one standard normal number<" in page
