@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +45,14 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
         return Result(status, *capfd.readouterr())
 
     return run
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs have no pictures and no page, and few samples measure them: most of the time, where neither is looked at."""
+    train = import_module("scratchvae.cli.train")
+    monkeypatch.setattr(train, "_draw", lambda *_: None)
+    monkeypatch.setattr(train, "FINAL_SAMPLES", 5)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from scratchvae.cli import app
+from scratchvae.data import load
 from tests.cli.conftest import FAST, Command, Result
 
 
@@ -115,6 +116,17 @@ def test_train_refuses_data_that_are_none_and_names_them(command: Command, tmp_p
     assert files_of(tmp_path) == before
 
 
+@pytest.mark.parametrize(("part", "words"), [("train", "training part"), ("held_out", "held-out part")])
+def test_train_refuses_a_value_that_does_not_fit_in_either_part(command: Command, tmp_path, part, words):
+    pixels = np.random.default_rng(0).random((20, 3))
+    np.save("data.npy", pixels)
+    row = getattr(load("data.npy"), part)[0]
+    pixels[np.isclose(pixels, row).all(axis=1), 0] = 1.5
+    np.save("data.npy", pixels)
+    assert_refused(command("train", "data.npy", *FAST, "--out", "run"), words)
+    assert not Path("run").exists()
+
+
 @pytest.mark.parametrize("place", ["file", "folder", "link"])
 def test_train_refuses_a_place_that_is_taken(command: Command, tmp_path, place):
     taken = tmp_path / "taken"
@@ -151,6 +163,10 @@ def make_no_run(folder: Path, trained: Path, kind: str) -> None:
         del config["data"]["found"]
     if kind == "an entry of another type":
         config["training"]["binarize"] = 3
+    if kind == "a yes for a number":
+        config["training"]["samples"] = True
+    if kind == "images of another size":
+        config["data"]["image_shape"] = [4, 5]
     (folder / "config.json").write_text(json.dumps(config))
     if kind == "a truncated model":
         (folder / "model.safetensors").write_bytes((trained / "model.safetensors").read_bytes()[:-9])
@@ -166,6 +182,8 @@ NO_RUNS = (
     "no word of the data",
     "a missing entry",
     "an entry of another type",
+    "a yes for a number",
+    "images of another size",
     "no model",
     "a truncated model",
 )
@@ -196,6 +214,7 @@ def test_a_folder_that_is_no_run_is_refused(command: Command, tmp_path, trained,
         (("sample", "RUN", "--count", "0"), "--count"),
         (("sample", "RUN", "--out", "a.jpg"), "a.jpg"),
         (("sample", "RUN", "--out", "nosuch/a.npy"), "nosuch"),
+        (("sample", "RUN", "--out", "."), "--out is ."),
         (("gradcheck", "--method", "guess"), "guess"),
         (("nosuch",), "nosuch"),
     ],
@@ -203,6 +222,25 @@ def test_a_folder_that_is_no_run_is_refused(command: Command, tmp_path, trained,
 def test_other_commands_refuse_what_cannot_be(command: Command, tmp_path, trained, arguments, words):
     assert_refused(command(*(trained if argument == "RUN" else argument for argument in arguments)), words)
     assert files_of(tmp_path) == {}
+
+
+def test_a_file_is_not_written_in_the_place_of_a_folder(command: Command, trained, tmp_path):
+    (tmp_path / "a.npy").mkdir()
+    assert_refused(command("sample", trained, "--out", "a.npy"), "--out is a.npy, a folder; expected a file")
+
+
+def test_evaluate_refuses_data_that_training_would(command: Command, undrawn, images):
+    """Grey pixels under a Bernoulli, where the run binarizes nothing and does not say that it allows them."""
+    np.save("binary.npy", np.random.default_rng(0).integers(0, 2, (20, 16)))
+    assert command("train", "binary.npy", *FAST, "--binarize", "none", "--epochs", 1, "--out", "run").status == 0
+    assert_refused(command("evaluate", "run", images, "--engine", "reference"), "--allow-grey")
+    assert command("evaluate", "run", "binary.npy", "--engine", "reference", "--samples", 2).status == 0
+
+
+def test_where_a_line_about_bad_input_comes_from_is_shown_to_who_asks(command: Command, monkeypatch):
+    monkeypatch.setenv("SCRATCHVAE_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="nosuch"):
+        command("train", "nosuch.npy")
 
 
 @pytest.mark.parametrize("engine", ["gpu", ""])

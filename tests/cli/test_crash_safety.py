@@ -127,6 +127,30 @@ def test_memory_that_runs_out_at_the_start_leaves_nothing(command: Command, imag
     assert command("train", images, *FAST, "--epochs", "1", "--out", "run").status == 0
 
 
+def test_what_leaves_nothing_leaves_no_folder_of_runs_either_but_keeps_the_other_runs(
+    command: Command, images, tmp_path, monkeypatch
+):
+    memory_for(0, monkeypatch, "")
+    failed = command("train", images, *FAST)
+    assert failed.err.splitlines()[-1] == "scratchvae: MemoryError", "an error without words is named"
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "runs" / "others").mkdir(parents=True)
+    assert command("train", images, *FAST).status == 2
+    assert list((tmp_path / "runs").iterdir()) == [tmp_path / "runs" / "others"]
+
+
+def test_a_run_stopped_before_its_first_checkpoint_is_kept_where_it_cannot_go_on(
+    command: Command, undrawn, trained, tmp_path, monkeypatch
+):
+    (tmp_path / "run").mkdir()
+    shutil.copy(trained / "config.json", tmp_path / "run")
+    with monkeypatch.context() as patch:
+        memory_for(0, patch, "Unable to allocate")
+        assert command("train", "--out", "run", "--resume").status == 2
+    assert command("train", "--out", "run", "--resume").status == 0
+    assert_same_run(tmp_path / "run", trained)
+
+
 @pytest.mark.parametrize(("words", "said"), [("Unable to allocate", "Unable to allocate"), ("", "out of memory")])
 def test_memory_that_runs_out_later_keeps_the_checkpoint(command: Command, images, tmp_path, monkeypatch, words, said):
     with monkeypatch.context() as patch:
@@ -249,6 +273,18 @@ def test_a_directory_that_is_removed_under_a_run_is_one_line(command: Command, i
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("left", [[".lock", ".config.json.abc123"], [".config.json.abc123"]])
+def test_what_a_run_leaves_that_is_killed_as_it_starts_is_in_nobodys_way(
+    command: Command, undrawn, images, tmp_path, left
+):
+    (tmp_path / "run").mkdir()
+    for name in left:
+        (tmp_path / "run" / name).touch()
+    result = command("train", images, *FAST, "--epochs", "1", "--out", "run")
+    assert result.status == 0, result.err
+    assert not (tmp_path / "run" / ".config.json.abc123").exists()
+
+
 # --- two processes --------------------------------------------------------------------------------------------------
 
 
@@ -270,3 +306,18 @@ def test_a_second_process_is_told_that_a_run_is_taken_and_a_killed_one_leaves_it
     more = len(trained_epochs(tmp_path / "run" / "model.safetensors")) + 1
     assert command("train", "--out", "run", "--resume", "--epochs", more).status == 0
     assert len(RunDirectory(tmp_path / "run").history()) == more
+
+
+def test_a_run_that_another_process_made_in_the_meantime_is_left_alone(command: Command, images, trained, monkeypatch):
+    train = import_module("scratchvae.cli.train")
+    begin = train._train
+
+    def late(output, job, processes):
+        shutil.copytree(trained, job.run.path)
+        begin(output, job, processes)
+
+    monkeypatch.setattr(train, "_train", late)
+    result = command("train", images, *FAST, "--out", "run")
+    assert result.status == 2
+    assert "run was made into a run by another process; continue it with --resume" in result.err
+    assert_same_run(Path("run"), trained)

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import signal
 import time
 from importlib import import_module
@@ -13,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 import scratchvae as sv
-from scratchvae.cli.run_directory import RunDirectory
+from scratchvae.cli.run_directory import RunDirectory, new_run
 from scratchvae.cli.train import _how_to_go_on
 from scratchvae.data import Dataset, load
 from scratchvae.likelihoods import LIKELIHOODS
@@ -81,6 +82,20 @@ def test_json_is_one_object_and_the_table_goes_to_standard_error(reported):
     assert "reconstruction" in reported.err
 
 
+def test_json_says_what_was_trained_how_it_ended_and_where_the_files_are(reported):
+    record, run = reported.record, Path(reported.record["run"])
+    assert record["config"] == json.loads((run / "config.json").read_text())
+    assert record["epochs"] == 2
+    assert record["last_epoch"].items() >= history(run)[-1].items()
+    names = {
+        "model": "model.safetensors",
+        "history": "history.jsonl",
+        "pictures": "pictures.png",
+        "report": "report.html",
+    }
+    assert record["files"] == {kind: str(run / name) for kind, name in names.items()}
+
+
 @pytest.mark.parametrize("part", ["training", "held_out"])
 def test_the_final_numbers_add_up(reported, part):
     summary = reported.record[part]
@@ -93,12 +108,12 @@ def test_the_final_numbers_add_up(reported, part):
 
 
 class Stopped(NamedTuple):
-    """A training that ended by itself: what it said, its data and model, and the labels its pictures were given."""
+    """A training that ended by itself: what it said, its data and model, and the seed and labels of its pictures."""
 
     record: dict[str, Any]
     data: Dataset
     vae: sv.VAE
-    drawn: NDArray
+    drawn: tuple[int, NDArray]
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +130,7 @@ def stopped(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Stopped:
     np.savez(data, data=np.load(images), y=np.arange(60))
 
     def run_report(*arguments):
-        drawn.append(arguments[-1])
+        drawn.append(arguments[-2:])
         return true(*arguments)
 
     words = ["train", data, *FAST, "--epochs", "300", "--patience", "1", "--seed", "3", "--out", str(run), "--json"]
@@ -138,8 +153,10 @@ def test_the_final_numbers_are_those_of_the_model_on_each_part_of_its_data(stopp
         assert stopped.record[part]["examples_in_all"] == len(x)
 
 
-def test_the_pictures_have_the_labels_of_the_examples_held_out(stopped):
-    np.testing.assert_array_equal(stopped.drawn, stopped.data.held_out_labels)
+def test_the_pictures_have_the_labels_of_the_examples_held_out_and_the_seed_of_the_run(stopped):
+    seed, labels = stopped.drawn
+    np.testing.assert_array_equal(labels, stopped.data.held_out_labels)
+    assert seed == 3
 
 
 @pytest.mark.parametrize(
@@ -309,6 +326,25 @@ def test_fewer_epochs_than_there_are_is_refused_and_the_run_left_alone(command: 
     assert {path: path.read_bytes() for path in trained.iterdir()} == before
 
 
+def test_a_run_that_is_done_may_be_resumed_and_stays_as_it_is(command: Command, undrawn, trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    result = command("train", "--out", "run", "--resume", "--epochs", "3")
+    assert result.status == 0, result.err
+    assert result.err.startswith("resuming VAE(")
+    assert_same_run(tmp_path / "run", trained)
+
+
+@pytest.mark.parametrize(
+    ("name", "run"),
+    [("digits", "digits-1"), ("my data (2)", "my-data-2-1"), ("...", "data-1"), ("-x", "x-1"), ("taken", "taken-3")],
+)
+def test_a_run_is_named_after_its_data_in_letters_that_need_no_quotes(tmp_path, monkeypatch, name, run):
+    monkeypatch.chdir(tmp_path)
+    for taken in ("taken-1", "taken-2"):
+        (tmp_path / "runs" / taken).mkdir(parents=True)
+    assert new_run(None, name).path == Path("runs") / run
+
+
 @pytest.mark.parametrize(
     ("asked", "named"),
     [
@@ -316,6 +352,13 @@ def test_fewer_epochs_than_there_are_is_refused_and_the_run_left_alone(command: 
         (("--seed", "1"), "--seed 0"),
         (("--hidden", "8", "--hidden", "8"), "--hidden [8]"),
         (("--objective", "iwae"), "--objective elbo"),
+        (("--batch-size", "7"), "--batch-size 64"),
+        (("--learning-rate", "0.1"), "--learning-rate 0.003"),
+        (("--patience", "2"), "--patience None"),
+        (("--allow-grey",), "--allow-grey False"),
+        (("--labels", "kind"), "--labels None"),
+        (("--resize", "4x4"), "--resize None"),
+        (("digits",), "DATA "),
     ],
 )
 def test_resuming_refuses_what_the_run_was_not_made_with(command: Command, trained, asked, named):
