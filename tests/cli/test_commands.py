@@ -1,7 +1,9 @@
 """evaluate, sample, gradcheck and info: each once as a user would call it, and what --json promises."""
 
+import hashlib
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -13,9 +15,9 @@ from threadpoolctl import threadpool_limits
 
 from scratchvae import VAE
 from scratchvae import gradcheck as checker
-from scratchvae.cli.gradcheck import CHECKED
+from scratchvae.cli.gradcheck import CHECKED, FREE_BITS, KINK_MARGIN, Case, few_cases, model_away_from_kinks
 from scratchvae.cli.options import use_threads
-from scratchvae.data import load
+from scratchvae.data import load, mnist
 from scratchvae.engine import get_threads
 from scratchvae.likelihoods import LIKELIHOODS
 from scratchvae.objectives import OBJECTIVES
@@ -153,10 +155,11 @@ def test_evaluate_reads_a_table_as_that_of_the_run_was_read(command: Command, tm
     write_table(tmp_path / f"table{suffix}", x, np.where(x[:, 0] > 0.5, "cat", "dog"))
     write_table(tmp_path / f"bare{suffix}", x)
     np.save(tmp_path / "bare.npy", x)
+    shutil.copy(tmp_path / f"table{suffix}", tmp_path / f"LOUD{suffix.upper()}")
     assert command("train", f"table{suffix}", "--labels", "kind", *FAST, "--epochs", 1, "--out", "run").status == 0
     records = [
         command("evaluate", "run", data, "--engine", "reference", "--samples", 5, "--json").record
-        for data in (f"table{suffix}", f"bare{suffix}", "bare.npy")
+        for data in (f"table{suffix}", f"LOUD{suffix.upper()}", f"bare{suffix}", "bare.npy")
     ]
     assert records[0]["given"]["examples"] == 20
     assert len({record["given"]["log_evidence"] for record in records}) == 1
@@ -174,6 +177,36 @@ def test_evaluate_takes_all_rows_of_data_it_is_given(command: Command, trained, 
     assert result.status == 0, result.err
     assert result.record["given"]["examples"] == 30
     assert "training" not in result.record
+    assert result.record["data"] == "more.npy"
+
+
+def test_evaluate_takes_1000_examples_of_more_unless_it_is_told_to_take_all(command: Command, trained, tmp_path):
+    np.save(tmp_path / "many.npy", np.random.default_rng(2).integers(0, 256, (1200, 16), dtype=np.uint8))
+    words = ("evaluate", trained, "many.npy", "--engine", "reference", "--samples", 2, "--json")
+    assert [command(*words, *more).record["given"]["examples"] for more in ((), ("--limit", 0))] == [1000, 1200]
+
+
+def test_a_run_on_mnist_finds_it_where_it_was_or_where_it_is_now(command: Command, undrawn, tmp_path, monkeypatch):
+    random, sums = np.random.default_rng(0), {}
+    (tmp_path / "old").mkdir()
+    for name, shape in zip(mnist.SHA256, [(20, 28, 28), (20,), (6, 28, 28), (6,)], strict=True):
+        header = bytes([0, 0, 8, len(shape)]) + np.array(shape, ">i4").tobytes()
+        content = header + random.integers(0, 10, shape, dtype=np.uint8).tobytes()
+        (tmp_path / "old" / name).write_bytes(content)
+        sums[name] = hashlib.sha256(content).hexdigest()
+    monkeypatch.setattr(mnist, "SHA256", sums)
+    monkeypatch.setenv("SCRATCHVAE_DATA", "nowhere")
+
+    def ends(*data_dir):
+        words = ("--engine", "reference", "--samples", 2, *data_dir)
+        yield command("train", "--out", "run", "--resume", *data_dir).status
+        yield from (command("evaluate", "run", *data, *words).status for data in ([], ["mnist"]))
+
+    assert command("train", "mnist", "--data-dir", "old", *FAST, "--epochs", 1, "--out", "run").status == 0
+    assert list(ends()) == [0, 0, 0]
+    (tmp_path / "old").rename("new")
+    assert list(ends()) == [2, 2, 2]
+    assert list(ends("--data-dir", "new")) == [0, 0, 0]
 
 
 def test_a_standard_error_of_one_example_is_null_in_json(command: Command, trained):
@@ -199,6 +232,30 @@ def test_sample_with_mean_writes_the_means_of_the_model(command: Command, traine
     np.testing.assert_array_equal(np.load(tmp_path / "means.npy"), vae.sample(5, seed=7, mean=True))
 
 
+def test_samples_go_into_the_run_as_a_picture_or_as_numbers(command: Command, undrawn, trained, vectors, tmp_path):
+    options = ("--likelihood", "gaussian", "--epochs", 1, "--out", "numbers")
+    assert command("train", vectors, *FAST, *options).status == 0
+    shutil.copytree(trained, tmp_path / "images")
+    for run, name in (("images", "samples.png"), ("numbers", "samples.npy")):
+        assert command("sample", run, "--engine", "reference").status == 0
+        assert (tmp_path / run / name).is_file()
+    assert np.load(tmp_path / "numbers" / "samples.npy").shape == (64, 5)
+    refused = command("sample", "numbers", "--out", "a.png", "--engine", "reference")
+    assert (refused.status, "the run's data are no images" in refused.err) == (2, True)
+
+
+def test_sampled_images_are_as_high_and_wide_as_those_of_the_data(command: Command, trained, tmp_path):
+    from PIL import Image
+
+    shutil.copytree(trained, tmp_path / "run")
+    config = json.loads((trained / "config.json").read_text())
+    config["data"]["image_shape"] = [2, 8]
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    assert command("sample", "run", "--count", 1, "--out", "one.PNG", "--engine", "reference").status == 0
+    with Image.open(tmp_path / "one.PNG") as image:
+        assert image.width == 4 * image.height
+
+
 def test_sample_draws_a_grid_of_means(command: Command, trained, tmp_path):
     from PIL import Image
 
@@ -217,6 +274,11 @@ def test_gradcheck_passes_every_parameter_by_every_method(command: Command):
     assert {name: found["gate"] for name, found in record["methods"].items()} == dict(checker.GATES)
     assert {row["likelihood"] for row in record["rows"]} >= {"bernoulli", "gaussian", "gaussian-learned"}
     assert all(row["error"] <= row["gate"] for row in record["rows"])
+    for name, found in record["methods"].items():
+        rows = [row for row in record["rows"] if row["method"] == name]
+        worst = max(rows, key=lambda row: row["error"])
+        assert (found["tensors"], found["failed"], found["worst"]) == (len(rows), 0, worst["error"])
+        assert found["worst_at"].items() <= worst.items()
 
 
 def test_gradcheck_all_covers_every_likelihood_activation_and_objective_by_the_complex_step(command: Command):
@@ -226,6 +288,49 @@ def test_gradcheck_all_covers_every_likelihood_activation_and_objective_by_the_c
     assert {(row["objective"], row["posterior"]) for row in rows} == set(itertools.product(CHECKED, POSTERIORS))
     assert CHECKED.keys() > OBJECTIVES.keys()
     assert max(row["error"] for row in rows) <= 1e-12
+
+
+def test_gradcheck_has_every_part_of_a_model_at_least_once():
+    for found, all_of_them in zip(
+        zip(*few_cases(), strict=True), (LIKELIHOODS, ACTIVATION_CODES, CHECKED, POSTERIORS), strict=True
+    ):
+        assert set(found) == set(all_of_them)
+
+
+@pytest.fixture
+def one_case(monkeypatch):
+    """Of all models that are checked, one."""
+    case = Case("bernoulli", "tanh", "elbo", "diagonal")
+    monkeypatch.setattr(import_module("scratchvae.cli.gradcheck"), "all_cases", lambda: iter([case]))
+
+
+@pytest.mark.slow
+def test_gradcheck_all_is_of_both_engines(command: Command, one_case):
+    record = command("gradcheck", "--all", "--json").record
+    assert record["engines"] == ["reference", "compiled"]
+    assert {row["engine"] for row in record["rows"]} == {"reference", "compiled"}
+
+
+def test_gradcheck_looks_at_the_model_of_its_seed_and_by_a_method_once(command: Command, one_case):
+    words = ("gradcheck", "--all", "--engine", "reference", "--method", "central", "--method", "central", "--json")
+    one, again, other = (command(*words, "--seed", seed).record["rows"] for seed in (1, 1, 2))
+    assert len(one) == len({row["parameter"] for row in one})
+    assert one == again
+    assert [row["error"] for row in one] != [row["error"] for row in other]
+
+
+@pytest.mark.parametrize("seed", [0, 100, 200, 2**64 - 1])
+def test_gradients_are_checked_where_neither_relus_nor_free_bits_have_their_kink(seed):
+    vae, x, eps, _ = model_away_from_kinks(Case("bernoulli", "relu", "elbo-free-bits", "diagonal"), "reference", seed)
+    q, weights = vae.encode(x), vae.parameters
+    kl = 0.5 * (q.mu**2 + np.exp(q.logvar) - 1 - q.logvar)
+    assert np.abs(kl - FREE_BITS).min() >= KINK_MARGIN
+    z = q.mu[:, None] + np.exp(q.logvar[:, None] / 2) * eps
+    for part, h in (("encoder", x), ("decoder", z.reshape(-1, vae.latent_dim))):
+        for layer in range(2):
+            a = h @ weights[f"{part}.{layer}.weight"] + weights[f"{part}.{layer}.bias"]
+            assert np.abs(a).min() >= KINK_MARGIN
+            h = np.maximum(a, 0)
 
 
 def test_gradcheck_ends_with_status_1_where_a_gradient_is_off_by_a_thousandth(command: Command, plant):
@@ -254,7 +359,19 @@ def test_info_looks_for_kernels_where_they_are_kept(command: Command, tmp_path, 
     assert command("info", "--json").record["cache"] == {"kernels": str(kept), "files": 0, "megabytes": 0}
     versions.mkdir(parents=True)
     (versions / "kernel.nbc").write_bytes(bytes(300_000))
-    assert command("info", "--json").record["cache"] == {"kernels": str(kept), "files": 1, "megabytes": 0.3}
+    (versions / "kernel.nbi").write_bytes(bytes(100_000))
+    assert command("info", "--json").record["cache"] == {"kernels": str(kept), "files": 2, "megabytes": 0.4}
+
+
+def test_info_tells_a_folder_of_data_that_is_there_from_one_that_is_not(command: Command, tmp_path, monkeypatch):
+    words = ("info", "--engine", "reference", "--json")
+    for value, folder, exists in ((tmp_path, str(tmp_path), True), ("nowhere", "nowhere", False), ("", None, False)):
+        monkeypatch.setenv("SCRATCHVAE_DATA", str(value))
+        assert command(*words).record["data"]["SCRATCHVAE_DATA"] == {"folder": folder, "exists": exists}
+
+
+def test_info_says_of_the_reference_engine_nothing_of_kernels(command: Command):
+    assert command("info", "--engine", "reference", "--json").record["engine"].keys() == {"name", "threads"}
 
 
 def test_a_process_prints_one_json_object_with_the_threads_asked_for(process):

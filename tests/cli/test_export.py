@@ -1,5 +1,6 @@
 """`scratchvae export`: files that other tools read, and nothing written where it cannot be done."""
 
+import shutil
 import sys
 
 import numpy as np
@@ -21,6 +22,14 @@ def test_torch_weights_and_the_module_they_fit_are_written(command: Command, tra
     assert all(np.array_equal(state[name], array) for name, array in export.torch_state(vae).items())
     assert (folder / "vae.py").read_text() == export.torch_module_source()
     assert result.record["model"] == vae.config
+    assert result.record["format"] == "torch"
+
+
+def test_the_files_go_into_the_run_where_no_folder_is_given(command: Command, trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    assert command("export", "run", "--format", "torch").status == 0
+    assert sorted(path.name for path in (tmp_path / "run" / "torch").iterdir()) == ["vae.py", "weights.safetensors"]
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_onnx_graphs_are_written_and_written_over(command: Command, trained, tmp_path):

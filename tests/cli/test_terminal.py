@@ -82,6 +82,18 @@ def test_what_goes_to_a_pipe_has_no_colour(process):
     assert "\x1b" not in out + err
 
 
+def test_a_table_in_a_pipe_is_100_columns_wide_or_what_columns_says(command: Command, monkeypatch):
+    monkeypatch.setenv("SCRATCHVAE_DATA", "x" * 120)  # more than fits
+    for columns, width in (("", 100), ("70", 70)):
+        monkeypatch.setenv("COLUMNS", columns)
+        assert max(map(len, command("info").out.splitlines())) == width
+
+
+def test_what_a_folder_is_called_is_no_markup(command: Command, monkeypatch):
+    monkeypatch.setenv("SCRATCHVAE_DATA", "[red]data[/red]")
+    assert "[red]data[/red] (not there)" in command("info").out
+
+
 def test_quiet_training_says_nothing_but_its_result(command: Command, images, tmp_path):
     result = command("train", images, *FAST, "--epochs", "1", "--out", "run", "--quiet")
     assert result.status == 0
