@@ -66,11 +66,12 @@ def _two_dimensions(vae: VAE, kl: NDArray[Any], dimensions: tuple[int, int] | No
 
 def _groups(labels: NDArray[Any]) -> dict[str, NDArray[Any]]:
     """Rows by label, in the labels' order; of too many words, the commonest, and the rest as "other"."""
-    values, counts = np.unique(labels, return_counts=True)
-    if len(values) <= CATEGORIES:
-        return {as_written(value): labels == value for value in values}
-    kept = np.sort(values[np.argsort(-counts, kind="stable")[: CATEGORIES - 1]])
-    return {as_written(value): labels == value for value in kept} | {"other": ~np.isin(labels, kept)}
+    values, places, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    commonest = np.argsort(-counts, kind="stable")
+    kept = np.sort(commonest if len(values) <= CATEGORIES else commonest[: CATEGORIES - 1])
+    groups = {as_written(values[place]): places == place for place in kept}  # nan is not equal to itself
+    rest = ~np.isin(places, kept)
+    return groups | {"other": groups.get("other", False) | rest} if rest.any() else groups
 
 
 def _labels(labels: NDArray[Any] | None, rows: int) -> NDArray[Any] | None:

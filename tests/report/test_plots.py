@@ -335,6 +335,16 @@ def test_of_many_words_the_commonest_keeps_its_name_wherever_it_stands_in_the_al
     assert len(groups["zebra"].get_offsets()) == 8
 
 
+@pytest.mark.parametrize(
+    "labels",
+    [np.array([1.0, 2.0, np.nan])[LABELS], np.array(["other"] * 8 + [f"w{row:02d}" for row in range(22)])],
+    ids=["no number", "a word of its own"],
+)
+def test_no_example_is_left_out_for_its_label(labels):
+    groups = plots.latent_scatter(model(), ROWS, labels).collections
+    assert sum(len(points.get_offsets()) for points in groups) == 30
+
+
 def test_a_dollar_sign_in_a_label_begins_no_formula():
     axes = plots.latent_scatter(model(), ROWS, np.array([r"$\foo$", "$5", "5$ or $6"])[LABELS])
     axes.figure.draw_without_rendering()  # where a formula would be read
