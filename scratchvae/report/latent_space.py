@@ -137,19 +137,23 @@ def posterior_ellipses(
     labels: NDArray[Any] | None = None,
     dimensions: tuple[int, int] | None = None,
     axes: Axes | None = None,
+    first: int | None = None,
 ) -> Axes:
     """q(z|x) of every example as its ellipse of one standard deviation, and the prior's circle of radius 1.
 
     Formula   {z: (z - mu)^T S^-1 (z - mu) = 1}, S the 2 x 2 covariance of q on the plane
-    Takes     as `latent_scatter`
+    Takes     as `latent_scatter`; first: how many examples are drawn, in the colours that all of them would have
     """
     labels, axes = _labels(labels, len(x)), axes_or_new(axes, 6.2, 4.8)
-    mu, covariance, plane = _on_plane(vae, x, dimensions)
+    groups = {"": np.ones(len(x), bool)} if labels is None or _is_scale(labels) else _groups(labels)
+    mu, covariance, plane = _on_plane(vae, x[:first], dimensions)
     values, vectors = np.linalg.eigh(covariance[:, plane][:, :, plane])
     across = 2.0 * np.sqrt(values)  # full axes of the ellipse, the shorter first
     angles = np.degrees(np.arctan2(vectors[:, 1, 0], vectors[:, 0, 0]))
-    groups = {"": np.ones(len(x), bool)} if labels is None or _is_scale(labels) else _groups(labels)
-    for index, (name, rows) in enumerate(groups.items()):
+    handles = []
+    for index, (name, rows) in enumerate((name, rows[:first]) for name, rows in groups.items()):
+        if not rows.any():
+            continue
         ellipses = EllipseCollection(
             across[rows, 0],
             across[rows, 1],
@@ -163,15 +167,12 @@ def posterior_ellipses(
             label=f"q(z|x), {name}" if name else "q(z|x)",
         )
         axes.add_collection(ellipses)
+        handles.append(matplotlib.lines.Line2D([], [], color=_colour(index), label=ellipses.get_label()))
     ink: Any = matplotlib.rcParams["text.color"]
     axes.add_patch(Circle((0, 0), 1.0, fill=False, linestyle="--", linewidth=1.6, edgecolor=ink, zorder=3))
     reach = 1.05 * max(1.0, float((np.abs(mu[:, list(plane)]) + across.max(1, keepdims=True) / 2).max()))
     axes.set_xlim(-reach, reach)
     axes.set_ylim(-reach, reach)
-    handles = [
-        matplotlib.lines.Line2D([], [], color=_colour(index), label=entry.get_label())
-        for index, entry in enumerate(axes.collections)
-    ]
     handles.append(matplotlib.lines.Line2D([], [], color=ink, linestyle="--", label="prior N(0, I)"))
     axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small")
     return _finish_plane(axes, plane, "Posteriors: one standard deviation of q(z|x)", "box")

@@ -50,8 +50,7 @@ def latent_picture(vae: VAE, x: NDArray, labels: NDArray | None) -> Figure:
     panels = figure.subplot_mosaic("AB;CC", height_ratios=(2, 1))
     plane = plots.main_plane(vae, x)
     plots.latent_scatter(vae, x, labels, plane, axes=panels["A"])
-    few = slice(0, ELLIPSES)
-    plots.posterior_ellipses(vae, x[few], None if labels is None else labels[few], plane, axes=panels["B"])
+    plots.posterior_ellipses(vae, x, labels, plane, axes=panels["B"], first=ELLIPSES)
     plots.kl_per_dimension(vae, x, axes=panels["C"])
     return figure
 

@@ -392,6 +392,21 @@ def test_the_first_examples_have_ellipses_in_the_colours_of_their_own_labels(mon
         np.testing.assert_allclose(group.get_offsets(), mu[LABELS[:10] == label])
 
 
+def test_a_label_has_one_colour_among_the_points_and_the_ellipses_though_not_every_label_has_an_ellipse(monkeypatch):
+    monkeypatch.setattr("scratchvae.report.run_report.ELLIPSES", 10)
+    labels = np.repeat(["owl", "cat", "owl", "dog"], [5, 5, 10, 10])
+    scatter, ellipses = latent_picture(model(latent_dim=2), ROWS, labels).axes[:2]
+    points = {group.get_label(): to_hex(group.get_facecolor()[0]) for group in scatter.collections}
+    drawn = {group.get_label(): to_hex(group.get_edgecolor()[0]) for group in ellipses.collections}
+    assert drawn == {f"q(z|x), {label}": points[label] for label in ("cat", "owl")}
+    legend = ellipses.get_legend()
+    lines = {
+        text.get_text(): to_hex(line.get_color())
+        for text, line in zip(legend.get_texts(), legend.get_lines(), strict=True)
+    }
+    assert lines.items() > drawn.items()
+
+
 def test_the_kl_of_every_dimension_is_a_bar_largest_first_and_adds_up_to_the_kl():
     vae = model()
     vae.parameters["encoder.head.weight"][:, [1, 5]] = 0.0  # mu and logvar of dimension 1: an inactive one
