@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from scratchvae import VAE
 from scratchvae import gradcheck as checker
@@ -54,6 +54,12 @@ def test_the_reference_engine_sums_in_one_order_on_any_number_of_threads():
             use_threads(threads, "reference")
             encoded.add(vae.encode(x).mu.tobytes())
     assert len(encoded) == 1
+
+
+def test_the_matrix_library_takes_no_more_threads_than_are_asked_for():
+    with threadpool_limits():
+        use_threads(1)
+        assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {1}
 
 
 def test_the_version_is_shown(command: Command):
