@@ -317,7 +317,8 @@ def test_what_is_said_of_the_batch_is_said_of_both_terms(capsys):
         ("pytorch-example", "no: grey"),
     ],
 )
-def test_the_command_says_of_every_recipe_whether_it_is_a_bound(capsys, name, verdict):
+def test_the_command_says_of_every_recipe_whether_it_is_a_bound(capsys, monkeypatch, name, verdict):
+    monkeypatch.setenv("COLUMNS", "160")
     assert main(["audit"]) == 0
     (row,) = [line for line in capsys.readouterr().out.splitlines() if f" {name} " in line]
     assert f" {verdict} " in row
