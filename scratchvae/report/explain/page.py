@@ -24,6 +24,7 @@ from scratchvae.vae import VAE
 
 from .. import plots
 from ..page import figure as picture
+from ..summary import how_many
 from . import figures, formulas, gradient_noise, identity, known_density, movement, sources
 from .answers import SURGERY_EXAMPLES, Answers
 from .subject import Settings, Subject
@@ -195,11 +196,6 @@ def property_code(owner: type, name: str) -> Callable[..., Any]:
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
-def counted(number: int, noun: str) -> str:
-    """1 image, 2 images."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]], caption: str, kind: str = "table") -> str:
     """Titles may have a unit after a newline; cells are HTML; kind: its classes in page.css."""
     heads = "".join(
@@ -275,7 +271,7 @@ def _movement_table(answers: Answers) -> str:
         change = written(phase.largest_change, ".1e" if phase.largest_change < 1e-3 else ".3f")
         rows.append([f"<b>largest change, {letter} moving</b>", "", f"<b>{change}</b>", "", ""])
     titles = ["", "steps", "log p(x)\nnats, mean", "ELBO\nnats, mean", "gap\nnats, mean"]
-    caption = f"Means over {counted(answers.movement.examples, 'held-out image')}; the largest change is that of a single image."
+    caption = f"Means over {how_many(answers.movement.examples, 'held-out image')}; the largest change is that of a single image."
     return table(titles, rows, caption)
 
 
@@ -496,8 +492,8 @@ def words(subject: Subject, answers: Answers, settings: Settings, command: str) 
             f"{examples_in_words(subject)}"
         ),
         "data": escape(subject.name),
-        "dimensions": counted(vae.latent_dim, "dimension"),
-        "latent": counted(vae.latent_dim, "latent dimension"),
+        "dimensions": how_many(vae.latent_dim, "dimension"),
+        "latent": how_many(vae.latent_dim, "latent dimension"),
         "normals": "one standard normal number" if line else f"{vae.latent_dim} independent standard normal numbers",
         "gaussian": "a Gaussian" if line else "an axis-parallel Gaussian",
         "misfit": "skewed or has a second mode" if line else "bent, tilted, or has a second mode",
