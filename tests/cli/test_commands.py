@@ -77,7 +77,7 @@ def test_evaluate_gives_a_bound_that_rises_with_its_samples(command: Command, tr
         assert 1 <= many[part]["effective_sample_size"] <= 500
 
 
-def test_pixels_drawn_once_are_at_evaluation_those_of_training(command: Command, images):
+def test_pixels_drawn_once_are_at_evaluation_those_of_training(command: Command, undrawn, images):
     """Whatever the seed of the samples is."""
     command("train", images, *FAST, "--binarize", "fixed", "--seed", 3, "--epochs", 1, "--out", "run")
     vae, data = VAE.load("run/model.safetensors", "reference"), load(str(images), seed=3).train
@@ -88,7 +88,7 @@ def test_pixels_drawn_once_are_at_evaluation_those_of_training(command: Command,
     assert found["log_evidence"] != pytest.approx(wrong.log_evidence, rel=1e-5)
 
 
-def test_a_run_need_not_say_what_was_not_asked_for(command: Command, images):
+def test_a_run_need_not_say_what_was_not_asked_for(command: Command, undrawn, images):
     """Of its data: a folder of MNIST, a size of images, labels, the shape of an image."""
     command("train", images, *FAST, "--epochs", 1, "--out", "run")
     file = Path("run/config.json")
@@ -111,14 +111,14 @@ def test_evaluate_measures_by_the_method_samples_limit_and_seed_asked_for(comman
 
 
 @pytest.mark.slow
-def test_evaluate_tells_the_parts_of_a_data_set_that_has_two_of_its_own(command: Command):
+def test_evaluate_tells_the_parts_of_a_data_set_that_has_two_of_its_own(command: Command, undrawn):
     assert command("train", "digits", *FAST, "--epochs", 1, "--out", "run").status == 0
     words = ("evaluate", "run", "digits", "--engine", "reference", "--samples", 2, "--json")
     parts = command(*words).record.keys() & {"training", "held_out", "given"}
     assert parts == {"training", "held_out"}
 
 
-def test_evaluate_resizes_the_images_of_a_folder_as_training_did(command: Command):
+def test_evaluate_resizes_the_images_of_a_folder_as_training_did(command: Command, undrawn):
     from PIL import Image
 
     pixels = np.random.default_rng(0).integers(0, 256, (24, 8, 8), dtype=np.uint8)
@@ -155,7 +155,7 @@ def write_table(path, x, words=None):
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npz"])
-def test_evaluate_reads_a_table_as_that_of_the_run_was_read(command: Command, tmp_path, suffix):
+def test_evaluate_reads_a_table_as_that_of_the_run_was_read(command: Command, undrawn, tmp_path, suffix):
     """Its labels are taken out under the same name; without them it is data alone, and so is a file that has none."""
     x = np.random.default_rng(0).random((20, 3))
     write_table(tmp_path / f"table{suffix}", x, np.where(x[:, 0] > 0.5, "cat", "dog"))

@@ -114,7 +114,9 @@ def memory_for(epochs: int, monkeypatch: pytest.MonkeyPatch, words: str) -> None
 
 
 @pytest.mark.parametrize("there", [False, True], ids=["a new folder", "an empty folder"])
-def test_memory_that_runs_out_at_the_start_leaves_nothing(command: Command, images, tmp_path, monkeypatch, there):
+def test_memory_that_runs_out_at_the_start_leaves_nothing(
+    command: Command, undrawn, images, tmp_path, monkeypatch, there
+):
     if there:
         (tmp_path / "run").mkdir()
     before = list(tmp_path.rglob("*"))
@@ -152,7 +154,9 @@ def test_a_run_stopped_before_its_first_checkpoint_is_kept_where_it_cannot_go_on
 
 
 @pytest.mark.parametrize(("words", "said"), [("Unable to allocate", "Unable to allocate"), ("", "out of memory")])
-def test_memory_that_runs_out_later_keeps_the_checkpoint(command: Command, images, tmp_path, monkeypatch, words, said):
+def test_memory_that_runs_out_later_keeps_the_checkpoint(
+    command: Command, undrawn, images, tmp_path, monkeypatch, words, said
+):
     with monkeypatch.context() as patch:
         memory_for(1, patch, words)
         failed = command("train", images, *FAST, "--epochs", "2", "--out", "run")

@@ -64,7 +64,10 @@ def test_help_is_coloured_on_a_terminal_and_not_where_no_color_is_set():
     assert not COLOUR.search(on_a_terminal("info", "--help", NO_COLOR="1"))
 
 
-@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+@pytest.mark.parametrize(
+    "closed",
+    ["1>&-", "0<&- 1>&- 2>&-", *(pytest.param(one, marks=pytest.mark.slow) for one in ("0<&-", "2>&-"))],
+)
 def test_a_closed_stream_takes_nothing_away_from_the_others(closed, tmp_path):
     def run(words):
         line = f"{shlex.quote(sys.executable)} -m scratchvae {words} {closed}"

@@ -213,7 +213,7 @@ def test_real_numbers_train_under_a_learned_variance(command: Command, vectors, 
     ],
     ids=" ".join,
 )
-def test_every_objective_and_posterior_trains_and_its_run_goes_on(command: Command, images, options):
+def test_every_objective_and_posterior_trains_and_its_run_goes_on(command: Command, undrawn, images, options):
     result = command("train", images, *FAST, *options, "--epochs", "1", "--out", "run", "--json")
     assert result.status == 0, result.err
     for name, value in zip(options[::2], options[1::2], strict=True):
@@ -237,7 +237,7 @@ def test_what_is_for_a_diagonal_posterior_refuses_a_run_with_a_full_one(command:
 
 
 @pytest.mark.slow
-def test_a_run_from_before_there_was_a_choice_of_posterior_goes_on(command: Command, images):
+def test_a_run_from_before_there_was_a_choice_of_posterior_goes_on(command: Command, undrawn, images):
     assert command("train", images, *FAST, "--epochs", "1", "--out", "run").status == 0
     config = json.loads(Path("run/config.json").read_text())
     del config["model"]["posterior"]
@@ -307,7 +307,7 @@ def test_an_existing_run_is_refused_and_left_alone(command: Command, images, tra
 
 
 @pytest.mark.slow
-def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(command: Command, images, trained, tmp_path):
+def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(command: Command, undrawn, images, trained, tmp_path):
     assert command("train", images, *FAST, "--epochs", "1", "--out", "halves").status == 0
     with (tmp_path / "halves" / "history.jsonl").open("a") as file:
         file.write('{"epoch": [2], "seconds": 1}\n')  # one that nobody wrote
@@ -402,7 +402,9 @@ def test_divergence_ends_with_status_1_and_names_the_update(command: Command, ve
     assert result.record["status"] == "diverged"
 
 
-def test_what_diverges_in_its_first_epoch_leaves_nothing_in_the_way_of_the_next_try(command: Command, tmp_path):
+def test_what_diverges_in_its_first_epoch_leaves_nothing_in_the_way_of_the_next_try(
+    command: Command, undrawn, tmp_path
+):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((60, 5)))  # of one batch: an epoch an update
     options = (*FAST, "--likelihood", "gaussian", "--epochs", "9", "--out", "run", "--json")
     diverged = command("train", "x.npy", *options, "--learning-rate", "1e30")
