@@ -287,6 +287,7 @@ def test_gradcheck_passes_every_parameter_by_every_method(command: Command):
         assert found["worst_at"].items() <= worst.items()
 
 
+@pytest.mark.slow
 def test_gradcheck_all_covers_every_likelihood_activation_and_objective_by_the_complex_step(command: Command):
     rows = command("gradcheck", "--all", "--method", "complex", "--json", "--engine", "reference").record["rows"]
     models = {(row["likelihood"], row["activation"], row["objective"]) for row in rows}

@@ -22,6 +22,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(Settings, "quick", classmethod(lambda cls: least))
 
 
+@pytest.mark.slow
 def test_explain_writes_a_page_and_prints_its_numbers(command, tiny, tmp_path):
     result = command("explain", "--quick", "--json", "--engine", "reference", "--seed", "3", "--out", "page.html")
     assert result.status == 0

@@ -300,6 +300,7 @@ def check_bounds(bounds: annealed.Bounds, log_evidence: NDArray, tolerance: floa
     assert -2 * above_error < above < tolerance
 
 
+@pytest.mark.slow
 def test_the_exact_answer_lies_between_bounds_within_a_twentieth_of_a_nat():
     vae = ten_latents()
     bounds = bidirectional(vae, 16, 16, 1000, 5, "encoder")
@@ -316,6 +317,7 @@ def test_the_exact_answer_lies_between_bounds_that_start_at_the_prior(dtype):
     check_bounds(bounds, LinearGaussian.from_vae(vae).log_evidence(x), 0.05)
 
 
+@pytest.mark.slow
 def test_bounds_of_a_bernoulli_enclose_its_importance_estimate():
     vae, _, _ = build(data_dim=8, hidden=(5,))
     bounds = bidirectional(vae, 30, 32, 60, 5)

@@ -39,7 +39,7 @@ for objective in (sv.ELBO(), sv.IWAE(4)):
 """
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ["compiled", pytest.param("reference", marks=pytest.mark.slow)])
 def test_one_two_and_four_threads_train_to_the_same_bits(engine):
     environment = os.environ | {name: "4" for name in ("NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     environment["PYTHONPATH"] = str(ROOT)

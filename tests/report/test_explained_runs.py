@@ -32,7 +32,10 @@ def subject_on(x, labels=None, binarize="threshold", image_shape=None, **options
     return subject_of(vae, data, binarize, 0, 1, "of a run")
 
 
-@pytest.mark.parametrize("words", [("cat", "dog"), ("a & b", "<i>"), (r"$\foo$", "$5")])
+MARKUP = [("a & b", "<i>"), (r"$\foo$", "$5")]
+
+
+@pytest.mark.parametrize("words", [("cat", "dog"), *(pytest.param(words, marks=pytest.mark.slow) for words in MARKUP)])
 def test_labels_that_are_words_are_shown_as_they_are_written(words):
     subject = subject_on(PIXELS, np.where(PIXELS[:, 0] > 0.5, *words))
     one = identity(subject, SETTINGS)
