@@ -249,8 +249,10 @@ def _numbers_and_labels(path: Path, text: str, labels: str | None) -> Arrays:
         used = None if label is None else columns
         data = np.loadtxt(rows, delimiter=delimiter, ndmin=2, comments=None, quotechar='"', usecols=used)
     except ValueError as error:
-        reason = _first_bad_field(lines, delimiter, label) or one_line(error)
+        reason = _first_bad_field(lines, delimiter, label) or _open_quote(lines) or one_line(error)
         raise DataError(f"{path}: {reason}") from None
+    if len(data) < len(lines):
+        raise DataError(f"{path}: {_open_quote(lines)}")
     if headed and names[0] == "" and label != 0:
         data = _without_row_numbers(data)
     found = f"csv table {'with' if headed else 'without'} a header"
@@ -327,3 +329,9 @@ def _first_bad_field(lines: Iterable[tuple[int, str]], delimiter: str, label: in
             if column - 1 != label and not _is_number(field):
                 return f"line {number}, column {column} is {field[:40]!r}; expected a number"
     return None
+
+
+def _open_quote(lines: Iterable[tuple[int, str]]) -> str | None:
+    """Which quote has taken the lines behind it into its field."""
+    numbers = (number for number, line in lines if line.count('"') % 2)
+    return next((f"line {n} has a quote that is not closed; expected every field on one line" for n in numbers), None)

@@ -202,6 +202,8 @@ def test_whether_a_csv_was_taken_to_have_a_header_is_said(write, text, found):
         (b"1,2\n3\n", ["line 2 has 1 fields", "expected 2 as in line 1"]),
         (b'"a","b"\n"1",5,6\n"2",7,8\n', ["line 2 has 3 fields", "expected 2 as in line 1"]),  # R's names of rows
         (b"# made by hand\na,b,c\n1,2\n", ["line 3 has 2 fields", "expected 3 as in line 2"]),
+        (b'1,2\n3,"4\n5,6\n', ["line 2 has a quote that is not closed", "expected every field on one line"]),
+        (b'"1\n2"\n3\n', ["line 1 has a quote that is not closed"]),  # else one row of 12
         (b"a,b\n0,1\n1,nan\n", ["row 1, column 1 (counted from 0) is nan", "expected finite numbers"]),
         (b"0,1\n1e999,0\n", ["row 1, column 0 (counted from 0) is inf", "expected finite numbers"]),
         (b"\xff\xfe1\x00,\x00", ["not text in UTF-8", "expected lines of comma-separated numbers"]),

@@ -153,6 +153,7 @@ def test_a_column_of_a_csv_is_taken_out_of_the_data(tmp_path, labels):
         ("a,kind\n1,x\n3,y,z\n", ["line 3 has 3 fields", "expected 2"]),
         ("kind,a\n1,x,3\n2,y,4\n", ["line 2 has 3 fields", "expected 2 as in line 1"]),
         ("a,kind\n1,x\nq,y\n", ["line 3, column 1 is 'q'", "expected a number"]),
+        ('a,kind\n1,x\n2,"y\n3,z\n', ["line 3 has a quote that is not closed", "expected every field on one line"]),
         ("", ["no column 'kind'"]),
         ("kind,kind,a\n1,2,3\n4,5,6\n", ["2 columns are called 'kind'"]),
     ],
