@@ -422,10 +422,10 @@ def test_grey_pixels_without_binarization_need_to_be_asked_for():
     vae, _ = small()
     grey = np.full((5, 6), 0.5)
     with pytest.raises(
-        ValueError, match=r"binarize is 'none'.*expected binarize dynamic.*or likelihood continuous-bernoulli"
+        ValueError, match=r"^x: binarize is 'none'.*expected binarize dynamic.*or likelihood continuous-bernoulli"
     ):
         fit(vae, grey, binarize="none")
-    with pytest.raises(ValueError, match="binarize is 'none'"):
+    with pytest.raises(ValueError, match=r"^validation: binarize is 'none'"):
         fit(vae, np.eye(6), binarize="none", validation=grey)
     assert len(fit(vae, grey, binarize="none", allow_grey=True, validation=grey)) == 3
     assert len(fit(vae, np.eye(6), binarize="none")) == 3

@@ -21,8 +21,9 @@ from scratchvae.reference.random import Stream
 METHODS = ("none", "dynamic", "fixed", "threshold")
 
 
-def check_method(method: str, data: Data | None = None, allow_grey: bool = False) -> None:
-    """Refuse an unknown method; and, given the data of a Bernoulli, grey values left as they are.
+def check_method(method: str, data: Data | None = None, allow_grey: bool = False, name: str = "x") -> None:
+    """Refuse an unknown method; and, given the data of a Bernoulli, which messages call `name`, grey values left as
+    they are.
 
     Raises    DataError, one line
     """
@@ -30,7 +31,7 @@ def check_method(method: str, data: Data | None = None, allow_grey: bool = False
         raise DataError(f"binarize is {method!r}; expected one of {', '.join(METHODS)}")
     if method == "none" and data is not None and not allow_grey and is_grey(data):
         raise DataError(
-            "binarize is 'none' and the data have values between 0 and 1, of which a Bernoulli is no normalised "
+            f"{name}: binarize is 'none' and there are values between 0 and 1, of which a Bernoulli is no normalised "
             "likelihood; expected binarize dynamic, fixed or threshold, or likelihood continuous-bernoulli "
             "(allow_grey, --allow-grey: go on all the same)"
         )

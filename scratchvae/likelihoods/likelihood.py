@@ -103,7 +103,7 @@ def data_set_for(
     """
     x = as_data_set(x, data_dim, likelihood.unit_interval, name)
     likelihood.check(x, name)
-    check_method(binarize, x if likelihood.binary else None, allow_grey)
+    check_method(binarize, x if likelihood.binary else None, allow_grey, name)
     if binarize != "none" and not likelihood.binary:
         raise DataError(f"binarize is {binarize!r} under likelihood {likelihood.name!r}; expected 'none'")
     return x
