@@ -19,9 +19,12 @@ from scratchvae.likelihoods import (
     Draws,
     Poisson,
     as_likelihood,
+    data_for,
+    data_set_for,
     likelihood_named,
 )
 from scratchvae.likelihoods.likelihood import open_uniforms
+from scratchvae.reference.random import Stream
 from tests.cases import LIKELIHOOD_NAMES, build
 
 WITH_NUMBERS = ("categorical:2,1,3", "discretised-logistic:17", "discretised-logistic-diagonal:2")
@@ -36,7 +39,7 @@ def draw(likelihood, out, seed=1):
 # --- names ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "discretised-logistic:257"])
 def test_a_likelihood_is_made_again_by_its_name(name):
     likelihood = likelihood_named(name)
     assert likelihood.name == name
@@ -58,8 +61,9 @@ def test_a_likelihood_may_be_a_record_instead_of_a_name():
     "wrong",
     [
         "beta", "", "poisson:3", "bernoulli:", "categorical:", "categorical:3,", "categorical:3,-4", "categorical:0",
-        "categorical:3.5", "categorical:3,x", "discretised-logistic:", "discretised-logistic:1",
-        "discretised-logistic:2,3", "discretised-logistic:70000", "discretised-logistic:a", "gaussian-learned:2",
+        "categorical:3.5", "categorical:3,x", "categorical:²", "categorical:٣",
+        "discretised-logistic:", "discretised-logistic:1", "discretised-logistic:2,3", "discretised-logistic:70000",
+        "discretised-logistic:a", "gaussian-learned:2",
         3, None, [], {}, Bernoulli(unit_interval=False), Bernoulli,
     ],
 )  # fmt: skip
@@ -131,6 +135,17 @@ def test_pixels_lie_on_the_levels():
     assert "expected multiples of 1/16, 17 levels" in refusal_of("discretised-logistic:17", [[1 / 16 + 0.01]])
     assert "pass uint8, or divide by 255" in refusal_of("discretised-logistic", [[7.0]])
     assert refusal_of("discretised-logistic:17", np.array([[128, 0]], np.uint8))
+
+
+@pytest.mark.parametrize("name", ["poisson", "categorical", "discretised-logistic"])
+def test_a_refusal_says_by_its_name_which_data_it_is_about(name):
+    likelihood, x = LIKELIHOODS[name], np.array([[0.3, 0.5]])
+    for refuse in (
+        lambda: data_for(likelihood, x, 2, "held out"),
+        lambda: data_set_for(likelihood, x, 2, "none", name="held out"),
+    ):
+        with pytest.raises(DataError, match=r"^held out: row 0, column 0 "):
+            refuse()
 
 
 @pytest.mark.parametrize("name", ["poisson", "categorical"])
@@ -296,7 +311,7 @@ def test_discretised_logistic_draws_have_its_probabilities(location):
 def test_poisson_draws_are_the_quantiles_of_their_uniform_numbers(rate):
     x = draw(Poisson(), np.full((4000, 1), np.log(rate)))[:, 0]
     np.testing.assert_array_equal(x, np.rint(x))
-    u = reference.uniforms(1, reference.random.Stream.PIXELS, 0, np.arange(4000), 1)[:, 0].astype(np.float64) + 2.0**-25
+    u = reference.uniforms(1, Stream.PIXELS, 0, np.arange(4000), 1)[:, 0].astype(np.float64) + 2.0**-25
     if rate < 1e9:
         exact = np.exp(np.log(rate))
         slack = 0 if rate < 1e8 else 1e-7  # of a probability: the resolution of u is 6e-8
@@ -326,6 +341,28 @@ def test_categorical_draws_have_their_probabilities_and_never_the_impossible():
     assert not x[:, [2, 4, 5]].any()
     assert x[:, 3].all()
     assert x[:, 1].mean() == pytest.approx(1 / (1 + np.exp(-1)), abs=0.01)
+
+
+def test_a_categorical_draw_is_made_of_a_uniform_number_for_each_group_from_the_stream_of_pixels():
+    x = draw(Categorical((2, 2)), np.zeros((20, 4)))
+    np.testing.assert_array_equal(x[:, [0, 2]], reference.uniforms(1, Stream.PIXELS, 0, np.arange(20), 2) < 0.5)
+
+
+def test_a_uniform_number_of_0_draws_nothing_that_is_impossible():
+    """It is that of element 2 of example 7841672."""
+    draws = Draws(0, np.array([7841672]))
+    assert reference.uniforms(0, Stream.PIXELS, 0, draws.examples, 3)[0, 2] == 0
+    assert not Bernoulli().draw(reference, np.full((1, 3), -1e4), {}, draws).any()
+    x = Categorical((2, 2, 2)).draw(reference, np.array([[-1e4, 0.0] * 3]), {}, draws)
+    np.testing.assert_array_equal(x, [[0, 1] * 3])
+
+
+def test_the_largest_uniform_number_draws_nothing_that_is_impossible_though_probabilities_sum_to_less_than_1():
+    """It is that of element 5 of example 3072; in single precision these 24 probabilities lack 2^-24 and more of 1."""
+    logits = np.append(-0.1 * np.arange(24), -1e4).astype(np.float32)
+    assert Categorical().mean(reference, logits[None], {}).sum(dtype=np.float64) <= 1 - 2.0**-24
+    x = Categorical([25] * 6).draw(reference, np.tile(logits, 6)[None], {}, Draws(0, np.array([3072])))
+    assert x[0, 125 + 23] == 1
 
 
 def test_pixels_that_are_impossible_under_the_model_are_never_drawn():
