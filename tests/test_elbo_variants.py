@@ -65,6 +65,15 @@ def test_a_kl_that_is_not_a_number_does_not_hide_under_the_floor(ops):
     assert upstream.dhead[0, 1] == 0
 
 
+def test_a_dimension_whose_kl_is_its_free_bits_is_not_pushed_further_down(ops):
+    """mu = 1 at variance 1 costs 1/2 nat, exactly; twice the mean is above the floor."""
+    head, eps = np.array([[1.0, 2.0, 0.0, 0.0]]), np.zeros((1, 1, 2))
+    z, kl, _ = ops.posterior_forward(head, eps)
+    sampled = Sampled(head, eps, z, kl, np.zeros((1, 1)), np.zeros(1), DiagonalPosterior(ops))
+    _, upstream = sv.ELBO(free_bits=0.5).evaluate(ops, sampled)
+    np.testing.assert_array_equal(upstream.dhead, [[0, 2, 0, 0]])
+
+
 def test_free_bits_keep_latent_dimensions_in_use():
     """A KL of four times its weight: without a floor the posterior collapses to the prior."""
     kl = {}

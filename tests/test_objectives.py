@@ -7,6 +7,7 @@ from hypothesis import given
 import scratchvae as sv
 from scratchvae import reference
 from scratchvae.engine import get_engine
+from scratchvae.objectives import OBJECTIVES
 from tests.cases import architectures, build
 from tests.proofs.checks import (
     complex_derivative,
@@ -79,6 +80,10 @@ def test_what_sees_only_log_weights_is_the_bound_and_its_derivative(engine, obje
 def test_log_weights_do_not_tell_the_kl_from_the_rest():
     with pytest.raises(ValueError, match=r"beta=0.5.*expected beta 1"):
         sv.ELBO(beta=0.5).of_log_weights(reference, np.zeros((1, 1)))
+
+
+def test_an_objective_is_called_what_it_is_asked_for_by():
+    assert {name: kind().name for name, kind in OBJECTIVES.items()} == {name: name for name in OBJECTIVES}
 
 
 def test_the_samples_and_weights_that_are_taken_unless_others_are_asked_for():
