@@ -64,6 +64,11 @@ def test_no_two_streams_are_the_same():
     assert len({stream.value for stream in Stream}) == len(Stream.__members__)
     assert all(0 < stream < 2**16 for stream in Stream), "the attempt number has the bits above"
     assert sorted(Stream) == list(range(1, 17)), "a number that changes is another draw of what was kept under it"
+    assert [stream.name for stream in sorted(Stream)] == [
+        "SHUFFLE", "BINARIZE", "POSTERIOR", "VALIDATION", "EVIDENCE", "WEIGHTS", "LATENT", "PIXELS", "SPLIT",
+        "FIXED_BINARIZE", "VALIDATION_BINARIZE", "EVIDENCE_BINARIZE", "MOMENTUM", "ACCEPTANCE", "AGGREGATE",
+        "COORDINATES",
+    ]  # fmt: skip
 
 
 def test_uniforms_are_whole_multiples_of_two_to_the_minus_24(ops):
