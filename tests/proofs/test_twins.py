@@ -1,5 +1,6 @@
 """Every operation exists twice: the same name, the same arguments, the same results to rounding."""
 
+import copy
 import inspect
 import subprocess
 import sys
@@ -93,6 +94,19 @@ def test_twins_agree_at_odd_sizes(name, shape):
 def test_twins_take_arrays_that_are_not_contiguous(name):
     values = PAIRS[name](np.random.default_rng(2), type("Sizes", (), {"b": 5, "k": 3, "d": 9})).values
     agree(both(name, scattered(values))[1], both(name, values)[0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_what_an_operation_is_given_stays_as_it_was_and_its_gradient_may_be_taken_twice(ops, name):
+    values = PAIRS[name](np.random.default_rng(4), type("Sizes", (), {"b": 3, "k": 2, "d": 5})).values
+    before = copy.deepcopy(values)
+    *outputs, cache = getattr(ops, f"{name}_forward")(*values)
+    upstream = [np.random.default_rng(5).normal(size=output.shape) for output in outputs]
+    given = copy.deepcopy(upstream)
+    first, second = (copy.deepcopy(getattr(ops, f"{name}_backward")(*upstream, cache)) for _ in range(2))
+    gradients = [found if isinstance(found, tuple) else (found,) for found in (first, second)]
+    for now, then in zip((*values, *upstream, *gradients[1]), (*before, *given, *gradients[0]), strict=True):
+        np.testing.assert_array_equal(now, then)
 
 
 @pytest.mark.parametrize("name", PAIRS)
