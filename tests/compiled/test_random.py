@@ -86,6 +86,15 @@ def test_a_byte_rejected_twice_is_drawn_a_third_time():
     assert_same_bits(compiled.bernoulli_bytes(*arguments), reference.bernoulli_bytes(*arguments))
 
 
+def test_some_of_the_columns_have_the_bits_that_they_have_among_all():
+    """A step by weights draws a part of a row; of 400 times 48 bytes in it some are rejected."""
+    pixels = np.random.default_rng(0).integers(1, 255, (400, 96), dtype=np.uint8)
+    rows, part = np.arange(400), np.empty((400, 48), np.uint8)
+    whole = reference.bernoulli_bytes(pixels, rows, 3, Stream.BINARIZE, 0, rows)
+    compiled_random._binarize_span(0, 3 * 400, pixels, 32, rows, rows, 0, int(Stream.BINARIZE), 3, 0, part)
+    assert_same_bits(part, whole[:, 32:80])
+
+
 def test_the_number_of_threads_changes_no_bit():
     if get_threads() < 2:
         pytest.skip("one processor")
