@@ -106,6 +106,14 @@ def test_scales_whose_inverse_is_no_float32_have_the_value_and_gradient_of_doubl
         np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
+def test_a_scale_whose_inverse_is_no_number_costs_nothing_in_the_middle_of_a_bin(ops):
+    x = np.array([[0.2]])
+    with np.errstate(over="ignore"):
+        value, cache = ops.discretised_logistic_log_likelihood_forward(x, x[None], np.full(1, -720.0))
+        dlocation, dlog_scale = ops.discretised_logistic_log_likelihood_backward(np.ones((1, 1)), cache)
+    np.testing.assert_array_equal([value[0, 0], dlocation[0, 0, 0], dlog_scale[0]], 0)
+
+
 def test_one_scale_for_all_has_the_sum_of_the_gradients_of_one_each(ops):
     rng = np.random.default_rng(0)
     x, out, upstream = rng.integers(0, 256, (4, 3)) / 255, rng.normal(size=(4, 2, 3)), rng.normal(size=(4, 2))
