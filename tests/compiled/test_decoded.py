@@ -63,6 +63,15 @@ def test_log_weights_of_float32_are_those_of_float64_to_its_rounding():
     np.testing.assert_allclose(*results, rtol=1e-5)
 
 
+def test_pixels_may_be_bytes_and_no_array_need_be_contiguous():
+    x, z, network = case("float32")
+    for operation, of_model in (("likelihood", ()), ("weights", (head("float32"),))):
+        function = getattr(compiled, f"decoded_bernoulli_log_{operation}")
+        want = function(x, *of_model, z, network)
+        scattered = (np.repeat(array, 2, axis=-1)[..., ::2] for array in (x.astype(np.uint8), *of_model, z))
+        np.testing.assert_array_equal(function(*scattered, network), want)
+
+
 def test_a_nan_is_seen_in_its_sample_alone():
     x, z, network = case("float32")
     z[2, 7, 1] = np.nan
