@@ -182,6 +182,7 @@ def test_log_weights_alone_are_refused_for_every_setting_of_the_kl(ops):
 def test_a_plain_elbo_is_written_as_it_was_before_it_had_settings():
     """A checkpoint keeps it, and older ones must go on."""
     assert repr(sv.ELBO()) == "ELBO(num_samples=1, beta=1.0, name='elbo')"
+    assert repr(sv.ELBO(beta=1, free_bits=0)) == repr(sv.ELBO()), "equal settings are written equally"
     assert repr(sv.ELBO(2, free_bits=0.1)) == "ELBO(num_samples=2, beta=1.0, free_bits=0.1, name='elbo')"
 
 

@@ -148,6 +148,12 @@ def test_a_refusal_says_by_its_name_which_data_it_is_about(name):
             refuse()
 
 
+@pytest.mark.parametrize("name", ["bernoulli", "continuous-bernoulli", "discretised-logistic"])
+@pytest.mark.parametrize("value", [-1.0, 2.0])
+def test_pixels_lie_between_0_and_1(name, value):
+    assert "expected values in [0, 1]" in refusal_of(name, [[0.0], [value]])
+
+
 @pytest.mark.parametrize("name", ["poisson", "categorical"])
 def test_bytes_are_never_scaled_in_silence(name):
     """uint8 means value / 255 here: of counts and columns that is a mistake, unless they were True and False."""
@@ -170,8 +176,9 @@ def test_only_a_bernoulli_binarizes():
     assert [name for name in LIKELIHOOD_NAMES if LIKELIHOODS[name].binary] == ["bernoulli"]
     for name in set(LIKELIHOOD_NAMES) - {"bernoulli"}:
         vae, x, _ = build(likelihood=name)
-        with pytest.raises(DataError, match=f"binarize is 'dynamic' under likelihood '{name}'; expected 'none'"):
-            sv.fit(vae, x, binarize="dynamic", progress=False)
+        for method in ("dynamic", "fixed", "threshold"):
+            with pytest.raises(DataError, match=f"binarize is '{method}' under likelihood '{name}'; expected 'none'"):
+                sv.fit(vae, x, binarize=method, progress=False)
 
 
 def test_a_gaussian_takes_any_real_number():
