@@ -49,7 +49,7 @@ def test_a_likelihood_is_made_again_by_its_name(name):
 def test_a_likelihood_may_be_a_record_instead_of_a_name():
     for record, name in (
         (Categorical([2, np.int64(3)]), "categorical:2,3"),
-        (DiscretisedLogistic(levels=17), "discretised-logistic:17"),
+        (DiscretisedLogistic(levels=np.int64(17)), "discretised-logistic:17"),
         (DiscretisedLogistic(per_dimension=True), "discretised-logistic-diagonal"),
         (Poisson(), "poisson"),
     ):

@@ -34,8 +34,10 @@ class DiscretisedLogistic(Likelihood):
     unit_interval: bool = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.levels, bool) or not isinstance(self.levels, int) or not 2 <= self.levels <= MOST_LEVELS:
+        whole = isinstance(self.levels, (int, np.integer)) and not isinstance(self.levels, bool)
+        if not whole or not 2 <= self.levels <= MOST_LEVELS:
             raise ValueError(f"{STEM} has {self.levels!r} levels; expected a whole number from 2 to {MOST_LEVELS}")
+        object.__setattr__(self, "levels", int(self.levels))
 
     @property
     def name(self) -> str:
