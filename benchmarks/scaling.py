@@ -73,9 +73,11 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, list[float]], int]:
 def on_paper(spreads: dict[str, Spread], parameters: int, options: argparse.Namespace) -> list[dict]:
     """Steps per second and efficiency of R processes: of one batch shared, and of a batch for each."""
     one = spreads["step of 1"].median
-    latency = options.microseconds * 1e-6 if options.microseconds else spreads[LATENCY].median / 2
+    latency = spreads[LATENCY].median / 2
     transfer = spreads[BY_MESSAGES].median - 2 * latency
-    if options.gigabytes:
+    if options.microseconds is not None:
+        latency = options.microseconds * 1e-6
+    if options.gigabytes is not None:
         transfer = 4 * parameters / (options.gigabytes * 1e9)
     lines = []
     for size in ON_PAPER:

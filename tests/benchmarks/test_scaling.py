@@ -1,0 +1,47 @@
+"""What many processes would do, from what one and two of them did."""
+
+from argparse import Namespace
+
+import pytest
+
+from benchmarks.measure import Spread
+from benchmarks.peers.scratchvae_scaling import BY_MESSAGES, LATENCY, ON_PAPER
+from benchmarks.scaling import BATCH, on_paper
+
+PARAMETERS = 70_000  # 280,000 bytes
+MEASURED = {"step of 1": 1000e-6, BY_MESSAGES: 300e-6, LATENCY: 20e-6}  # seconds; so 280 us are the transfer's
+MEASURED |= {f"unreduced {BATCH // size}": 900e-6 / size for size in ON_PAPER}
+
+
+def found(gigabytes=None, microseconds=None):
+    spreads = {name: Spread.of([seconds]) for name, seconds in MEASURED.items()}
+    lines = on_paper(spreads, PARAMETERS, Namespace(gigabytes=gigabytes, microseconds=microseconds))
+    return {line["processes"]: line for line in lines}
+
+
+def test_one_process_on_paper_is_the_one_that_was_measured():
+    line = found()[1]
+    assert (line["compute_microseconds"], line["reduction_microseconds"]) == (1000, 0)
+    assert line["speed"] == line["efficiency"] == line["efficiency_with_a_batch_each"] == 1
+
+
+def test_two_processes_on_paper_reduce_in_the_time_that_their_messages_took():
+    line = found()[2]
+    assert (line["compute_microseconds"], line["reduction_microseconds"]) == (450, 300)
+    assert line["speed"] == round(1000 / 750, 3)
+    assert line["efficiency"] == round(1000 / 750 / 2, 3)
+    assert line["efficiency_with_a_batch_each"] == round(1000 / 1200, 3)
+
+
+@pytest.mark.parametrize(
+    ("network", "microseconds"),
+    [
+        ({}, 1.5 * 280 + 4 * 10),
+        ({"gigabytes": 2.8}, 1.5 * 100 + 4 * 10),
+        ({"microseconds": 50.0}, 1.5 * 280 + 4 * 50),
+        ({"gigabytes": 2.8, "microseconds": 0.0}, 1.5 * 100),
+    ],
+)
+def test_a_networks_numbers_take_the_place_of_those_measured_and_of_no_others(network, microseconds):
+    """Of four processes: a reduce-scatter and an all-gather of three quarters each, in two messages each."""
+    assert found(**network)[4]["reduction_microseconds"] == pytest.approx(microseconds)
