@@ -74,15 +74,18 @@ class Cell:
     kl: str = "monte-carlo"  # of a VAE; the paper's code samples all of the bound
 
     @property
+    def length(self) -> str:
+        """As `--passes` takes it, with every digit: the command makes the same run again."""
+        return "full" if self.passes == 1 else str(self.passes)
+
+    @property
     def name(self) -> str:
-        length = "full" if self.passes == 1 else f"{self.passes:g}"
         kl = "-kl-exact" if self.kl == "exact" else ""
-        return f"{self.model}-k{self.k}-layers{self.layers}{kl}-{length}-seed{self.seed}"
+        return f"{self.model}-k{self.k}-layers{self.layers}{kl}-{self.length}-seed{self.seed}"
 
     @property
     def command(self) -> str:
-        passes = "full" if self.passes == 1 else f"{self.passes:g}"
-        options = f"--model {self.model} --k {self.k} --layers {self.layers} --passes {passes} --seed {self.seed}"
+        options = f"--model {self.model} --k {self.k} --layers {self.layers} --passes {self.length} --seed {self.seed}"
         return f"python -m benchmarks.paper_table {options}" + (" --kl exact" if self.kl == "exact" else "")
 
     def objective(self) -> Any:

@@ -77,6 +77,14 @@ def test_every_cell_has_its_objective_and_a_name_of_its_own():
     assert Cell("iwae", 50, 1, 1.0, 0).objective() == sv.IWAE(num_samples=50)
 
 
+@pytest.mark.parametrize("fraction", [0.002, 0.2, 0.20000049, 1e-09])
+def test_the_command_that_is_kept_makes_the_run_again(fraction):
+    """To the last digit: a little more than a fifth is a pass more."""
+    cell = Cell("iwae", 5, 1, fraction, 3)
+    options = paper_table.read_options(cell.command.split()[3:])
+    assert Cell(options.model, options.k, options.layers, options.passes, options.seed, options.kl) == cell
+
+
 # --- a shortened run ------------------------------------------------------------------------------------------------
 
 
