@@ -1,16 +1,21 @@
 """The table's set-up is the paper's, a shortened schedule learns, and a stopped run ends with the same bits."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 
 import scratchvae as sv
 from benchmarks import paper_table
-from benchmarks.paper_table import PUBLISHED, Cell, main, schedule
+from benchmarks.paper_table import PUBLISHED, Cell, Evaluation, Training, main, result, schedule
+from scratchvae.checkpoint import load_model
+from scratchvae.data.mapped import fingerprint
 from scratchvae.data.mnist import read_mnist
 from scratchvae.engine import set_threads
-from scratchvae.report.summary import summarise
+from scratchvae.evidence import active_units_by_layer
+from scratchvae.report.summary import Summary, as_seen, spread_rows, summarise
 
 SHORT = ["--passes", "0.002", "--train-images", "500", "--test-images", "20", "--samples", "100"]
 PASSES = 7  # 0.002 of 3,280
@@ -66,6 +71,18 @@ def test_the_two_layer_model_is_the_papers():
     assert vae.activation == "tanh"
 
 
+def test_the_published_table_is_the_papers():
+    """Nats and active units of k = 1, 5, 50. With one sample the two objectives are one, and so are their cells."""
+    columns = {
+        (1, "vae"): [(86.76, (19,)), (86.47, (20,)), (86.35, (20,))],
+        (1, "iwae"): [(86.76, (19,)), (85.54, (22,)), (84.78, (25,))],
+        (2, "vae"): [(85.33, (16, 5)), (85.01, (17, 5)), (84.78, (17, 5))],
+        (2, "iwae"): [(85.33, (16, 5)), (83.89, (21, 5)), (82.90, (26, 7))],
+    }
+    table = {(*column, k): cell for column, cells in columns.items() for k, cell in zip((1, 5, 50), cells, strict=True)}
+    assert table == PUBLISHED
+
+
 def test_every_cell_has_its_objective_and_a_name_of_its_own():
     cells = [Cell(model, k, layers, 1.0, 0) for layers, model, k in PUBLISHED]
     assert len({cell.name for cell in cells}) == len(cells)
@@ -83,6 +100,40 @@ def test_the_command_that_is_kept_makes_the_run_again(fraction):
     cell = Cell("iwae", 5, 1, fraction, 3)
     options = paper_table.read_options(cell.command.split()[3:])
     assert Cell(options.model, options.k, options.layers, options.passes, options.seed, options.kl) == cell
+
+
+# --- what is kept ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def summary() -> Summary:
+    """Of a trained model; every number in it is another."""
+    numbers = dict.fromkeys(Summary.__annotations__, -1.0)
+    numbers |= {"elbo": -90.5, "log_evidence": -85.2, "standard_error": 0.224, "sampling_error": 0.00336}
+    return Summary(**numbers | {"part": "test", "method": "dynamic", "examples": 9_000, "num_samples": 400})
+
+
+def kept(cell: Cell, summary: Summary, *arguments: str) -> dict:
+    epochs = [{"epoch": epoch, "step": 2980 * epoch, "train": {"elbo": -100.0 + epoch}} for epoch in (1, 2)]
+    training = Training(cell.untrained(), sv.History(epochs), 90.0)
+    return result(cell, training, Evaluation(summary, (21, 7), 30.0), paper_table.read_options(list(arguments)))
+
+
+def test_what_is_kept_of_a_run_is_what_was_found_beside_what_was_published(summary):
+    document = kept(Cell("iwae", 5, 2, 1.0, 4), summary)
+    assert document["cell"] == {"model": "iwae", "k": 5, "layers": 2, "kl": "monte-carlo"}
+    names = "nll", "standard_error", "sampling_error", "elbo", "active_units", "difference", "seed"
+    assert [document[name] for name in names] == [85.2, 0.224, 0.00336, -90.5, [21, 7], 1.31, 4]
+    assert document["published"] == {"nll": 83.89, "active_units": [21, 5]}
+    assert document["training"] == {"images": 59_600, "passes": 2, "updates": 5960, "minutes": 1.5, "elbo": -98.0}
+    assert document["evaluation"] == {"images": 9_000, "samples": 400, "minutes": 0.5}
+
+
+def test_a_schedule_is_full_only_with_all_passes_over_all_images(summary):
+    cell = Cell("vae", 1, 1, 1.0, 0)
+    assert kept(cell, summary)["schedule"] == "full"
+    assert kept(replace(cell, passes=0.5), summary)["schedule"] == "shortened"
+    assert kept(cell, summary, "--train-images", "59000")["schedule"] == "shortened"
 
 
 # --- a shortened run ------------------------------------------------------------------------------------------------
@@ -108,6 +159,21 @@ def test_a_shortened_schedule_learns_and_is_set_beside_the_published_cell(tmp_pa
     assert 100 < document["nll"] < untrained_nll(Cell(model, 5, layers, 0.002, 0), mnist_files) - 5
     assert "published" in shown.err
     assert "ours" in shown.err
+    assert_trained_and_evaluated_as_it_says(only(tmp_path, "safetensors"), document, read_mnist(mnist_files))
+
+
+def assert_trained_and_evaluated_as_it_says(checkpoint, document, mnist) -> None:
+    """Trained on the first images, binarized afresh, with the paper's epsilon; evaluated on test images, so too."""
+    with safe_open(checkpoint, framework="numpy") as file:
+        settings = json.loads(file.metadata()["scratchvae"])["training"]["settings"]
+    assert settings["data"] == f"SHA-256 {fingerprint(mnist.train[:500])}"
+    assert (settings["binarize"], settings["adam_epsilon"], settings["seed"]) == ("dynamic", 1e-4, 0)
+    vae = load_model(checkpoint)
+    found = summarise(vae, mnist.test, "test", "dynamic", num_samples=100, limit=20)
+    seen = as_seen(vae, mnist.test, spread_rows(len(mnist.test), 20), "dynamic", 0)
+    assert document["nll"] == pytest.approx(-found.log_evidence, abs=1e-4)
+    assert document["standard_error"] == pytest.approx(found.standard_error, rel=0.01)
+    assert document["active_units"] == list(active_units_by_layer(vae, seen))
 
 
 def untrained_nll(cell: Cell, mnist_files) -> float:
