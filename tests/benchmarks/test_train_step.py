@@ -1,0 +1,145 @@
+"""The training step's benchmark: how long a round lasts, what a step computes, and what is made of its time."""
+
+import numpy as np
+import pytest
+
+from benchmarks.peers.scratchvae_training import (
+    ScratchvaeTraining,
+    model_with,
+    multiply_adds_of_weightless_samples,
+    skipped_multiply_adds,
+)
+from benchmarks.train_step import bars_of, fill_row, fractions_of_peak, steps_a_round
+from benchmarks.workloads import WORKLOADS, Workload, glorot_parameters, write_problem
+from scratchvae.compiled.nonzeros import GROUP
+from scratchvae.compiled.step_by_weights import BY_ROWS
+
+PACE = 0.005  # seconds a step
+SMALL = Workload("small", 20, (9, 7), 3, "relu", 8, num_samples=5, objective="IWAE")
+DECODER = 3 * 7 + 7 * 9 + 9 * 20  # weights of its decoder
+
+
+# --- rounds ---------------------------------------------------------------------------------------------------------
+
+
+class DisturbedPeer:
+    """Answers as one whose steps take five times as long in every run whose number is given."""
+
+    def __init__(self, disturbed: set[int]) -> None:
+        self.disturbed = disturbed
+        self.runs = 0
+
+    def ask(self, command: str, steps: int, warm: int) -> dict:
+        assert command == "run"
+        factor = 5 if self.runs in self.disturbed else 1
+        self.runs += 1
+        return {"steps": steps, "seconds": steps * PACE * factor}
+
+
+@pytest.mark.parametrize("disturbed", [set(), {0}, {1}, {2}, {1, 2}, {3, 4}, {1, 2, 4}])
+def test_a_round_lasts_as_asked_whichever_runs_before_it_are_disturbed(disturbed):
+    assert steps_a_round(DisturbedPeer(disturbed), seconds=0.5) == 100
+
+
+# --- what a step computes -------------------------------------------------------------------------------------------
+
+
+def test_multiply_adds_are_those_of_every_product_of_a_step():
+    """Two products with the layer that reads pixels, three with each other one; a row a sample in the decoder."""
+    encoder = 2 * 20 * 9 + 3 * (9 * 7 + 7 * 6)
+    assert SMALL.multiply_adds() == 8 * encoder + 8 * 5 * 3 * DECODER
+
+
+def test_the_least_traffic_is_adams_and_the_minibatchs():
+    """Parameter and two moments are read and written, float32; the minibatch is read."""
+    vae = model_with(SMALL, glorot_parameters(SMALL, 0), engine="reference")
+    parameters = sum(array.size for array in vae.parameters.values())
+    assert SMALL.parameter_count() == parameters
+    assert SMALL.least_memory_traffic() == 4 * (6 * parameters + 8 * 20)
+
+
+@pytest.mark.parametrize("batch_size", [64, 8])
+def test_places_where_a_whole_group_is_zero_are_not_executed(batch_size):
+    """Forward a group of images shares its places, in the gradient a group of pixels; few examples share none there."""
+    workload = Workload("sparse", 20, (9,), 3, "tanh", batch_size)
+    x = np.zeros((batch_size, 20), np.float32)
+    x[:, 0] = x[1, 19] = 1
+    apart = 1 if BY_ROWS and batch_size == 8 else GROUP  # pixels that share a list in the gradient
+    forward = 19 * batch_size - GROUP
+    gradient = (20 - apart) * batch_size - apart
+    assert skipped_multiply_adds(workload, x) == 9 * (forward + gradient)
+    assert skipped_multiply_adds(workload, 1 - x) == 0
+
+
+def test_samples_that_weigh_nothing_do_not_go_back_through_the_decoder():
+    rng = np.random.default_rng(0)
+    vae = model_with(SMALL, glorot_parameters(SMALL, 0), engine="reference")
+    vae.parameters["encoder.head.bias"][3:] = 4  # q is wider than the prior
+    x, eps = rng.random((8, 20)), rng.standard_normal(SMALL.noise_shape)
+    eps[:, 1] = eps[:, 0]
+    eps[:, 2:] *= 100  # where the prior is not
+    assert multiply_adds_of_weightless_samples(SMALL, vae, x, eps) == 2 * 8 * 3 * DECODER
+
+
+def test_what_a_step_executes_is_what_it_states_less_what_it_leaves_out(tmp_path):
+    workload = Workload("sparse", 20, (9,), 3, "tanh", 8)
+    pixels = np.zeros((64, 20), np.uint8)
+    pixels[:, 0] = 255
+    np.save(tmp_path / "data.npy", pixels)
+    write_problem(workload, pixels, str(tmp_path / "problem.npz"))
+    peer = ScratchvaeTraining(1)
+    peer.prepare(workload.as_json(), str(tmp_path / "problem.npz"), str(tmp_path / "data.npy"))
+    executed = workload.multiply_adds() - skipped_multiply_adds(workload, pixels[:8])
+    assert peer.count_multiply_adds() == {"multiply_adds_executed": executed}
+
+
+# --- what is made of its time ---------------------------------------------------------------------------------------
+
+
+def test_a_row_has_the_median_over_rounds_and_ratios_within_them():
+    row: dict = {}
+    fill_row(row, SMALL, [20.0, 30.0, 100.0], [10.0, 10.0, 40.0], 7)
+    assert row["microseconds_per_step"] == 30
+    assert row["examples_per_second"] == round(8 / 30e-6)
+    assert row["ratio_to_scratchvae"] == row["ratio_spread"]["median"] == 2.5
+    assert row["spread"]["steps_a_round"] == 7
+    fill_row(row, SMALL, [20.0], None, 7)
+    assert row["ratio_to_scratchvae"] is row["ratio_spread"] is None
+
+
+def test_fractions_are_of_the_best_that_the_machine_did_in_any_round():
+    stated, moved = SMALL.multiply_adds(), SMALL.least_memory_traffic()
+
+    def round_at(speed, nanoseconds):
+        """A round in which the machine could make a step's multiply-adds, or move its bytes twice, in 1 us / speed."""
+        rates = {"multiply_adds_per_second": speed * stated * 1e6, "bytes_per_second": 2 * speed * moved * 1e6}
+        return rates | {"nanoseconds_of_an_exchange": nanoseconds}
+
+    peaks = [round_at(0.5, 80.4), round_at(1.0, None), round_at(0.7, 240.0)]
+    found = fractions_of_peak(SMALL, stated // 4, 2.0, peaks)
+    assert found["fraction_of_multiply_add_peak"] == 0.5
+    assert found["fraction_of_multiply_add_peak_executed"] == 0.125
+    assert found["fraction_of_memory_peak"] == 0.25
+    assert found["nanoseconds_of_an_exchange"] == [80, None, 240]
+
+
+def rows_of(workload, **ratios):
+    """Rows of systems that take so many times as long as scratchvae."""
+    ratios = {"scratchvae": 1.0} | {name.replace("_", " "): ratio for name, ratio in ratios.items()}
+    return [{"workload": workload, "system": name, "ratio_to_scratchvae": ratio} for name, ratio in ratios.items()]
+
+
+def test_a_workloads_bar_is_beside_the_fastest_framework():
+    bars = bars_of(rows_of("digits", jax_scan=2.0, jax_jit=1.2, torch_eager=5.0, tensorflow_xla=None))
+    found = [(line["bar"], line["measured"], line["met"]) for line in bars]
+    assert found == [
+        ("digits, times as fast as the fastest framework (jax jit)", 1.2, False),
+        ("digits, times as fast as torch eager", 5.0, True),
+    ]
+
+
+def test_the_geometric_mean_is_of_the_fastest_framework_in_all_five_workloads():
+    rows = [row for number, name in enumerate(WORKLOADS) for row in rows_of(name, jax_scan=2.0**number, torch=99.0)]
+    assert bars_of(rows)[-1]["bar"] == "geometric mean over the five"
+    assert bars_of(rows)[-1]["measured"] == 4.0
+    assert not any("geometric" in line["bar"] for line in bars_of(rows[:-3]))
