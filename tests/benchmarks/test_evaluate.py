@@ -1,0 +1,74 @@
+"""The evaluation's benchmark: every image once, in a slice a round; errors of means; who is refused."""
+
+from argparse import Namespace
+
+import numpy as np
+import pytest
+
+from benchmarks.evaluate import bars_of, mean_with_error, standard_errors_apart, time_rounds
+from benchmarks.peers.evaluation import BLOCK_ROWS, estimates
+
+OPTIONS = Namespace(images=3 * BLOCK_ROWS, rounds=3, samples=50)
+
+
+class Estimator:
+    """Answers as one that takes so many seconds an image, and knows log p(x) of image i as -i to 1/10 nat."""
+
+    def __init__(self, pace, off=0.0):
+        self.pace, self.off = pace, off
+        self.slices = []
+
+    def ask(self, command, start, stop, samples):
+        assert (command, samples) == ("estimate", 50)
+        self.slices.append((start, stop))
+        log_evidence = [self.off - image for image in range(start, stop)]
+        seconds = (stop - start) * self.pace * (1 + (start == 0))  # the first slice is disturbed
+        return {"seconds": seconds, "log_evidence": log_evidence, "standard_error": [0.1] * len(log_evidence)}
+
+
+def timed(**peers):
+    rows = {name: {"system": name} for name in peers}
+    time_rounds(peers, rows, OPTIONS)
+    return rows
+
+
+def test_each_system_estimates_every_image_once_after_a_block_that_compiles():
+    ours, theirs = Estimator(0.5), Estimator(1.0)
+    rows = timed(scratchvae=ours, jax=theirs)
+    block = BLOCK_ROWS
+    assert ours.slices == theirs.slices == [(0, block), (0, block), (block, 2 * block), (2 * block, 3 * block)]
+    assert [row["status"] for row in rows.values()] == ["measured"] * 2
+    assert rows["jax"]["seconds"] == rows["jax"]["spread"]["median"] == 60 * 1.0
+    assert rows["jax"]["ratio_to_scratchvae"] == 2
+    assert (rows["jax"]["nats"], rows["jax"]["nats_standard_error"]) == (-29.5, round(0.1 / 60**0.5, 4))
+
+
+def test_a_system_whose_mean_is_many_standard_errors_away_is_refused():
+    error = 0.1 * np.sqrt(2 / 60)
+    rows = timed(scratchvae=Estimator(0.5), near=Estimator(1.0, 5.9 * error), far=Estimator(1.0, -6.1 * error))
+    assert [rows[name]["status"] for name in ("near", "far")] == ["measured", "refused"]
+    assert "seconds" not in rows["far"]
+
+
+def test_the_error_of_a_mean_is_that_of_independent_images():
+    assert mean_with_error(np.array([[-90.0, -100.0], [0.3, 0.4]])) == (-95.0, 0.25)
+
+
+def test_two_means_are_apart_by_the_errors_of_both():
+    one, other = np.array([[-90.0, -100.0], [0.5, 0.0]]), np.array([[-91.3, -101.3], [0.0, 1.2]])
+    assert standard_errors_apart(one, other) == pytest.approx(1.3 / (1.3 / 2))
+
+
+def test_a_peers_estimate_is_the_mean_weight_and_its_error_that_of_a_mean():
+    log_weights = np.random.default_rng(0).normal(-700, 1, (2, 7))  # beyond what float32 can exponentiate
+    weights = np.exp(log_weights + 700)
+    value, error = estimates(log_weights.astype(np.float32))
+    np.testing.assert_allclose(value, np.log(weights.mean(axis=1)) - 700, rtol=1e-6)
+    np.testing.assert_allclose(error, weights.std(axis=1, ddof=1) / np.sqrt(7) / weights.mean(axis=1), rtol=1e-3)
+
+
+def test_the_bar_is_beside_the_faster_jax():
+    rows = [{"system": name, "ratio_to_scratchvae": ratio} for name, ratio in
+            (("scratchvae", 1.0), ("jax", 1.4), ("jax 512-bit", 1.6), ("torch eager", 1.1))]  # fmt: skip
+    (line,) = bars_of([*rows, {"system": "jax refused"}], "L_50")
+    assert (line["bar"], line["measured"], line["met"]) == ("L_50, times as fast as JAX (jax)", 1.4, False)
