@@ -1,0 +1,68 @@
+"""What every peer is given: pixels, minibatches, processors; and what is measured of its process and of the machine."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks.images import STAND_IN_ZEROS, Images, mnist, thresholded
+from benchmarks.peers.protocol import ShuffledRows, peak_memory
+from benchmarks.processes import confine
+
+
+def test_pixels_of_a_half_and_more_are_one():
+    images = thresholded(Images(np.array([[0, 127, 128, 255]] * 3, np.uint8), "pixels"), 2)
+    np.testing.assert_array_equal(images.pixels, [[0, 0, 255, 255]] * 2)
+    assert images.found == "pixels, the first 2, thresholded at 1/2"
+
+
+def test_what_stands_in_for_mnist_says_so_and_has_its_shape_and_its_share_of_zeros(tmp_path, capsys):
+    images = mnist(str(tmp_path), test=True)
+    assert images.found.startswith("NOT MNIST")
+    assert "MNIST is absent" in capsys.readouterr().err
+    assert images.pixels.shape == (10_000, 784)
+    assert (images.pixels == 0).mean() == pytest.approx(STAND_IN_ZEROS, abs=0.001)
+
+
+def test_an_epochs_minibatches_are_whole_and_have_no_row_twice():
+    rows, epochs = ShuffledRows(11, 3), []
+    taken = np.concatenate([rows.take(steps) for steps in (1, 4, 2, 2)])
+    assert taken.shape == (9, 3)
+    for epoch in range(3):
+        epochs.append(taken[3 * epoch : 3 * epoch + 3].ravel())
+        assert len(set(epochs[-1])) == 9
+        assert set(epochs[-1]) <= set(range(11))
+    assert epochs[0].tolist() != epochs[1].tolist()
+
+
+def test_peak_memory_is_in_megabytes():
+    held = np.ones(64 << 17)  # 64 of them
+    everything = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20
+    assert held.nbytes / 2**20 <= peak_memory()["megabytes"] < everything
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="a process takes all processors here")
+def test_a_peer_has_as_many_processors_as_threads():
+    counted = "import os; print(len(os.sched_getaffinity(0)))"
+    done = subprocess.run([sys.executable, "-c", counted], capture_output=True, preexec_fn=lambda: confine(1))
+    assert int(done.stdout) == 1
+
+
+@pytest.mark.slow
+def test_the_machines_peak_counts_the_multiply_adds_that_its_loop_makes():
+    """With a factor of 1 every multiply-add raises one number by 1."""
+    from benchmarks.peak import CHAINS, COPIED_MEGABYTES, LANES, LOOPS, MachinePeak, multiply_add_loop
+
+    one = np.float32(1)
+    assert multiply_add_loop(8, one) - multiply_add_loop(3, one) == 5 * CHAINS * LANES
+
+    class HalfASecond(MachinePeak):
+        def seconds(self, work):
+            super().seconds(work)
+            return 0.5
+
+    found = HalfASecond(1).measure()
+    assert found["multiply_adds_per_second"] == 2 * LOOPS * CHAINS * LANES
+    assert found["bytes_per_second"] == 2 * 2 * COPIED_MEGABYTES * 2**20  # read, and written
