@@ -28,6 +28,13 @@ def test_the_first_entries_are_their_closed_forms():
     assert found.dreg == pytest.approx(2 * 0.0593 * np.sqrt(2 / 3) / abs(np.sqrt(3 / 2) - 2 * np.sqrt(2 / 3)), rel=0.05)
 
 
+@pytest.mark.parametrize(("draws", "more", "least"), [("999", [], 1000), ("15999", ["--quick"], 16000)])
+def test_so_few_draws_that_none_may_be_left_for_many_samples_are_refused(draws, more, least, capsys):
+    with pytest.raises(SystemExit):
+        signal_to_noise.main(["--draws", draws, *more])
+    assert f"--draws is {draws}; expected at least {least}" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_every_slope_is_within_a_tenth_of_its_law_and_the_two_means_agree(tmp_path):
     """sqrt(K) for the decoder, 1/sqrt(K) for the encoder under IWAE, in the end sqrt(K) under DReG."""
