@@ -28,11 +28,34 @@ def test_the_first_entries_are_their_closed_forms():
     assert found.dreg == pytest.approx(2 * 0.0593 * np.sqrt(2 / 3) / abs(np.sqrt(3 / 2) - 2 * np.sqrt(2 / 3)), rel=0.05)
 
 
+def test_the_two_means_are_apart_by_one_standard_error_in_the_root_mean_square():
+    toy = signal_to_noise.toy(0)
+    deviations = [signal_to_noise.ratios(toy, 4, 200, seed).deviation for seed in range(20)]
+    assert 0.7 < np.sqrt(np.mean(np.square(deviations))) < 1.3
+
+
+def test_a_slope_is_of_all_samples_but_dregs_of_the_last_two():
+    def rows(gradient, *ratios):
+        samples = signal_to_noise.SAMPLES
+        return [{"gradient": gradient, "samples": k, "ratio": r} for k, r in zip(samples, ratios, strict=True)]
+
+    bent, straight = (1, 1, 1, 1, 4), (1, 1 / 4, 1 / 16, 1 / 64, 1 / 256)
+    both = rows("decoder", *bent) + rows("encoder, DReG", *bent)
+    assert signal_to_noise.slope(both, "encoder, DReG") == pytest.approx(1)
+    assert signal_to_noise.slope(both, "decoder") == pytest.approx(0.2)
+    assert signal_to_noise.slope(rows("decoder", *straight), "decoder") == pytest.approx(-1)
+
+
 @pytest.mark.parametrize(("draws", "more", "least"), [("999", [], 1000), ("15999", ["--quick"], 16000)])
 def test_so_few_draws_that_none_may_be_left_for_many_samples_are_refused(draws, more, least, capsys):
     with pytest.raises(SystemExit):
         signal_to_noise.main(["--draws", draws, *more])
     assert f"--draws is {draws}; expected at least {least}" in capsys.readouterr().err
+
+
+def test_more_samples_have_fewer_draws_down_to_a_sixty_fourth():
+    found = [signal_to_noise.draws_for(k, 64_000) for k in (1, 4, 16, 64, 256)]
+    assert found == [64_000, 16_000, 4_000, 1_000, 1_000]
 
 
 @pytest.mark.slow
