@@ -143,3 +143,9 @@ def test_the_geometric_mean_is_of_the_fastest_framework_in_all_five_workloads():
     assert bars_of(rows)[-1]["bar"] == "geometric mean over the five"
     assert bars_of(rows)[-1]["measured"] == 4.0
     assert not any("geometric" in line["bar"] for line in bars_of(rows[:-3]))
+
+
+def test_the_fractions_of_the_peak_are_barred_on_the_one_workload_that_states_them():
+    fractions = {"fraction_of_multiply_add_peak": 0.9, "fraction_of_multiply_add_peak_executed": 0.7}
+    rows = [{"workload": name, "system": "scratchvae"} | fractions for name in ("digits", "pytorch-example")]
+    assert [(line["measured"], line["met"]) for line in bars_of(rows)] == [(0.9, True), (0.7, False)]
