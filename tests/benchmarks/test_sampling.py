@@ -34,6 +34,13 @@ def test_a_systems_own_moments_are_right_and_each_number_is_a_draw(kind, tmp_pat
     assert peer.run(kind, repeats=3)["draws"] == 3 * DRAWS
 
 
+def test_pixels_of_0_and_255_are_drawn_as_they_are(tmp_path):
+    np.save(tmp_path / "pixels.npy", np.array([[0, 255] * 50], np.uint8))
+    peer = NumpySampling()
+    peer.prepare(1, str(tmp_path / "pixels.npy"))
+    assert peer.moments("binarized") == {"mean": 0, "square": 0}
+
+
 def test_the_bars_are_those_of_normals_on_one_core():
     def row(system, nanoseconds, ratio, kind="normals", threads=1):
         numbers = {"nanoseconds_per_draw": nanoseconds, "ratio_to_scratchvae": ratio}
