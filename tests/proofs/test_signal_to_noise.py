@@ -64,6 +64,7 @@ def test_every_slope_is_within_a_tenth_of_its_law_and_the_two_means_agree(tmp_pa
     assert signal_to_noise.main(["--quick", "--json", str(tmp_path / "table.json")]) == 0
     assert (tmp_path / "table.png").stat().st_size > 10_000
     document = json.loads((tmp_path / "table.json").read_text())
+    assert document["settings"]["draws"] == document["rows"][0]["draws"] == 1_000_000 // 16
     assert [line["met"] for line in document["bars"]] == [True] * 4
     for row in document["rows"]:
         tolerance = 0.11 if row["gradient"] == "decoder" else 0.06
