@@ -1,10 +1,12 @@
 """The benchmark of random draws: who draws the wrong thing is refused, and a draw is one number."""
 
+from argparse import Namespace
+
 import numpy as np
 import pytest
 
 from benchmarks.peers.numpy_sampling import NumpySampling
-from benchmarks.sampling import DRAWS, PICTURES, are_right, bars_of
+from benchmarks.sampling import DRAWS, PICTURES, are_right, bars_of, measure_kind
 
 PIXELS = np.full((PICTURES, 784), 51, np.uint8)  # P(1) = 1/5
 MOMENTS = {  # mean, mean square, standard deviations of a draw and of its square
@@ -39,6 +41,31 @@ def test_pixels_of_0_and_255_are_drawn_as_they_are(tmp_path):
     peer = NumpySampling()
     peer.prepare(1, str(tmp_path / "pixels.npy"))
     assert peer.moments("binarized") == {"mean": 0, "square": 0}
+
+
+class Drawer:
+    """Answers as one that takes so long for a normal, and whose normals have such a mean."""
+
+    def __init__(self, nanoseconds, mean=0.0):
+        self.nanoseconds, self.mean = nanoseconds, mean
+        self.repeats = []
+
+    def ask(self, command, kind, repeats=0):
+        assert kind == "normals"
+        if command == "moments":
+            return {"mean": self.mean, "square": 1.0}
+        self.repeats.append(repeats)
+        return {"seconds": repeats * DRAWS * self.nanoseconds * 1e-9, "draws": repeats * DRAWS}
+
+
+def test_who_draws_the_right_thing_is_timed_for_as_long_as_asked_and_who_does_not_is_not_timed():
+    running = {"scratchvae": Drawer(1.0), "slow": Drawer(5.0), "wrong": Drawer(0.5, mean=0.03)}
+    options, facts = Namespace(rounds=3, round_seconds=0.1), {name: {} for name in running}
+    rows = measure_kind("normals", running, facts, PIXELS, 2, options)
+    found = [(row["status"], row.get("nanoseconds_per_draw"), row.get("ratio_to_scratchvae")) for row in rows]
+    assert found == [("measured", 1.0, 1.0), ("measured", 5.0, 5.0), ("refused", None, None)]
+    assert running["slow"].repeats[-3:] == [round(0.1 / (DRAWS * 5e-9))] * 3
+    assert running["wrong"].repeats == []
 
 
 def test_the_bars_are_those_of_normals_on_one_core():
