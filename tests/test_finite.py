@@ -49,3 +49,13 @@ def test_the_arrays_of_a_pass_come_in_the_order_in_which_they_are_computed():
     assert forward[: len(parameters) + 2] == [*(f"parameter {name}" for name in parameters), "head", "eps"]
     whole = [name for name, _ in arrays_of_a_pass(vae, x, eps, sv.ELBO())]
     assert whole == [*forward, "objective", *(f"gradient of {name}" for name in parameters)]
+
+
+def test_a_gradient_that_its_objective_alone_makes_infinite_is_named():
+    vae = sv.VAE(4, 2, (3,), engine="reference")
+    vae.parameters["encoder.0.bias"][:] = 1e5
+    vae.parameters["encoder.head.weight"][...] = 0
+    vae.parameters["encoder.head.bias"][:2] = 1e-3
+    vae.value_and_grad(np.eye(4), np.zeros((4, 2)))
+    with pytest.raises(NotFiniteError, match=r"^gradient of encoder.head.weight is not finite"):
+        vae.value_and_grad(np.eye(4), np.zeros((4, 2)), sv.ELBO(beta=1e38))
