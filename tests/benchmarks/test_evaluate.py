@@ -5,8 +5,22 @@ from argparse import Namespace
 import numpy as np
 import pytest
 
-from benchmarks.evaluate import bars_of, mean_with_error, standard_errors_apart, time_rounds
+import scratchvae as sv
+from benchmarks.evaluate import (
+    STANDARD_ERRORS,
+    TOLERANCE,
+    WORKLOAD,
+    admit,
+    bars_of,
+    mean_with_error,
+    standard_errors_apart,
+    time_rounds,
+    write_noise,
+)
 from benchmarks.peers.evaluation import BLOCK_ROWS, estimates
+from benchmarks.peers.scratchvae_training import model_with
+from benchmarks.systems import EVALUATION_SYSTEMS
+from benchmarks.workloads import glorot_parameters
 
 OPTIONS = Namespace(images=3 * BLOCK_ROWS, rounds=3, samples=50)
 
@@ -72,3 +86,42 @@ def test_the_bar_is_beside_the_faster_jax():
             (("scratchvae", 1.0), ("jax", 1.4), ("jax 512-bit", 1.6), ("torch eager", 1.1))]  # fmt: skip
     (line,) = bars_of([*rows, {"system": "jax refused"}], "L_50")
     assert (line["bar"], line["measured"], line["met"]) == ("L_50, times as fast as JAX (jax)", 1.4, False)
+
+
+CHECKED = "scratchvae", "jax", "torch eager"  # the rest: the same code, compiled in another way
+
+
+@pytest.fixture
+def proof(tmp_path):
+    """The files that a system gets, and the bounds that it must have: of an untrained model, on random pixels."""
+    parameters, rng = glorot_parameters(WORKLOAD, 0), np.random.default_rng(0)
+    parameters["decoder.head.bias"][:] = rng.standard_normal(WORKLOAD.data_dim)  # images differ by many nats
+    pixels = np.where(rng.random((2 * BLOCK_ROWS, WORKLOAD.data_dim)) < 0.2, 255, 0).astype(np.uint8)
+    files = {name: str(tmp_path / name) for name in ("parameters.npz", "data.npy", "noise.npy", "claim.npy")}
+    np.savez(files["parameters.npz"], **parameters)
+    np.save(files["data.npy"], pixels)
+    return files, write_noise(parameters, pixels, files["noise.npy"]), model_with(WORKLOAD, parameters), pixels
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in CHECKED if EVALUATION_SYSTEMS[name].installed()])
+def test_every_installed_system_has_the_references_bounds_and_the_estimates_of_scratchvae(name, proof):
+    files, reference, vae, pixels = proof
+    row: dict = {}
+    peer = admit(name, files, reference, 1, row)
+    assert peer is not None, row
+    with peer:
+        assert row["bound_difference"] <= TOLERANCE
+        answer = peer.ask("estimate", start=BLOCK_ROWS, stop=2 * BLOCK_ROWS, samples=70)
+    expected = sv.log_evidence(vae, pixels[BLOCK_ROWS:], num_samples=70, seed=9)
+    apart = np.abs(np.array(answer["log_evidence"]) - expected.log_evidence)
+    assert (apart < STANDARD_ERRORS * np.hypot(answer["standard_error"], expected.standard_error)).all()
+    np.testing.assert_allclose(np.mean(answer["standard_error"]), expected.standard_error.mean(), rtol=0.3)
+
+
+@pytest.mark.slow
+def test_a_system_whose_bounds_are_off_by_a_ten_thousandth_is_refused(proof):
+    files, reference, *_ = proof
+    row: dict = {}
+    assert admit("scratchvae", files, 1.0001 * reference, 1, row) is None
+    assert row["status"] == "refused"

@@ -3,13 +3,19 @@
 import os
 import subprocess
 import sys
+from itertools import islice
 
 import numpy as np
 import pytest
 
 from benchmarks.images import STAND_IN_ZEROS, Images, mnist, thresholded
 from benchmarks.peers.protocol import ShuffledRows, peak_memory
+from benchmarks.peers.scratchvae_scaling import Alone, trainer_of
+from benchmarks.peers.scratchvae_training import ScratchvaeTraining
 from benchmarks.processes import confine
+from benchmarks.workloads import Workload, write_problem
+
+SMALL = Workload("small", 20, (9,), 3, "tanh", 3)
 
 
 def test_pixels_of_a_half_and_more_are_one():
@@ -48,6 +54,24 @@ def test_a_peer_has_as_many_processors_as_threads():
     counted = "import os; print(len(os.sched_getaffinity(0)))"
     done = subprocess.run([sys.executable, "-c", counted], capture_output=True, preexec_fn=lambda: confine(1))
     assert int(done.stdout) == 1
+
+
+@pytest.mark.slow
+def test_scratchvaes_own_minibatches_are_whole_and_have_no_row_twice_in_an_epoch(tmp_path):
+    np.save(tmp_path / "data.npy", np.zeros((11, SMALL.data_dim), np.uint8))
+    write_problem(SMALL, np.zeros((3, SMALL.data_dim), np.uint8), str(tmp_path / "problem.npz"))
+    peer = ScratchvaeTraining(1)
+    peer.prepare(SMALL.as_json(), str(tmp_path / "problem.npz"), str(tmp_path / "data.npy"))
+    first, second = (np.concatenate(list(islice(peer.batches, 3))) for _ in range(2))
+    assert sorted(first) == sorted(second) == list(range(9))
+    assert first.tolist() != second.tolist()
+
+
+@pytest.mark.slow
+def test_one_of_so_many_processes_on_paper_works_on_its_share_of_a_batch():
+    pixels = np.zeros((12, SMALL.data_dim), np.uint8)
+    for share in (1, 2, 3):
+        assert len(trainer_of(SMALL, pixels, Alone(share)).step(np.arange(12)).elbo) == 12 // share
 
 
 @pytest.mark.slow

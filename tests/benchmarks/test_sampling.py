@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from benchmarks.peers.numpy_sampling import NumpySampling
-from benchmarks.sampling import DRAWS, PICTURES, are_right, bars_of, measure_kind
+from benchmarks.processes import PeerProcess
+from benchmarks.sampling import DRAWS, KINDS, PICTURES, are_right, bars_of, measure_kind
+from benchmarks.systems import SAMPLING_SYSTEMS
 
 PIXELS = np.full((PICTURES, 784), 51, np.uint8)  # P(1) = 1/5
 MOMENTS = {  # mean, mean square, standard deviations of a draw and of its square
@@ -34,6 +36,18 @@ def test_a_systems_own_moments_are_right_and_each_number_is_a_draw(kind, tmp_pat
     peer.prepare(DRAWS, str(tmp_path / "pixels.npy"))
     assert are_right(kind, peer.moments(kind), PIXELS)
     assert peer.run(kind, repeats=3)["draws"] == 3 * DRAWS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, system in SAMPLING_SYSTEMS.items() if system.installed()])
+def test_every_installed_system_draws_the_right_thing_and_can_be_timed(name, tmp_path):
+    np.save(tmp_path / "pixels.npy", PIXELS)
+    with PeerProcess(SAMPLING_SYSTEMS[name], threads=1) as peer:
+        peer.ask("prepare", draws=DRAWS, pixels=str(tmp_path / "pixels.npy"))
+        for kind in KINDS:
+            assert are_right(kind, peer.ask("moments", kind=kind), PIXELS), kind
+            answer = peer.ask("run", kind=kind, repeats=2)
+            assert (answer["draws"], answer["seconds"] > 0) == (2 * DRAWS, True), kind
 
 
 def test_pixels_of_0_and_255_are_drawn_as_they_are(tmp_path):
