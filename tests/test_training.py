@@ -109,10 +109,10 @@ def test_one_row_of_validation_has_no_standard_error():
 
 
 def test_averages_are_in_double_precision():
-    big = np.full(1000, 1e7, np.float32)
+    big = np.full(1000, 1e8, np.float32)
     one = np.ones(1000, np.float32)
     averages = Averages.of([Terms(big, big, one, big), Terms(one, one, one, one)])
-    assert averages.reconstruction == (1e7 + 1) / 2
+    assert averages.reconstruction == (1e8 + 1) / 2  # which float32 does not have
 
 
 # --- randomness -----------------------------------------------------------------------------------------------------
@@ -345,6 +345,22 @@ def test_a_loss_that_is_merely_large_is_not_the_one_that_is_named():
     x[second[7]] = 1e30
     with pytest.raises(sv.DivergedError, match=r"update 2: the loss is inf"):
         fit(vae, x, batch_size=50)
+
+
+def test_a_loss_whose_sum_over_a_batch_is_too_large_for_its_precision_ends_no_training():
+    vae, x = small(likelihood="gaussian", rows=40)
+    x[::2], x[1::2] = 2e18, -2e18
+    (elbo,) = fit(vae, x, epochs=1, batch_size=40)["elbo"]
+    assert elbo == pytest.approx(-6 / 2 * 4e36, rel=0.01)
+    assert -40 * elbo > float(np.finfo(np.float32).max)
+
+
+def test_noise_that_is_given_is_that_of_the_rows():
+    vae, x = small(dtype="float64")
+    noise, rows = np.random.default_rng(0).standard_normal((len(x), 2, vae.latent_dim)), np.array([5, 2, 9])
+    expected = vae.elbo(x[rows], noise[rows])
+    terms = Trainer(vae, x, 0.01, ELBO(num_samples=2), "none", noise=noise).step(rows)
+    np.testing.assert_allclose(terms.elbo, expected.elbo, rtol=1e-12)
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
