@@ -390,6 +390,8 @@ def rewritten(tmp_path, change):
     ("change", "message"),
     [
         (lambda arrays, header: header.update(version=99), "format version 99; expected 1"),
+        (lambda arrays, header: header.update(version=0), "format version 0; expected 1"),
+        (lambda arrays, header: header.pop("version"), "format version None; expected 1"),
         (lambda arrays, header: header.pop("model"), "does not describe a model"),
         (lambda arrays, header: header.update(model=[1]), "does not describe a model"),
         (lambda arrays, header: header["model"].update(colour="red"), "does not describe a model"),
