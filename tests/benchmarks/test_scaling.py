@@ -4,7 +4,8 @@ from argparse import Namespace
 
 import pytest
 
-from benchmarks.measure import Spread
+from benchmarks import scaling
+from benchmarks.measure import Spread, ratios
 from benchmarks.peers.scratchvae_scaling import BY_MESSAGES, LATENCY, ON_PAPER
 from benchmarks.scaling import BATCH, on_paper
 
@@ -17,6 +18,24 @@ def found(gigabytes=None, microseconds=None):
     spreads = {name: Spread.of([seconds]) for name, seconds in MEASURED.items()}
     lines = on_paper(spreads, PARAMETERS, Namespace(gigabytes=gigabytes, microseconds=microseconds))
     return {line["processes"]: line for line in lines}
+
+
+def test_one_and_two_processes_take_turns_and_their_steps_are_paired(monkeypatch):
+    launched = []
+
+    def launch(processes, options):
+        """On a machine that is slower in every turn."""
+        launched.append(processes)
+        seconds = (1 + (len(launched) - 1) // 2) / processes
+        exchanges = {"unreduced": {"256": [0.5]}} if processes == 1 else {BY_MESSAGES: [0.1]}
+        return {"step": [seconds, 2 * seconds], "parameters": PARAMETERS, **exchanges}
+
+    monkeypatch.setattr(scaling, "launch", launch)
+    seen, parameters = scaling.measure(Namespace(turns=3))
+    assert launched == [1, 2, 2, 1, 1, 2]
+    assert parameters == PARAMETERS
+    assert seen["step of 1"] == [1, 2, 2, 4, 3, 6]
+    assert (ratios(seen["step of 1"], seen["step of 2"]).minimum, len(seen["unreduced 256"])) == (2, 3)
 
 
 def test_one_process_on_paper_is_the_one_that_was_measured():
