@@ -195,7 +195,7 @@ def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status 1 where a system's numbers are wrong, 2 where one fails."""
+    """Exit status 1 where a system's numbers are wrong, 2 where one fails while it is timed."""
     options = read_options(arguments)
     warn_if_busy(say)
     try:
