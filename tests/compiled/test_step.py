@@ -15,7 +15,8 @@ from scratchvae.compiled.importance import importance_bound_forward
 from scratchvae.compiled.network import call
 from scratchvae.compiled.pace import Pace
 from scratchvae.compiled.shares import SHORT
-from scratchvae.compiled.step_by_examples import keep, spread
+from scratchvae.compiled.step import FEW
+from scratchvae.compiled.step_by_examples import ROWS, keep, spread
 from scratchvae.compiled.step_by_weights import FIRST, Layer, plan
 from scratchvae.compiled.step_parts import LINE, laid_out
 from scratchvae.engine import get_threads, set_threads
@@ -72,6 +73,15 @@ def assert_equal_to_rounding(one, other):
 @pytest.mark.parametrize("name", ["elbo", "beta, three samples"])
 def test_elbo_has_the_bits_of_the_composition(name, binarize):
     for one, other in zip(*(trained(kind, OBJECTIVES[name], binarize) for kind in (Trainer, Composed)), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_samples_of_more_rows_than_go_back_together_have_the_bits_of_the_composition():
+    """Of one thread, which takes a block of examples after another."""
+    set_threads(1)
+    both = (trained(kind, OBJECTIVES["beta, three samples"], rows=90) for kind in (Trainer, Composed))
+    assert 90 * 3 > ROWS
+    for one, other in zip(*both, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
@@ -149,6 +159,15 @@ def test_pixels_too_few_to_share_are_the_first_half_or_the_second(columns, binar
         terms = list(trainer.steps(batches(2, 20)))[-1]
         results.append([*terms, trainer.first.flat])
     assert_equal_to_rounding(*results)
+
+
+@pytest.mark.parametrize(
+    ("rows", "samples", "expected"), [(10, 3, True), (10, 4, False), (FEW, 1, True), (FEW + 1, 1, False)]
+)
+def test_weights_are_shared_out_where_all_examples_together_have_few_samples(rows, samples, expected):
+    """As many as `adam_by_rows` has bits for."""
+    trainer = Trainer(sv.VAE(37, 5, hidden=(150, 131)), pixels(), objective=sv.ELBO(samples))
+    assert trainer._minibatches(batches(1, rows)[0][None], 1).shares_weights() is expected
 
 
 def test_a_layer_begins_with_the_part_that_the_one_before_ends_with():
@@ -281,6 +300,13 @@ def test_noise_that_is_given_is_used(kind):
     assert not np.array_equal(given[0], trained(kind, sv.ELBO(), noise=2 * noise)[0])
 
 
+def test_noise_may_be_given_in_another_precision_than_the_models():
+    noise = np.random.default_rng(0).standard_normal((90, 1, 5)).astype(np.float32)
+    one, other = (trained(Trainer, sv.ELBO(), noise=noise.astype(dtype)) for dtype in ("float32", "float64"))
+    for got, want in zip(other, one, strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
 @pytest.mark.parametrize(
     ("likelihood", "binarize", "expected"),
     [("bernoulli", "dynamic", True), ("bernoulli", "threshold", False), ("gaussian", "none", False)],
@@ -358,6 +384,18 @@ def test_a_nan_in_the_weights_of_a_dark_pixel_is_seen(rows):
     vae.parameters["encoder.0.weight"][7, 3] = np.nan
     for terms in trainer.steps(batches(2, rows)):
         assert np.isnan(terms.elbo).all()
+
+
+@pytest.mark.parametrize("pixel", [7, 30])  # of either thread's share of the weights
+@pytest.mark.parametrize("rows", [SOME, MANY])
+def test_a_weight_that_a_step_makes_nan_is_seen_in_the_next_of_its_call(rows, pixel):
+    x = pixels()
+    x[:, pixel] = 0
+    trainer = Trainer(sv.VAE(37, 5, hidden=(150, 131), seed=1), x, seed=5)
+    trainer.first["encoder.0.weight"][pixel, 3] = np.nan
+    before, after = trainer.steps(batches(2, rows))
+    assert np.isfinite(before.elbo).all()
+    assert np.isnan(after.elbo).all()
 
 
 @pytest.mark.parametrize("rows", [SOME, MANY])
