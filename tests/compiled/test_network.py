@@ -11,6 +11,7 @@ from scratchvae.compiled.adam import adam_update
 from scratchvae.compiled.gemm import kernel
 from scratchvae.compiled.network import (
     GRADIENT_BLOCK,
+    LONG,
     bias_sums,
     network_adam,
     network_backward,
@@ -117,10 +118,12 @@ def test_the_number_of_threads_changes_no_bit(dtype, density):
         assert (value == results[1][name]).all(), name
 
 
+@pytest.mark.parametrize("sizes", [SIZES, (20, LONG, 10)])
 @pytest.mark.parametrize("density", [1.0, 0.1])
-def test_the_split_of_a_batch_changes_no_bit_of_a_row(density):
-    _, network = model()
-    x, dout = batch(113, density=density)
+def test_the_split_of_a_batch_changes_no_bit_of_a_row(density, sizes):
+    """However few rows there are, a layer's gradient is made in the same one of the two ways."""
+    _, network = model(sizes)
+    x, dout = batch(113, sizes, density=density)
     out, cache = network_forward(x, network)
     dx, _ = network_backward(dout, cache, network)
     for low, high in ((0, 1), (1, 50), (50, 113)):
@@ -279,6 +282,17 @@ def test_sums_say_whether_their_weights_are_finite_after_adam(largest, known):
     assert summed(address, flat.copy(), h, da, all_rows, True, *moments, constants) is known
     assert summed(address, flat.copy(), h, da, all_rows, False, *moments, constants) is known
     assert summed(address, flat.copy(), h, da, all_rows, True, *moments, constants[:0]) is False, "there was no step"
+
+
+@pytest.mark.parametrize("row", [0, 700])
+@pytest.mark.parametrize("zeros", [True, False])
+def test_a_weight_that_is_no_number_is_noticed_in_whichever_block_it_is(zeros, row):
+    flat, moments = np.zeros(702 * 100, np.float32), np.zeros((2, 702 * 100), np.float32)
+    flat[row * 100 + 3] = np.nan
+    h, da = np.zeros((9, 701), np.float32), np.ones((9, 100), np.float32)
+    assert h.shape[1] * da.shape[1] > 2 * GRADIENT_BLOCK
+    constants, all_rows = np.array([0.1, 0.999, 0.001, 1e-3, 1e-8], np.float32), np.array([[0, 9]])
+    assert summed(kernel(np.dtype("float32")), flat, h, da, all_rows, zeros, *moments, constants) is False
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.9])
