@@ -153,15 +153,17 @@ def test_skipping_zeros_changes_no_bit(shape, density, dtype):
     assert (multiply(a, b, start, sparse_product) == multiply(a, b, start)).all()
 
 
+@pytest.mark.parametrize("place", [(3, 50), (0, 0), (19, 69)])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_skipping_zeros_hides_neither_nan_nor_infinity(bad):
+def test_skipping_zeros_hides_neither_nan_nor_infinity(bad, place):
+    """And what else is in the result is what it is without."""
     a, b, start = matrices((6, 20, 70), "float32")
-    a[:, 3] = 0
-    a[:, 5:] = 0
-    b[3, 50] = bad
-    got = multiply(a, b, start, sparse_product)
-    assert np.isnan(got[:, 50]).all()  # 0 NaN and 0 infinity are both NaN
-    assert np.isfinite(np.delete(got, 50, axis=1)).all()
+    a[:, [0, 3]] = a[:, 5:] = 0
+    want = multiply(a, b, start, activation="tanh")
+    b[place] = bad
+    got = multiply(a, b, start, sparse_product, "tanh")
+    assert np.isnan(got[:, place[1]]).all()  # 0 NaN and 0 infinity are both NaN
+    np.testing.assert_array_equal(*(np.delete(array, place[1], axis=1) for array in (got, want)))
 
 
 @pytest.mark.parametrize("function", [product, sparse_product])
