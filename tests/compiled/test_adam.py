@@ -6,6 +6,8 @@ import pytest
 from scratchvae import compiled, reference
 from scratchvae.compiled import adam, adam_by_estimates
 from scratchvae.compiled.simd import SIMD
+from scratchvae.compiled.slices import slices_for
+from scratchvae.engine import get_threads
 from scratchvae.parameters import aligned_zeros
 from tests.compiled.flushing import flushed
 
@@ -87,3 +89,24 @@ def test_arrays_of_any_layout_are_updated_where_they_lie(view, dtype):
         ops.adam_update(p, g, m, v, 3, 1e-2)
     for got, want in zip(*both, strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+def test_a_gradient_of_another_type_is_taken():
+    one, other = state(100), state(100)
+    one[1] = one[1].astype(np.float64)
+    for p, g, m, v in (one, other):
+        compiled.adam_update(p, g, m, v, 3, 1e-2)
+    for got, want in zip(one, other, strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+def test_arrays_that_threads_share_out_have_the_bits_of_their_parts():
+    """With one element more than can be shared out evenly."""
+    whole, size = state(40_001), 20_000
+    parts = [[array[low : low + size].copy() for array in whole] for low in range(0, 40_001, size)]
+    assert slices_for(40_001, 0.2) == min(2, get_threads())
+    assert slices_for(size, 0.2) == 1
+    for p, g, m, v in (whole, *parts):
+        compiled.adam_update(p, g, m, v, 3, 1e-2)
+    for got, want in zip(whole, map(np.concatenate, zip(*parts, strict=True)), strict=True):
+        np.testing.assert_array_equal(got, want)
