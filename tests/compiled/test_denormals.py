@@ -62,6 +62,16 @@ def test_moments_of_a_black_pixel_do_not_linger_as_denormals(kind, dtype, exampl
     assert products_are_numbers(dtype)
 
 
+@pytest.mark.parametrize("rows", [3, 3000])
+@pytest.mark.parametrize("dtype", SMALL)
+def test_a_forward_pass_by_itself_computes_with_denormals(dtype, rows):
+    """It may be that of an evaluation, whose numbers are what they are."""
+    parameters = Parameters.zeros({"net.head.weight": (20, 30), "net.head.bias": (30,)}, dtype)
+    parameters["net.head.weight"][...] = LESS
+    out, _ = network_forward(np.full((rows, 20), SMALL[dtype] / 20, dtype), parameters.network("net", "tanh"))
+    assert (out > 0).all()
+
+
 PRODUCTS = {  # pixel and d loss / d output: normal numbers with a denormal product, a denormal with a normal one
     "float32": {"small": (1e-20, 5e-19), "of a small": (1e3, 5e-39)},
     "float64": {"small": (1e-160, 5e-149), "of a small": (1e3, 5e-309)},
