@@ -23,6 +23,11 @@ def take_turns(signals, part, parts, steps, shared, seen):
         seen[part, step] = shared[(part + 1) % parts, step]
 
 
+@njit
+def stand_together(signals, low, high, parts):
+    together(signals, low, high, parts)
+
+
 def run(threads: list[Thread]) -> None:
     for thread in threads:
         thread.start()
@@ -64,11 +69,8 @@ def test_what_another_wrote_before_it_arrived_is_there(steps, parts):
     np.testing.assert_array_equal(seen, [np.arange(steps + 1)] * parts)
 
 
-def test_who_works_on_all_parts_waits_for_nobody():
-    @njit
-    def alone(signals):
-        together(signals, 0, 2, 2)
-
+@pytest.mark.parametrize("high", [2, 0])
+def test_who_works_on_all_parts_or_on_none_waits_for_nobody_and_says_nothing(high):
     signals = signals_for(2)
-    alone(signals)
+    stand_together(signals, 0, high, 2)
     assert not signals.any()
