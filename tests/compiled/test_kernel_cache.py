@@ -57,8 +57,36 @@ def test_an_error_in_the_block_ends_it(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_one_thread_starts_no_other_process(tmp_path, monkeypatch):
-    monkeypatch.setattr(numba, "get_num_threads", lambda: 1)
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="listens to the other process by a pipe with a name")
+def test_ctrl_c_in_the_block_ends_the_other_process(tmp_path):
+    pipe, ends = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+
+    def interrupted():
+        code = f"import time; end = open({str(pipe)!r}, 'w'); time.sleep(3); end.write('still there')"
+        with compiled_beside("kernels", code):
+            ends.append(pipe.open())  # waits until the other process has opened its end
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    with ends[0] as end:
+        assert end.read() == ""
+
+
+def test_the_other_process_finds_the_same_sources(tmp_path, monkeypatch):
+    """Wherever this one was started."""
+    monkeypatch.chdir(tmp_path)
+    with compiled_beside("kernels", f"import os; open({str(tmp_path / 'folder')!r}, 'w').write(os.getcwd())"):
+        pass
+    assert Path((tmp_path / "folder").read_text()) == cache.FOLDER.parents[1]
+
+
+@pytest.mark.parametrize(("threads", "python"), [(1, sys.executable), (2, ""), (2, None)])
+def test_one_thread_or_a_program_that_is_not_python_starts_no_other_process(tmp_path, monkeypatch, threads, python):
+    """A program that Python is embedded in may not know where Python is."""
+    monkeypatch.setattr(numba, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(sys, "executable", python)
     with compiled_beside("kernels", appending(tmp_path / "letters")):
         pass
     assert not list(tmp_path.iterdir())
