@@ -69,22 +69,31 @@ def kernel_cache() -> Iterator[None]:
 def compiled_beside(name: str, code: str) -> Iterator[None]:
     """Until the block ends, and if `code` has not run to its end for these sources before, run it in another process,
     which leaves what it compiles in the cache: Numba compiles one kernel at a time in a process. Should that process
-    fail, the kernels are compiled here when they are first needed, as they would be without it."""
+    fail, or not start, the kernels are compiled here when they are first needed, as they would be without it."""
     done = PATH / f"{name}.compiled"
-    if numba.get_num_threads() == 1 or not sys.executable or done.exists():
+    code = f"from pathlib import Path\n{code}\nPath({str(done)!r}).touch()"
+    process = None if numba.get_num_threads() == 1 or done.exists() else _started(code)
+    if process is None:
         yield
         return
-    code = f"from pathlib import Path\n{code}\nPath({str(done)!r}).touch()"
-    null = subprocess.DEVNULL
-    command, environment = [sys.executable, "-c", code], {**os.environ, "NUMBA_CACHE_DIR": str(PATH.parent)}
-    with subprocess.Popen(
-        command, cwd=FOLDER.parents[1], env=environment, stdin=null, stdout=null, stderr=null
-    ) as process:
+    with process:
         try:
             yield
         except BaseException:
             process.kill()
             raise
+
+
+def _started(code: str) -> subprocess.Popen[bytes] | None:
+    """A process that runs the code and says nothing; None where there can be none."""
+    if not sys.executable:
+        return None
+    null, environment = subprocess.DEVNULL, {**os.environ, "NUMBA_CACHE_DIR": str(PATH.parent)}
+    command = [sys.executable, "-c", code]
+    try:
+        return subprocess.Popen(command, cwd=FOLDER.parents[1], env=environment, stdin=null, stdout=null, stderr=null)
+    except OSError:  # so many processes as there may be, or that Python is there no longer
+        return None
 
 
 def remove_old_kernels() -> None:

@@ -82,9 +82,9 @@ def test_the_other_process_finds_the_same_sources(tmp_path, monkeypatch):
     assert Path((tmp_path / "folder").read_text()) == cache.FOLDER.parents[1]
 
 
-@pytest.mark.parametrize(("threads", "python"), [(1, sys.executable), (2, ""), (2, None)])
+@pytest.mark.parametrize(("threads", "python"), [(1, sys.executable), (2, ""), (2, None), (2, "/no/python")])
 def test_one_thread_or_a_program_that_is_not_python_starts_no_other_process(tmp_path, monkeypatch, threads, python):
-    """A program that Python is embedded in may not know where Python is."""
+    """A program that Python is embedded in may not know where Python is. Nor can the system always start one."""
     monkeypatch.setattr(numba, "get_num_threads", lambda: threads)
     monkeypatch.setattr(sys, "executable", python)
     with compiled_beside("kernels", appending(tmp_path / "letters")):
