@@ -1,5 +1,10 @@
 """Which vector width is chosen, and what holds for all widths, those of other processors included."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import llvmlite.binding as llvm
 import numba
 import pytest
@@ -139,3 +144,16 @@ def test_a_width_that_the_host_has_not_is_refused(host, monkeypatch, features, t
 def test_the_width_and_the_matrix_engine_have_names():
     assert simd.simd_name() == simd.SIMD.name
     assert simd.matrix_engine() == "scratchvae"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(TARGETS)[1:])
+def test_inner_products_and_transposes_are_right_with_narrower_vectors_too(name):
+    """Where there are wider ones nobody else compiles them so; products have a test of their own in `test_gemm`."""
+    if simd.simd_name() not in list(TARGETS)[: list(TARGETS).index(name)]:
+        pytest.skip("this processor has no wider ones")
+    files = [str(Path(__file__).with_name(f"test_{file}.py")) for file in ("inner", "gemm")]
+    command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", "-k", "test_inner or transpose_moves"]
+    environment = os.environ | {"SCRATCHVAE_SIMD": name}
+    done = subprocess.run([*command, *files], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
