@@ -268,7 +268,8 @@ def test_samples_that_weigh_nothing_need_not_go_back(threads, monkeypatch):
 @njit
 def kept_and_spread(weights, log_weights, decoder, z, hidden, out, kept_z, dz):
     kept = np.zeros(1, np.int64)
-    keep(weights, log_weights, decoder, z, hidden, out, kept_z, 0, len(out), kept)
+    for first, last in ((0, 3), (3, len(out))):  # block by block
+        keep(weights, log_weights, decoder, z, hidden, out, kept_z, first, last, kept)
     for row in range(kept[0]):
         for j in range(dz.shape[1]):
             dz[row, j] = kept_z[row, j]
