@@ -255,13 +255,17 @@ def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status 1 where a system was refused: then something computes the wrong numbers."""
+    """Exit status 1 where a system was refused, whose numbers are wrong; 2 where one fails while it is timed."""
     options = read_options(arguments)
     warn_if_busy(say)
     rows: list[dict] = []
-    for name in options.workloads:
-        systems = [TRAINING_SYSTEMS[system] for system in options.systems]
-        rows += measure_workload(WORKLOADS[name], systems, options)
+    systems = [TRAINING_SYSTEMS[system] for system in options.systems]
+    try:
+        for name in options.workloads:
+            rows += measure_workload(WORKLOADS[name], systems, options)
+    except PeerError as error:
+        say(str(error))
+        return 2
     bars = bars_of(rows)
     show(rows)
     show_bars(bars)

@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 
+from benchmarks import train_step
 from benchmarks.peers.scratchvae_training import (
     ScratchvaeTraining,
     model_with,
     multiply_adds_of_weightless_samples,
     skipped_multiply_adds,
 )
+from benchmarks.processes import PeerError
 from benchmarks.train_step import bars_of, fill_row, fractions_of_peak, steps_a_round
 from benchmarks.workloads import WORKLOADS, Workload, glorot_parameters, write_problem
 from scratchvae.compiled.nonzeros import GROUP
@@ -39,6 +41,16 @@ class DisturbedPeer:
 @pytest.mark.parametrize("disturbed", [set(), {0}, {1}, {2}, {1, 2}, {3, 4}, {1, 2, 4}])
 def test_a_round_lasts_as_asked_whichever_runs_before_it_are_disturbed(disturbed):
     assert steps_a_round(DisturbedPeer(disturbed), seconds=0.5) == 100
+
+
+def test_a_system_that_fails_while_it_is_timed_is_one_line_and_status_2(monkeypatch, capsys, tmp_path):
+    def fails(*_):
+        raise PeerError("torch eager ended during run: out of memory")
+
+    monkeypatch.setattr(train_step, "measure_workload", fails)
+    assert train_step.main(["--json", str(tmp_path / "found.json")]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "torch eager ended during run: out of memory"
+    assert not list(tmp_path.iterdir())
 
 
 # --- what a step computes -------------------------------------------------------------------------------------------
