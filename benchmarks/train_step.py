@@ -122,7 +122,7 @@ def time_rounds(workload: Workload, running: dict[str, PeerProcess], peak: PeerP
         fill_row(rows[name], workload, values[name], values.get(SCRATCHVAE), steps[name])
     if SCRATCHVAE in running:
         executed = running[SCRATCHVAE].ask("count_multiply_adds")["multiply_adds_executed"]
-        rows[SCRATCHVAE] |= fractions_of_peak(workload, executed, rows[SCRATCHVAE]["microseconds_per_step"], peaks)
+        rows[SCRATCHVAE] |= fractions_of_peak(workload, executed, values[SCRATCHVAE], peaks)
 
 
 def steps_a_round(peer: PeerProcess, seconds: float) -> int:
@@ -147,21 +147,23 @@ def fill_row(row: dict, workload: Workload, values: list[float], ours: list[floa
     row["spread"] = spread.as_json() | {"steps_a_round": steps}
 
 
-def fractions_of_peak(workload: Workload, executed: int, microseconds: float, peaks: list[dict]) -> dict:
-    """How much of the best multiply-add rate and copy rate of these rounds the whole step reaches, and how soon two
-    threads saw one another's signals in each.
+def fractions_of_peak(workload: Workload, executed: int, microseconds: list[float], peaks: list[dict]) -> dict:
+    """How much of the best multiply-add rate and copy rate of these rounds the whole step reaches, the median over
+    them; how much of the rate of its own round; and how soon two threads saw one another's signals in each.
 
     Multiply-adds are given as the algorithm states them and as executed: with pixels that are zero, fewer.
     """
-    arithmetic = max(peak["multiply_adds_per_second"] for peak in peaks)
-    memory = max(peak["bytes_per_second"] for peak in peaks)
+    rates = [peak["multiply_adds_per_second"] for peak in peaks]
+    arithmetic, memory = max(rates), max(peak["bytes_per_second"] for peak in peaks)
     exchanges = [peak["nanoseconds_of_an_exchange"] for peak in peaks]
-    seconds = microseconds * 1e-6
+    seconds = float(np.median(microseconds)) * 1e-6
+    in_its_round = ratios([executed / (step * 1e-6) for step in microseconds], rates)
     return {
         "multiply_adds_per_step": workload.multiply_adds(),
         "multiply_adds_executed": executed,
         "fraction_of_multiply_add_peak": round_to(workload.multiply_adds() / seconds / arithmetic, 3),
         "fraction_of_multiply_add_peak_executed": round_to(executed / seconds / arithmetic, 3),
+        "fraction_of_its_rounds_peak_executed": round_to(in_its_round.median, 3),
         "least_bytes_per_step": workload.least_memory_traffic(),
         "fraction_of_memory_peak": round_to(workload.least_memory_traffic() / seconds / memory, 3),
         "peak_multiply_adds_per_second": round_to(arithmetic, 4),
@@ -201,12 +203,12 @@ def bars_of(rows: list[dict]) -> list[dict]:
 
 def show(rows: list[dict]) -> None:
     columns = ["workload", "system", "us per step", "quartiles", "examples/s", "ratio", "quartiles", "of peak"]
-    columns += ["executed", "threads"]
+    columns += ["executed", "in its round", "threads"]
     lines = []
     for row in rows:
         start = [row["workload"], row["system"]]
         if row["status"] != "measured":
-            lines.append([*start, row["status"], *[""] * 7])
+            lines.append([*start, row["status"], *[""] * 8])
             continue
         spread, ratio = row["spread"], row["ratio_spread"]
         peak = row.get("fraction_of_multiply_add_peak")
@@ -220,6 +222,7 @@ def show(rows: list[dict]) -> None:
                 f"{ratio['lower_quartile']:.2f} - {ratio['upper_quartile']:.2f}" if ratio else "",
                 f"{peak:.2f}" if peak else "",
                 f"{row['fraction_of_multiply_add_peak_executed']:.2f}" if peak else "",
+                f"{row['fraction_of_its_rounds_peak_executed']:.2f}" if peak else "",
                 str(row["threads"]),
             ]
         )

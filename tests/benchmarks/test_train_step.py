@@ -119,7 +119,7 @@ def test_a_row_has_the_median_over_rounds_and_ratios_within_them():
     assert row["ratio_to_scratchvae"] is row["ratio_spread"] is None
 
 
-def test_fractions_are_of_the_best_that_the_machine_did_in_any_round():
+def test_fractions_are_of_the_best_that_the_machine_did_in_any_round_and_of_what_it_did_in_the_same():
     stated, moved = SMALL.multiply_adds(), SMALL.least_memory_traffic()
 
     def round_at(speed, nanoseconds):
@@ -128,9 +128,10 @@ def test_fractions_are_of_the_best_that_the_machine_did_in_any_round():
         return rates | {"nanoseconds_of_an_exchange": nanoseconds}
 
     peaks = [round_at(0.5, 80.4), round_at(1.0, None), round_at(0.7, 240.0)]
-    found = fractions_of_peak(SMALL, stated // 4, 2.0, peaks)
+    found = fractions_of_peak(SMALL, stated // 4, [2.0, 1.0, 5.0], peaks)
     assert found["fraction_of_multiply_add_peak"] == 0.5
     assert found["fraction_of_multiply_add_peak_executed"] == 0.125
+    assert found["fraction_of_its_rounds_peak_executed"] == 0.25  # of 0.25, 0.25 and 0.0714
     assert found["fraction_of_memory_peak"] == 0.25
     assert found["nanoseconds_of_an_exchange"] == [80, None, 240]
 
