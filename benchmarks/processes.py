@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,16 +48,16 @@ class PeerProcess:
         self.system = system
         self.messages = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed with the process)
         arguments = [*system.arguments, *(("--threads", str(threads)) if system.takes_threads else ())]
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", system.module, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.messages,
-            text=True,
-            cwd=REPOSITORY,
-            env={**os.environ, **thread_environment(threads), **system.environment},
-            preexec_fn=lambda: confine(threads),
-        )
+        with confined(threads):
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", system.module, *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self.messages,
+                text=True,
+                cwd=REPOSITORY,
+                env={**os.environ, **thread_environment(threads), **system.environment},
+            )
 
     def ask(self, command: str, **arguments) -> dict:
         """Sends a command and waits for its answer. Raises PeerError."""
@@ -93,7 +95,15 @@ class PeerProcess:
         self.close()
 
 
-def confine(threads: int) -> None:
-    """Keeps this process on the first `threads` of the processors it may use, where the system can."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+@contextmanager
+def confined(threads: int) -> Iterator[None]:
+    """What is started in here may use the first `threads` of this thread's processors, where the system can say so."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(before)[:threads])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)

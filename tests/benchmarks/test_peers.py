@@ -12,7 +12,7 @@ from benchmarks.images import STAND_IN_ZEROS, Images, mnist, thresholded
 from benchmarks.peers.protocol import ShuffledRows, peak_memory
 from benchmarks.peers.scratchvae_scaling import Alone, trainer_of
 from benchmarks.peers.scratchvae_training import ScratchvaeTraining
-from benchmarks.processes import REPOSITORY
+from benchmarks.processes import confined
 from benchmarks.workloads import Workload, write_problem
 
 SMALL = Workload("small", 20, (9,), 3, "tanh", 3)
@@ -50,10 +50,13 @@ def test_peak_memory_is_in_megabytes():
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="a process takes all processors here")
-def test_a_peer_has_as_many_processors_as_threads():
-    counted = "import os; from benchmarks.processes import confine; confine(1); print(len(os.sched_getaffinity(0)))"
-    done = subprocess.run([sys.executable, "-c", counted], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+def test_a_peer_has_as_many_processors_as_threads_and_who_starts_it_keeps_its_own():
+    before = os.sched_getaffinity(0)
+    with confined(1):
+        counted = [sys.executable, "-c", "import os; print(len(os.sched_getaffinity(0)))"]
+        done = subprocess.run(counted, capture_output=True, check=True)
     assert int(done.stdout) == 1
+    assert os.sched_getaffinity(0) == before
 
 
 @pytest.mark.slow
