@@ -117,7 +117,12 @@ def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--gigabytes", type=float, help="a second that the network carries; default: as measured here")
     parser.add_argument("--microseconds", type=float, help="of a message's latency; default: as measured here")
     parser.add_argument("--data-dir", help="folder with MNIST's four files; else SCRATCHVAE_DATA")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.gigabytes is not None and not options.gigabytes > 0:
+        parser.error(f"--gigabytes is {options.gigabytes}; expected a number above 0")
+    if options.microseconds is not None and not options.microseconds >= 0:
+        parser.error(f"--microseconds is {options.microseconds}; expected a number of at least 0")
+    return options
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -64,3 +64,10 @@ def test_two_processes_on_paper_reduce_in_the_time_that_their_messages_took():
 def test_a_networks_numbers_take_the_place_of_those_measured_and_of_no_others(network, microseconds):
     """Of four processes: a reduce-scatter and an all-gather of three quarters each, in two messages each."""
     assert found(**network)[4]["reduction_microseconds"] == pytest.approx(microseconds)
+
+
+@pytest.mark.parametrize(("option", "value"), [("gigabytes", "0"), ("gigabytes", "nan"), ("microseconds", "-1")])
+def test_a_network_that_cannot_be_is_refused(option, value, capsys):
+    with pytest.raises(SystemExit):
+        scaling.read_options([f"--{option}", value])
+    assert f"--{option} is {float(value)}; expected a number" in capsys.readouterr().err
