@@ -156,7 +156,7 @@ def fractions_of_peak(workload: Workload, executed: int, microseconds: list[floa
     rates = [peak["multiply_adds_per_second"] for peak in peaks]
     arithmetic, memory = max(rates), max(peak["bytes_per_second"] for peak in peaks)
     exchanges = [peak["nanoseconds_of_an_exchange"] for peak in peaks]
-    seconds = float(np.median(microseconds)) * 1e-6
+    seconds = Spread.of(microseconds).median * 1e-6
     in_its_round = ratios([executed / (step * 1e-6) for step in microseconds], rates)
     return {
         "multiply_adds_per_step": workload.multiply_adds(),
