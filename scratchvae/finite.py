@@ -1,10 +1,10 @@
-"""What is a finite number, and what to say when one no longer is: which array was the first, in the order in which they
-are computed."""
+"""What is a finite number and what a whole one, and what to say when a number is no longer finite: which array was the
+first, in the order in which they are computed."""
 
 import math
 from collections.abc import Iterable, Iterator
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,11 @@ def is_finite_number(value: Any) -> bool:
         return math.isfinite(value)
     except OverflowError:
         return False
+
+
+def is_whole_number(value: Any) -> TypeGuard[int | np.integer]:
+    """Whether it is an integer of Python or of NumPy, no bool."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def first_not_finite(arrays: Iterable[Named]) -> str | None:

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 
-import numpy as np
-
-from scratchvae.finite import is_finite_number
+from scratchvae.finite import is_finite_number, is_whole_number
 
 Schedule = Callable[[int], float]
 LearningRate = float | Schedule
@@ -50,7 +48,7 @@ class Stages:
 
 
 def _is_count(number: object) -> bool:
-    return isinstance(number, (int, np.integer)) and not isinstance(number, bool) and int(number) >= 0
+    return is_whole_number(number) and int(number) >= 0
 
 
 def check_learning_rate(learning_rate: LearningRate) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from scratchvae import checkpoint
 from scratchvae.engine import get_engine
-from scratchvae.finite import arrays_of_a_pass, check_finite, named_parameters, quiet
+from scratchvae.finite import arrays_of_a_pass, check_finite, is_whole_number, named_parameters, quiet
 from scratchvae.likelihoods import Draws, Likelihood, as_likelihood, data_for
 from scratchvae.objectives import ELBO, Objective, Sampled, Upstream, check_objective
 from scratchvae.parameters import ACTIVATION_CODES, Network, Parameters
@@ -459,7 +459,7 @@ def _elbo(sampled: Sampled) -> Elbo:
 
 
 def _positive(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+    if not is_whole_number(value) or value < 1:
         raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1")
     return int(value)
 
@@ -478,6 +478,6 @@ def _one_of(name: str, value: str, names: Iterable[str]) -> str:
 
 
 def _seed(seed: int) -> int:
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**64:
+    if not is_whole_number(seed) or not 0 <= seed < 2**64:
         raise ValueError(f"seed is {seed!r}; expected a whole number from 0 to 2^64 - 1")
     return int(seed)

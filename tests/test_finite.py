@@ -8,7 +8,7 @@ import pytest
 
 import scratchvae as sv
 from scratchvae import NotFiniteError
-from scratchvae.finite import arrays_of_a_pass, check_finite, is_finite_number
+from scratchvae.finite import arrays_of_a_pass, check_finite, is_finite_number, is_whole_number
 
 
 @pytest.mark.parametrize("value", [0, -3, 1.5, Fraction(1, 3), np.float32(2), np.int64(7), 10**300])
@@ -21,6 +21,14 @@ def test_a_finite_number_is_real_and_fits_a_float(value):
 )
 def test_what_is_no_finite_number_is_none_without_an_error(value):
     assert not is_finite_number(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "whole"),
+    [(-3, True), (np.uint8(7), True), (10**400, True), (2.0, False), (True, False), (np.True_, False), ("1", False)],
+)
+def test_a_whole_number_is_an_integer_and_no_bool(value, whole):
+    assert is_whole_number(value) is whole
 
 
 def test_finite_results_are_finite_whatever_their_sum():

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scratchvae.data.checks import DataError
+from scratchvae.finite import is_whole_number
 from scratchvae.reference.random import Stream, permutation
 
 
@@ -14,7 +15,7 @@ def split_rows(count: int, held_out: float, seed: int, name: str = "x") -> tuple
     """
     if isinstance(held_out, str) or not 0.0 < held_out < 1.0:
         raise DataError(f"held_out is {held_out!r}; expected a fraction of the rows, above 0 and below 1")
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**64:
+    if not is_whole_number(seed) or not 0 <= seed < 2**64:
         raise DataError(f"seed is {seed!r}; expected a whole number from 0 to 2^64 - 1")
     if count < 2:
         raise DataError(f"{name}: {count} row; expected at least 2, one of them to hold out")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from scratchvae.data.checks import check_one_hot
 from scratchvae.data.mapped import Data
+from scratchvae.finite import is_whole_number
 from scratchvae.likelihoods.likelihood import Draws, Likelihood
 from scratchvae.reference.random import Stream
 
@@ -32,7 +33,7 @@ class Categorical(Likelihood):
 
     def __post_init__(self) -> None:
         sizes = tuple(self.sizes)
-        if any(isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1 for size in sizes):
+        if not all(is_whole_number(size) and size >= 1 for size in sizes):
             raise ValueError(f"{STEM} has groups of {sizes!r} columns; expected whole numbers of at least 1")
         object.__setattr__(self, "sizes", tuple(int(size) for size in sizes))
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from scratchvae.data.checks import check_levels
 from scratchvae.data.mapped import Data
+from scratchvae.finite import is_whole_number
 from scratchvae.likelihoods.likelihood import Draws, Likelihood, open_uniforms
 
 STEM, DIAGONAL = "discretised-logistic", "discretised-logistic-diagonal"
@@ -34,8 +35,7 @@ class DiscretisedLogistic(Likelihood):
     unit_interval: bool = True
 
     def __post_init__(self) -> None:
-        whole = isinstance(self.levels, (int, np.integer)) and not isinstance(self.levels, bool)
-        if not whole or not 2 <= self.levels <= MOST_LEVELS:
+        if not is_whole_number(self.levels) or not 2 <= self.levels <= MOST_LEVELS:
             raise ValueError(f"{STEM} has {self.levels!r} levels; expected a whole number from 2 to {MOST_LEVELS}")
         object.__setattr__(self, "levels", int(self.levels))
 
