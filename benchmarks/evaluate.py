@@ -21,7 +21,7 @@ from benchmarks.measure import Spread, alternate, ratios, round_to
 from benchmarks.peers.evaluation import BLOCK_ROWS
 from benchmarks.peers.scratchvae_training import model_with
 from benchmarks.processes import PeerError, PeerProcess
-from benchmarks.report import bar, bar_panels, say, show_bars, show_table, write_json
+from benchmarks.report import bar, bar_panels, exit_status, say, show_bars, show_table, write_json
 from benchmarks.systems import EVALUATION_SYSTEMS, SCRATCHVAE
 from benchmarks.workloads import WORKLOADS
 from scratchvae.engine import processors
@@ -195,7 +195,7 @@ def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status 1 where a system's numbers are wrong, 2 where one fails while it is timed."""
+    """Exit status 1 where a system's numbers are wrong, 2 where one fails."""
     options = read_options(arguments)
     warn_if_busy(say)
     try:
@@ -212,7 +212,7 @@ def main(arguments: list[str] | None = None) -> int:
     panel = {row["system"]: row["seconds"] for row in rows if row["status"] == "measured"}
     if panel:
         bar_panels(options.json, {estimated: panel}, "seconds", SCRATCHVAE, f"log p(x), {options.threads} threads")
-    return 1 if any(row["status"] == "refused" for row in rows) else 0
+    return exit_status(rows)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,12 @@ def show_bars(bars: list[dict]) -> None:
         say(f"{verdict}  {line['bar']}: {line['measured']:g} ({side} {line['required']:g})")
 
 
+def exit_status(rows: list[dict]) -> int:
+    """1 where a system was refused, whose numbers are wrong; 2 where one that is installed failed; 0 otherwise."""
+    seen = {row["status"] for row in rows}
+    return 1 if "refused" in seen else 2 if "failed" in seen else 0
+
+
 def show_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """The first columns are names, on the left; numbers are on the right."""
     table = Table(title=title)

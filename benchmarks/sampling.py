@@ -17,7 +17,7 @@ from benchmarks.images import mnist
 from benchmarks.machine import warn_if_busy
 from benchmarks.measure import Spread, alternate, ratios, round_to
 from benchmarks.processes import PeerError, PeerProcess
-from benchmarks.report import bar, bar_panels, say, show_bars, show_table, write_json
+from benchmarks.report import bar, bar_panels, exit_status, say, show_bars, show_table, write_json
 from benchmarks.systems import SAMPLING_SYSTEMS, SCRATCHVAE
 
 KINDS = ("normals", "uniforms", "binarized")
@@ -175,7 +175,7 @@ def main(arguments: list[str] | None = None) -> int:
     settings = {"rounds": options.rounds, "round_seconds": options.round_seconds, "draws": DRAWS}
     write_json(options.json, "sampling", settings, rows, bars)
     plot(options.json, rows)
-    return 1 if any(row["status"] == "refused" for row in rows) else 0
+    return exit_status(rows)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """The training step's benchmark: how long a round lasts, what a step computes, and what is made of its time."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -51,6 +53,19 @@ def test_a_system_that_fails_while_it_is_timed_is_one_line_and_status_2(monkeypa
     assert train_step.main(["--json", str(tmp_path / "found.json")]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == "torch eager ended during run: out of memory"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("statuses", "expected"),
+    [(["not installed"], 0), (["failed", "not installed"], 2), (["refused"], 1), (["failed", "refused"], 1)],
+)
+def test_wrong_numbers_are_status_1_and_a_system_that_fails_before_it_is_timed_status_2(
+    statuses, expected, monkeypatch, tmp_path
+):
+    rows = [{"workload": "digits", "system": str(n), "status": status} for n, status in enumerate(statuses)]
+    monkeypatch.setattr(train_step, "measure_workload", lambda *_: rows)
+    assert train_step.main(["--json", str(tmp_path / "found.json"), "--workloads", "digits"]) == expected
+    assert json.loads((tmp_path / "found.json").read_text())["rows"] == rows
 
 
 # --- what a step computes -------------------------------------------------------------------------------------------
