@@ -20,6 +20,7 @@ from scratchvae.compiled.network import (
     finite_layers,
     hidden_units,
     multiply_adds,
+    network_address,
     network_signature,
     slice_of,
     threads,
@@ -124,7 +125,7 @@ def _run(x: NDArray, z: NDArray, head: NDArray, std: NDArray, network: Network) 
     flat, dtype = network.flat, network.flat.dtype
     log_weights = np.empty(z.shape[:2], dtype)
     _decode_in_parallel(
-        address(_decode, _signature(dtype)), kernel(dtype), address(_forward, network_signature(dtype)), flat,
+        address(_decode, _signature(dtype)), kernel(dtype), network_address(_forward, dtype), flat,
         network.table, _plain(x, dtype), _plain(z, dtype).reshape(-1, z.shape[2]), head, std, log_weights,
     )  # fmt: skip
     return log_weights

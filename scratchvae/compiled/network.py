@@ -352,8 +352,7 @@ def _run(task: Any, network: Network, rows: int, *arrays: NDArray) -> None:
     """Run a kernel over its parts: over so many rows, or, with `NO_ROWS`, over as many parts as there are threads."""
     dtype = network.flat.dtype
     flush, spans = 0 if task is _forward else FLUSH, np.array([[0, len(arrays[0])]])
-    task = address(task, network_signature(dtype))
-    _in_parallel(task, kernel(dtype), network.flat, network.table, *arrays, spans, rows, flush)
+    _in_parallel(network_address(task, dtype), kernel(dtype), network.flat, network.table, *arrays, spans, rows, flush)
 
 
 @njit(cache=True, parallel=True)
@@ -426,6 +425,13 @@ def network_signature(dtype: DTypeLike) -> tuple[types.Type, ...]:
     number, size = numba.from_dtype(np.dtype(dtype)), types.intp
     flat, rows, table = types.Array(number, 1, "C"), types.Array(number, 2, "C"), types.Array(types.int64, 2, "C")
     return size, flat, table, rows, flat, flat, rows, rows, flat, flat, flat, table, size, size, size
+
+
+@cache
+def network_address(task: Any, dtype: np.dtype) -> int:
+    """Address of one of the three kernels. Kept by dtype: to hash the types of all arguments takes longer than a small
+    pass."""
+    return address(task, network_signature(dtype))
 
 
 @cache

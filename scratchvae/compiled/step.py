@@ -36,7 +36,7 @@ from scratchvae.compiled.network import (
     call_in_mode,
     hidden_units,
     multiply_adds,
-    network_signature,
+    network_address,
 )
 from scratchvae.compiled.pace import pace_of
 from scratchvae.compiled.random import _key
@@ -275,7 +275,7 @@ def _network(name: str) -> tuple[int, int, int]:
     """The network's three kernels and the products they call, in a data type: half of the compiler's work."""
     dtype = np.dtype(name)
     kernel(dtype)
-    forward, backward, gradient = (address(task, network_signature(dtype)) for task in (_forward, _backward, _gradient))
+    forward, backward, gradient = (network_address(task, dtype) for task in (_forward, _backward, _gradient))
     return forward, backward, gradient
 
 
