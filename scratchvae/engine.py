@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
+from scratchvae.openmp import load_openmp
+
 ENGINES = ("reference", "compiled")
 
 
@@ -21,7 +23,9 @@ def check_engine(name: str) -> str:
 
 def get_engine(name: str) -> ModuleType:
     """The package of operations called `name`. Raises ValueError for a name that is neither."""
-    return importlib.import_module(f"scratchvae.{check_engine(name)}")
+    if check_engine(name) == "compiled":
+        load_openmp()
+    return importlib.import_module(f"scratchvae.{name}")
 
 
 def set_threads(threads: int) -> None:
@@ -29,8 +33,7 @@ def set_threads(threads: int) -> None:
 
     Raises ValueError unless 1 <= threads <= the number of processors Numba was started with.
     """
-    import numba
-
+    numba = _numba()
     most = numba.config.NUMBA_NUM_THREADS
     if not 1 <= threads <= most:
         raise ValueError(f"threads is {threads}; expected 1 to {most}, the processors of this machine")
@@ -39,9 +42,15 @@ def set_threads(threads: int) -> None:
 
 def get_threads() -> int:
     """How many threads compiled operations use."""
+    return int(_numba().get_num_threads())
+
+
+def _numba() -> ModuleType:
+    """Numba, which starts its threads when it is first asked for their number."""
+    load_openmp()
     import numba
 
-    return int(numba.get_num_threads())
+    return numba
 
 
 @contextmanager
