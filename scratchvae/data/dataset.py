@@ -64,13 +64,14 @@ def load(
     Raises    DataError (a ValueError), one line that names the file, what was found and what is expected
     """
     with _words_for_the_system():
-        if source in ("digits", "mnist"):
+        known = source if isinstance(source, str) else None  # an array compares value by value
+        if known in ("digits", "mnist"):
             for name, value in {"resize": resize, "labels": labels}.items():
                 if value is not None:
-                    raise DataError(f"{source}: {name} is {value}; expected none: it has its own")
-        if source == "digits":
+                    raise DataError(f"{known}: {name} is {value}; expected none: it has its own")
+        if known == "digits":
             return _digits(DIGITS_HELD_OUT if held_out is None else held_out)
-        if source == "mnist":
+        if known == "mnist":
             if held_out is not None:
                 raise DataError(f"mnist: held_out is {held_out}; expected None: its test set is what is held out")
             return _mnist(data_dir)

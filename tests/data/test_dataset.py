@@ -188,6 +188,7 @@ def test_a_dataset_is_frozen():
         ("", ["no such data set or file"]),
         (3, ["data of type int", "expected digits, mnist"]),
         (None, ["data of type NoneType"]),
+        (NUMBERED, ["data of type ndarray", "expected digits, mnist"]),
         ("bad\0name.npy", ["expected"]),
         ("two\nlines.npy", ["no such data set or file"]),
     ],
