@@ -168,20 +168,28 @@ def _without_prefix(prefix: str, arrays: Mapping[str, NDArray]) -> dict[str, NDA
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray], dict[str, Any]]:
-    from safetensors import SafetensorError, safe_open
-
-    if not Path(path).is_file():
-        what = "is a folder" if Path(path).is_dir() else "no such file"
-        raise ValueError(f"{path}: {what}; expected a model written by save or fit (.safetensors)")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        header = json.loads(metadata.get(FORMAT, "null"))
-    except (*DAMAGE, SafetensorError) as error:
-        raise ValueError(f"{path}: not a readable safetensors file ({one_line(error)})") from None
+    arrays, header = read_safetensors(path, FORMAT, "a model written by save or fit (.safetensors)")
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ValueError(f"{path}: a safetensors file of something else; expected a model written by save or fit")
     if header.get("version") != FORMAT_VERSION:
         raise ValueError(f"{path}: format version {reprlib.repr(header.get('version'))}; expected {FORMAT_VERSION}")
     return arrays, header
+
+
+def read_safetensors(path: str | os.PathLike[str], key: str, expected: str) -> tuple[dict[str, NDArray], Any]:
+    """The tensors of a file by name, and what its header holds under a key, in JSON: None where it holds nothing.
+
+    Raises    ValueError, one line, for a file that is missing or damaged; where it is missing it says what is expected
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        what = "is a folder" if Path(path).is_dir() else "no such file"
+        raise ValueError(f"{path}: {what}; expected {expected}")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        return arrays, json.loads(metadata.get(key, "null"))
+    except (*DAMAGE, SafetensorError) as error:
+        raise ValueError(f"{path}: not a readable safetensors file ({one_line(error)})") from None

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from scratchvae.checkpoint import read_safetensors
 from scratchvae.data.checks import one_line
 from scratchvae.export.plain import check_plain
 from scratchvae.files import write_whole
@@ -74,7 +75,10 @@ def load_torch(
     Takes     likelihood, activation: needed where the file was written from torch, whose header does not hold them
     Raises    ValueError for a file that is missing or damaged, or as `from_torch_state`
     """
-    arrays, told = _read(Path(path))
+    arrays, told = read_safetensors(path, METADATA, "a state_dict in a .safetensors file")
+    told = {} if told is None else told
+    if not isinstance(told, dict):
+        raise ValueError(f"{path}: its header does not describe a model")
     given = {"likelihood": likelihood, "activation": activation}
     arguments: dict[str, Any] = {name: given[name] or told.get(name) for name in ARGUMENTS}
     for name, value in arguments.items():
@@ -125,20 +129,3 @@ def _sizes(arrays: Mapping[str, NDArray]) -> dict[str, Any]:
         "hidden": tuple(weight.shape[1] for weight in stack[:-1])[::-1],
         "dtype": stack[-1].dtype.name,
     }
-
-
-def _read(path: Path) -> tuple[dict[str, NDArray], dict[str, Any]]:
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; expected a state_dict in a .safetensors file")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        told = json.loads(metadata.get(METADATA, "{}"))
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
-        raise ValueError(f"{path}: not a readable safetensors file ({' '.join(str(error).split())})") from None
-    if not isinstance(told, dict):
-        raise ValueError(f"{path}: its header does not describe a model")
-    return arrays, told

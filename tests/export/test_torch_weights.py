@@ -1,10 +1,11 @@
 """Weights to PyTorch and back: the same names, transposed weights, the same function."""
 
 import json
+import struct
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save, save_file
 
 import scratchvae as sv
 from scratchvae import export
@@ -234,11 +235,25 @@ def test_what_the_header_does_not_say_must_be_given_and_must_not_contradict_it(t
         save_file(load_file(path), path, {"scratchvae.torch": text})
         with pytest.raises(ValueError, match=r"w\.safetensors: "):
             export.load_torch(path)
-    path.write_bytes(b"nothing")
-    with pytest.raises(ValueError, match="not a readable safetensors file"):
-        export.load_torch(path)
-    with pytest.raises(ValueError, match="no such file"):
+    with pytest.raises(ValueError, match=r"none\.safetensors: no such file; expected a state_dict in a "):
         export.load_torch(tmp_path / "none.safetensors")
+    with pytest.raises(ValueError, match="is a folder; expected a state_dict"):
+        export.load_torch(tmp_path)
+
+
+def test_a_file_that_cannot_be_read_is_refused_in_one_line(tmp_path):
+    path, weights = tmp_path / "w.safetensors", export.torch_state(model())
+    entry = {"dtype": "F8_E4M3", "shape": [1], "data_offsets": [0, 1]}  # a type that NumPy has not
+    header = json.dumps({"encoder.0.bias": entry}).encode()
+    for content in (
+        b"nothing",
+        save(weights, {"scratchvae.torch": "[" * 100_000}),
+        struct.pack("<Q", len(header)) + header + b"0",
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"w\.safetensors: not a readable safetensors file") as refusal:
+            export.load_torch(path)
+        assert "\n" not in str(refusal.value)
 
 
 def test_two_stochastic_layers_and_a_full_posterior_are_refused():
