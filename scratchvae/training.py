@@ -436,11 +436,12 @@ class _Run:
         with quiet(), one_order_of_sums(self.trainer.vae.engine), bars as bar:
             while not self._is_over():
                 entry = self._epoch(bar)
-                if self.trainer.writes and self.checkpoint is not None and self._is_due():
-                    save_model(self.trainer.vae, self.checkpoint, self._state())
-                    self.written = time.monotonic()
+                if self._is_due():
+                    self._save()
                 if on_epoch is not None:
                     on_epoch(entry)
+        if self.written is None:  # the run of another file, with no epoch left to train
+            self._save()
         if self._patience_is_over():
             self.history.stopped = f"no better validation ELBO for {self.patience} epochs; best epoch {self.best_epoch}"
         if self.best is not None:
@@ -497,6 +498,11 @@ class _Run:
     def _is_due(self) -> bool:
         since = self.started if self.written is None else self.written
         return self._is_over() or time.monotonic() - since >= self.checkpoint_seconds
+
+    def _save(self) -> None:
+        if self.trainer.writes and self.checkpoint is not None:
+            save_model(self.trainer.vae, self.checkpoint, self._state())
+            self.written = time.monotonic()
 
     def _patience_is_over(self) -> bool:
         return self.patience is not None and len(self.history) - self.best_epoch >= self.patience

@@ -67,12 +67,22 @@ def test_resuming_from_another_file_leaves_that_file_alone(tmp_path):
     assert (tmp_path / "second.safetensors").exists()
 
 
+def test_a_run_that_is_done_is_written_to_another_file(tmp_path):
+    settings = {"epochs": 2, "batch_size": 2, "progress": False}
+    vae, x, _ = build()
+    sv.fit(vae, x, checkpoint=tmp_path / "first.safetensors", **settings)
+    sv.fit(build(seed=9).vae, x, checkpoint=tmp_path / "second", resume=tmp_path / "first.safetensors", **settings)
+    assert (tmp_path / "second").read_bytes() == (tmp_path / "first.safetensors").read_bytes()
+
+
 def test_resuming_a_run_that_is_done_does_nothing_more(tmp_path):
     settings = {"epochs": 3, "batch_size": 2, "progress": False, "checkpoint": tmp_path / "run.safetensors"}
     vae, x, _ = build()
     history = sv.fit(vae, x, **settings)
     other, _, _ = build(seed=9)
+    before = (tmp_path / "run.safetensors").stat().st_mtime_ns
     again = sv.fit(other, x, resume=True, **settings)
+    assert (tmp_path / "run.safetensors").stat().st_mtime_ns == before
     np.testing.assert_array_equal(other.parameters.flat, vae.parameters.flat)
     for mine, theirs in zip(again.epochs, history.epochs, strict=True):
         assert {"seconds": theirs["seconds"], **mine} == theirs
