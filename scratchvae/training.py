@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from scratchvae.distributed import Processes
 
 VALIDATION_ROWS = 500  # examples handled together; the result does not depend on it
-VALIDATION_VALUES = 1_000_000  # of these examples at most, so that wide data take no more memory
+VALIDATION_VALUES = 16_000_000  # decoded of them at most, so that wide data or many samples take no more memory
 UPDATES_TOGETHER = 1_024  # made in one call of the engine at most
 FIRST_CORRECTION = math.sqrt(1 - 0.999)  # what `adam_update` multiplies epsilon by at update 1, the least it ever does
 WORK_TOGETHER = 5_000_000_000  # multiply-adds of a thread in their forward passes at most: a quarter of a second
@@ -205,7 +205,8 @@ class Trainer:
     def _held_out(self, x: Data, low: int, high: int) -> list[Terms]:
         """The terms of rows low to high of held-out data."""
         terms = []
-        together = max(1, min(VALIDATION_ROWS, VALIDATION_VALUES // self.vae.data_dim))
+        values = self.objective.num_samples * self.vae.data_dim
+        together = max(1, min(VALIDATION_ROWS, VALIDATION_VALUES // values))
         for start in range(low, high, together):
             rows = np.arange(start, min(start + together, high))
             batch = self._draw(x, rows, Stream.VALIDATION_BINARIZE, 0)

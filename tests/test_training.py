@@ -103,6 +103,19 @@ def test_how_many_held_out_rows_are_handled_together_does_not_matter(engine, mon
     np.testing.assert_allclose(trainer.validate(0.5 * x), whole, rtol=1e-12)
 
 
+def test_held_out_rows_with_many_samples_take_no_more_memory(monkeypatch, plant):
+    """What one pass decodes is `VALIDATION_VALUES` at most, or a row, however many samples there are."""
+    vae, x = small(rows=60)
+    true, decoded = vae.ops.bernoulli_log_likelihood_forward, []
+    plant("bernoulli_log_likelihood_forward", lambda x, out: (decoded.append(out.size), true(x, out))[1])
+    monkeypatch.setattr(training, "VALIDATION_VALUES", 1000)
+    for samples in (1, 20, 500):
+        Trainer(vae, x, objective=sv.IWAE(samples)).validate(x)
+        assert sum(decoded) == 60 * samples * 6
+        assert max(decoded) <= max(1000, samples * 6)
+        decoded.clear()
+
+
 def test_one_row_of_validation_has_no_standard_error():
     vae, x = small()
     assert "standard_error" not in fit(vae, x, epochs=1, validation=x[:1]).epochs[0]["validation"]
