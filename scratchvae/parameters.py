@@ -4,6 +4,7 @@ Gradients, Adam's moments and checkpoints have the same layout, so an update is 
 name means the same place in all of them.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
@@ -24,7 +25,7 @@ class Entry(NamedTuple):
 
     @property
     def size(self) -> int:
-        return int(np.prod(self.shape))
+        return math.prod(self.shape)
 
 
 class Layer(NamedTuple):

@@ -15,6 +15,12 @@ def test_every_tensor_starts_on_a_cache_line(dtype):
     assert {array.dtype for array in parameters.values()} == {np.dtype(dtype)}
 
 
+def test_a_tensor_of_more_values_than_64_bits_count_is_refused():
+    """In 64 bits these are 0 values, for which there is memory."""
+    with pytest.raises(ValueError, match="Maximum allowed dimension exceeded"):
+        Parameters.zeros({"a": (2**32, 2**32)}, np.float32)
+
+
 def test_a_name_is_a_view_on_the_flat_array():
     parameters = Parameters.zeros({"a": (2, 3), "b": (4,)}, np.float64)
     parameters["b"][:] = [1, 2, 3, 4]
