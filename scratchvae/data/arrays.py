@@ -229,7 +229,7 @@ def read_csv_with_labels(path: Path, labels: str | None) -> Arrays:
 
 
 def _numbers_and_labels(path: Path, text: str, labels: str | None) -> Arrays:
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if _counts(line)]
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if _counts(line)]
     outside = QUOTED.sub("", lines[0][1]) if lines else ""
     delimiter = next((mark for mark in DELIMITERS if mark in outside), ",")
     names = [field.strip() for field in _fields(lines[0][1], delimiter)] if lines else []
@@ -278,7 +278,7 @@ def _check_comments(path: Path, text: str, header: int, delimiter: str, width: i
 
     Takes     header: the number of the line with the names; width: how many there are
     """
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if number > header and line.lstrip().startswith("#") and len(_fields(line, delimiter)) == width:
             raise DataError(
                 f"{path}: line {number} starts with # as a comment does and has {width} fields as a row does; "

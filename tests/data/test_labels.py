@@ -5,6 +5,7 @@ import pytest
 from data_files import gzipped, idx_bytes, message_of
 
 from scratchvae.data import load, load_rows
+from scratchvae.data.arrays import read_csv_with_labels
 from scratchvae.data.labels import as_labels, read_label_file
 
 ROWS = np.arange(20 * 16, dtype=np.float32).reshape(20, 16)
@@ -161,6 +162,17 @@ def test_a_column_of_a_csv_is_taken_out_of_the_data(tmp_path, labels):
 def test_a_csv_without_its_labels_is_refused(tmp_path, text, words):
     (tmp_path / "a.csv").write_text(text)
     message_of(lambda: load(tmp_path / "a.csv", labels="kind"), "a.csv", *words)
+
+
+@pytest.mark.parametrize("mark", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028"])
+def test_a_line_ends_where_an_editor_ends_it(write, mark):
+    """Unicode has more ends of lines than a table, and some programs write them inside a field."""
+    path = write("a.csv", f"a,kind\n1,x{mark}y\r\n2,z\r\n".encode())
+    train, _, _, labels, _ = read_csv_with_labels(path, "kind")
+    assert train.tolist() == [[1], [2]]
+    assert labels.tolist() == [f"x{mark}y", "z"]
+    path = write("a.csv", f"# one{mark}remark\n1\nx\n".encode())
+    message_of(lambda: load(path), "line 3, column 1 is 'x'")
 
 
 def test_a_label_that_starts_as_a_comment_does_is_never_skipped(tmp_path):
