@@ -31,11 +31,10 @@ import math
 import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from numbers import Integral
 from types import MappingProxyType
 from typing import Any
 
-from scratchvae.finite import is_finite_number
+from scratchvae.finite import is_finite_number, is_whole_number
 
 ERRORS = ("squared", "cross-entropy")
 REDUCTIONS = ("sum", "mean")
@@ -76,7 +75,7 @@ class Recipe:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected sum or mean")
         for name in ("data_dim", "latent_dim", "batch_size"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Integral) or not 1 <= int(value) <= LARGEST_SIZE:
+            if not is_whole_number(value) or not 1 <= value <= LARGEST_SIZE:
                 raise ValueError(f"{name} is {reprlib.repr(value)}; expected a whole number from 1 to 2^53")
             object.__setattr__(self, name, int(value))
         for name, expected in (("reconstruction_weight", "a number"), ("kl_weight", "0, or a number")):

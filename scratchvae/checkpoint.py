@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scratchvae.data.checks import one_line
 from scratchvae.engine import check_engine
 from scratchvae.files import write_whole
+from scratchvae.finite import is_whole_number
 from scratchvae.parameters import Parameters
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def _is_entry(row: Any) -> bool:
 
     return (
         isinstance(row, dict)
-        and all(isinstance(row.get(name), int) and not isinstance(row[name], bool) for name in ("epoch", "step"))
+        and all(is_whole_number(row.get(name)) for name in ("epoch", "step"))
         and are_averages(row.get("train"))
         and "validation" in row
         and (row["validation"] is None or are_averages(row["validation"]))

@@ -32,7 +32,7 @@ class Stages:
             raise ValueError(f"{len(self.rates)} rates and {len(self.updates)} updates; expected as many, at least one")
         for rate in self.rates:
             check_learning_rate(rate)
-        if not all(_is_count(number) for number in self.updates):
+        if not all(is_whole_number(number) and number >= 0 for number in self.updates):
             raise ValueError(f"updates is {self.updates}; expected whole numbers that are not negative")
         for name, kind in (("rates", float), ("updates", int)):  # equal stages are written equally
             object.__setattr__(self, name, tuple(map(kind, getattr(self, name))))
@@ -45,10 +45,6 @@ class Stages:
     def _ends(self) -> tuple[int, ...]:
         """The number of the last update of each stage but the last."""
         return tuple(accumulate(self.updates[:-1]))
-
-
-def _is_count(number: object) -> bool:
-    return is_whole_number(number) and int(number) >= 0
 
 
 def check_learning_rate(learning_rate: LearningRate) -> None:

@@ -7,7 +7,7 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
-from scratchvae.finite import is_finite_number
+from scratchvae.finite import is_finite_number, is_whole_number
 from scratchvae.objectives.log_weights import log_weights_backward, log_weights_forward
 from scratchvae.objectives.sampled import Sampled, Settings, Upstream
 
@@ -50,7 +50,7 @@ class ELBO(Settings):
             if not (is_finite_number(value) and value >= 0):
                 raise ValueError(f"{name} is {reprlib.repr(value)}; expected a finite number that is not negative")
             object.__setattr__(self, name, float(value))  # equal settings are written equally
-        if isinstance(self.warm_up, bool) or not isinstance(self.warm_up, int) or self.warm_up < 0:
+        if not is_whole_number(self.warm_up) or self.warm_up < 0:
             raise ValueError(f"warm_up is {self.warm_up!r}; expected a number of updates, 0 for none")
         if self.kl not in KLS:
             raise ValueError(f"kl is {self.kl!r}; expected one of {', '.join(KLS)}")

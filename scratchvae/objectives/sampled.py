@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from scratchvae.finite import is_whole_number
 from scratchvae.posteriors import Posterior
 
 
@@ -81,5 +82,5 @@ class Settings:
         for name, value in vars(self).items():
             if isinstance(value, np.generic):
                 object.__setattr__(self, name, value.item())
-        if not isinstance(self.num_samples, int) or isinstance(self.num_samples, bool) or self.num_samples < 1:
+        if not is_whole_number(self.num_samples) or self.num_samples < 1:
             raise ValueError(f"num_samples is {self.num_samples!r}; expected a whole number of at least 1")
