@@ -231,6 +231,10 @@ class HierarchicalVAE(VAE):
         decoder |= self._stack("decoder.1", (z1, *reversed(near), self.data_dim))
         return encoder | decoder | self.likelihood.parameter_shapes(self.data_dim)
 
+    def _check_objective(self, objective: Any) -> None:
+        super()._check_objective(objective)
+        objective.of_log_weights(self.ops, np.zeros((1, 1), self.dtype))  # refuses what log-weights do not tell
+
     def _by_layer(self, z: NDArray) -> tuple[NDArray, NDArray]:
         """(..., Z1 + Z2) as z1 and z2."""
         return np.ascontiguousarray(z[..., : self.latent_dims[0]]), np.ascontiguousarray(z[..., self.latent_dims[0] :])

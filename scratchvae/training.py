@@ -32,7 +32,7 @@ from scratchvae.finite import (
     quiet,
 )
 from scratchvae.likelihoods import data_set_for
-from scratchvae.objectives import ELBO, IWAE, Objective, check_objective
+from scratchvae.objectives import ELBO, IWAE, Objective
 from scratchvae.parameters import Parameters
 from scratchvae.progress import Progress, progress_bar
 from scratchvae.reference.random import Stream
@@ -601,7 +601,7 @@ def _check(
     if patience is not None and validation is None:
         raise ValueError("patience needs validation data to watch; got validation=None")
     if objective is not None:
-        check_objective(objective)
+        vae._check_objective(objective)
     check_learning_rate(learning_rate)
     likelihood = vae.likelihood
     method = binarize if binarize is not None else ("dynamic" if likelihood.binary else "none")

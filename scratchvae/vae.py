@@ -199,7 +199,7 @@ class VAE:
         Returns   Terms, each (B,); gradients: a mapping with the names and shapes of `parameters`
         Raises    ValueError as `elbo`
         """
-        check_objective(objective)
+        self._check_objective(objective)
         x = self._batch(x)
         eps = self._samples("eps", eps, len(x))
         gradient = self.parameters.zeros_like()
@@ -402,6 +402,10 @@ class VAE:
                 array[...] = np.sqrt(6.0 / (inputs + outputs)) * (2.0 * unit - 1.0)
         for name, value in self.likelihood.parameter_start().items():
             self.parameters[name][...] = value
+
+    def _check_objective(self, objective: object) -> None:
+        """Raises ValueError for what is not an objective, or none that this model can be trained on."""
+        check_objective(objective)
 
     def _batch(self, x: NDArray) -> NDArray:
         x = data_for(self.likelihood, x, self.data_dim)

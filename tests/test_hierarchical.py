@@ -329,6 +329,15 @@ def test_resuming_gives_the_bits_of_the_run_that_was_not_stopped(engine, tmp_pat
     np.testing.assert_array_equal(again.parameters.flat, whole.vae.parameters.flat)
 
 
+@pytest.mark.parametrize("objective", [sv.STL(), sv.ELBO(beta=0.5), sv.ELBO(warm_up=3)], ids=str)
+def test_an_objective_that_needs_more_than_log_weights_is_refused_before_anything_is_done(objective):
+    vae = HierarchicalVAE(6, (3, 2), ((4,), (3,)), engine="reference")
+    before = vae.parameters.copy()
+    with pytest.raises(ValueError, match=r"needs log q itself|treats the KL by itself"):
+        sv.fit(vae, np.eye(6), epochs=1, objective=objective, progress=False)
+    np.testing.assert_array_equal(vae.parameters.flat, before.flat)
+
+
 @pytest.mark.parametrize(
     ("parameter", "value", "ask", "name"),
     [
@@ -360,7 +369,7 @@ def test_the_first_array_that_is_not_finite_is_named_and_no_warning_given(engine
         (lambda vae, x, eps: vae.decode(eps), r"expected real numbers of shape \(\.\.\., 3\)"),
         (lambda vae, x, eps: sv.log_evidence(vae, x, "ais", num_samples=10), "has two stochastic layers"),
         (lambda vae, x, eps: sv.log_evidence(vae, x, "exact"), "has two stochastic layers"),
-        (lambda vae, x, eps: sv.log_evidence(vae, x, "quadrature"), "."),
+        (lambda vae, x, eps: sv.log_evidence(vae, x, "quadrature"), "latent_dim is 5; quadrature is for at most 3"),
         (lambda vae, x, eps: inference_gap(vae, x, method="importance", num_samples=5), "has two stochastic layers"),
         (lambda vae, x, eps: elbo_surgery(vae, x), "has two stochastic layers"),
         (lambda vae, x, eps: vae.mean_variances(x, num_samples=1), "num_samples is 1; expected at least 2"),
