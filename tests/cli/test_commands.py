@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from scratchvae import VAE
 from scratchvae import gradcheck as checker
+from scratchvae.cli import app
 from scratchvae.cli.gradcheck import CHECKED, FREE_BITS, KINK_MARGIN, Case, few_cases, model_away_from_kinks
 from scratchvae.cli.options import use_threads
 from scratchvae.data import load, mnist
@@ -26,7 +27,7 @@ from scratchvae.posteriors import POSTERIORS
 from scratchvae.report.summary import summarise
 from tests.cli.conftest import FAST, REPOSITORY, Command
 
-COMMANDS = ("train", "evaluate", "sample", "export", "gradcheck", "info")
+COMMANDS = [known.callback.__name__ for known in app.registered_commands if known.callback]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -42,6 +43,7 @@ def test_help_shows_the_options_that_every_command_takes(command: Command, name,
 def test_without_a_command_the_commands_are_listed(command: Command):
     result = command()
     assert result.status == 0
+    assert len(COMMANDS) == 8
     assert all(name in result.out for name in COMMANDS)
 
 
