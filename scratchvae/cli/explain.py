@@ -13,7 +13,7 @@ from scratchvae import VAE
 from scratchvae.files import write_whole
 
 from .job import objective_of
-from .options import Engine, Json, Quiet, Seed, Threads, check_out, use_threads
+from .options import PANEL, Json, Quiet, Seed, Threads, check_out, known_engine, use_threads
 from .output import Output
 from .run_directory import RunDirectory
 
@@ -43,7 +43,14 @@ def explain(
     quiet: Quiet = False,
     seed: Seed = 0,
     threads: Threads = None,
-    engine: Engine = "compiled",
+    engine: Annotated[
+        str,
+        typer.Option(
+            callback=known_engine,
+            help="What trains a model where no run is given: reference or compiled. It is explained by reference.",
+            rich_help_panel=PANEL,
+        ),
+    ] = "compiled",
 ) -> None:
     """Ten questions about log p(x), the ELBO and its KLs, each answered with exact numbers, a picture and the code.
 

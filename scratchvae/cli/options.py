@@ -53,7 +53,7 @@ Threads = Annotated[
     typer.Option(
         min=1,
         help="Threads to use; results do not depend on it.",
-        show_default="all processors; one for a small model",
+        show_default="all processors; one to train a small model",
         rich_help_panel=PANEL,
     ),
 ]

@@ -91,6 +91,11 @@ def test_what_cannot_be_done_is_refused_in_one_line(command, arguments, words):
     assert len(result.err.strip().splitlines()) == 1
 
 
+def test_help_says_that_the_reference_engine_explains(command):
+    said = " ".join(command("explain", "--help").out.replace("│", " ").split())
+    assert "What trains a model where no run is given: reference or compiled. It is explained by reference." in said
+
+
 def test_a_run_with_too_many_latent_dimensions_is_refused(command, undrawn, tiny):
     assert command("train", "--engine", "reference", "--hidden", "4", "--latent-dim", "5", "--epochs", "1",
                    "--out", "run").status == 0  # fmt: skip
