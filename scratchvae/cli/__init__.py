@@ -11,6 +11,7 @@
 Exit status: 0 done, 1 a check failed or training diverged, 2 bad input or usage, 130 interrupted.
 """
 
+import io
 import os
 import sys
 import traceback
@@ -68,6 +69,8 @@ def scratchvae(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; what went wrong is one line on standard error, never a traceback."""
     _replace_closed_streams()
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # as standard error: no letter takes a result away
     try:
         return _run(arguments)
     except BaseException:  # a mistake of ours; the other processes would wait for this one for ever

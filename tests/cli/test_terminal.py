@@ -85,6 +85,21 @@ def test_what_goes_to_a_pipe_has_no_colour(process):
     assert "\x1b" not in out + err
 
 
+@pytest.mark.parametrize(
+    ("letter", "encoding", "shown"), [("±", "ascii", r"x\xb1"), ("\udcff", "utf-8", r"x\udcff")], ids=ascii
+)
+def test_a_letter_that_the_output_cannot_have_takes_no_result_away(letter, encoding, shown, tmp_path):
+    """Here in the name of a folder; a table of nats has a letter beyond ASCII too."""
+    done = subprocess.run(
+        [sys.executable, "-m", "scratchvae", "info", "--engine", "reference"],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "PYTHONIOENCODING": encoding, "SCRATCHVAE_DATA": f"x{letter}"},
+        cwd=tmp_path,
+        capture_output=True,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert f"{shown} (not there)".encode() in done.stdout
+
+
 def test_a_table_in_a_pipe_is_100_columns_wide_or_what_columns_says(command: Command, monkeypatch):
     monkeypatch.setenv("SCRATCHVAE_DATA", "x" * 120)  # more than fits
     for columns, width in (("", 100), ("70", 70)):
