@@ -197,7 +197,7 @@ class VAE:
 
         Takes     x (B, D); eps (B, Z) or (B, K, Z); objective: `ELBO(...)`, `IWAE(...)`, ...
         Returns   Terms, each (B,); gradients: a mapping with the names and shapes of `parameters`
-        Raises    ValueError as `elbo`
+        Raises    ValueError for what is not an objective; ValueError and NotFiniteError as `elbo`
         """
         self._check_objective(objective)
         x = self._batch(x)
