@@ -2,10 +2,12 @@
 
 `SCRATCHVAE_SIMD` forces a width: avx512, avx2, or portable (128 bits: SSE2, NEON). It is read when the compiled engine
 is imported, before the first kernel is compiled. Numba then targets that processor as a whole, and since its cache on
-disk is keyed by the target, kernels of different widths never meet.
+disk is keyed by the target, kernels of different widths never meet. Where Numba is told what to compile for
+(`NUMBA_CPU_FEATURES`, or `NUMBA_CPU_NAME=generic`), the width is of that, unless one is forced.
 """
 
 import os
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import llvmlite.binding as llvm
@@ -61,9 +63,8 @@ WIDTHS = {
 }  # fmt: skip
 
 
-def _host_width() -> str:
-    """The widest of `WIDTHS` that this processor has."""
-    features = llvm.get_host_cpu_features()
+def _widest(features: Mapping[str, bool]) -> str:
+    """The widest of `WIDTHS` that a processor with these features has."""
     if llvm.get_default_triple().startswith(("aarch64", "arm64")):
         return "neon"
     if features.get("avx512f") and features.get("avx512vl") and features.get("avx512dq"):
@@ -72,13 +73,16 @@ def _host_width() -> str:
 
 
 def _choose() -> Width:
-    """The forced width, else the host's. Raises ValueError for a name that is unknown or wider than the host."""
-    host = _host_width()
-    forced = os.environ.get("SCRATCHVAE_SIMD", "")
+    """The forced width, else that of the features Numba was told, else the host's. Raises ValueError for a name that is
+    unknown or wider than the host."""
+    features, told = llvm.get_host_cpu_features(), numba.config.CPU_FEATURES
+    host, forced = _widest(features), os.environ.get("SCRATCHVAE_SIMD", "")
+    if told is not None and not forced:
+        return WIDTHS[_widest({feature[1:]: feature.startswith("+") for feature in told.split(",")})]
     if forced in ("", host):
-        if host == "avx512" and numba.config.CPU_FEATURES is None:
-            # of many of Intel's processors LLVM believes that loops run better on halves of their registers
-            numba.config.CPU_FEATURES = f"{llvm.get_host_cpu_features().flatten()},-prefer-256-bit"
+        # of many of Intel's processors LLVM believes that loops run better on halves of their registers
+        whole_registers = f"{features.flatten()},-prefer-256-bit"
+        numba.config.CPU_FEATURES = whole_registers if host == "avx512" else None  # None: all that the host has
         return WIDTHS[host]
     narrower = list(TARGETS)[list(TARGETS).index(host) :] if host in TARGETS else []
     if forced not in narrower:
