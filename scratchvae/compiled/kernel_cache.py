@@ -40,7 +40,10 @@ def _parent() -> Path:
         return Path(numba.config.CACHE_DIR).absolute()
     if os.access(FOLDER, os.W_OK):
         return FOLDER / "__pycache__"
-    of_user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scratchvae"
+    try:
+        of_user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scratchvae"
+    except RuntimeError:  # the system does not know a home of this user
+        return _temporary()
     there = next(folder for folder in (of_user, *of_user.parents) if os.path.exists(folder))
     return of_user if os.access(there, os.W_OK) else _temporary()
 

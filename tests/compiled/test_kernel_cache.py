@@ -142,6 +142,17 @@ def test_kernels_lie_where_the_user_says_else_beside_the_sources_else_in_the_use
     assert cache._parent() == Path("/asked/for")
 
 
+def test_a_user_without_a_home_has_a_folder_that_goes_with_the_process(sources, monkeypatch):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(cache.os, "access", lambda path, mode: path != cache.FOLDER)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.setattr(cache, "_temporary", lambda: sources / "temporary")
+    assert cache._parent() == sources / "temporary"
+
+
 @pytest.mark.slow
 def test_where_none_can_be_kept_they_go_with_the_process_and_those_it_starts_share_them(tmp_path):
     """As for a user who owns neither the package nor a home."""
