@@ -22,6 +22,7 @@ FOLDER = Path(__file__).parent
 # Options of a kernel that only other kernels call: compiling its entry for Python takes time too.
 INNER: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 INLINED: Any = {"inline": "always", "error_model": "numpy", **INNER}  # compiled with its caller, not before it as well
+DIGITS = 16  # of the sources' digest in a folder's name
 KEPT = 3  # versions of the kernels, for processes that still run the sources before
 
 
@@ -30,7 +31,7 @@ def _sources() -> str:
     package = FOLDER.parent
     paths = [*FOLDER.glob("*.py"), *(package / "reference").glob("*.py"), package / "parameters.py"]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(paths)))
-    return f"kernels-{digest.hexdigest()[:16]}"
+    return f"kernels-{digest.hexdigest()[:DIGITS]}"
 
 
 def _parent() -> Path:
@@ -100,8 +101,15 @@ def _started(code: str) -> subprocess.Popen[bytes] | None:
 
 
 def remove_old_kernels() -> None:
-    """Delete all but the last few versions."""
-    versions = sorted(PATH.parent.glob("kernels-*"), key=lambda path: path.stat().st_mtime)
+    """Delete all but the last few versions, and nothing of another name: the folder may be one for all of Numba."""
+    versions = sorted(PATH.parent.glob(f"kernels-{'[0-9a-f]' * DIGITS}"), key=_last_change)
     for version in versions[:-KEPT]:
         if version != PATH:
             shutil.rmtree(version, ignore_errors=True)
+
+
+def _last_change(folder: Path) -> float:
+    try:
+        return folder.stat().st_mtime
+    except OSError:  # another process has just deleted it
+        return 0.0

@@ -187,16 +187,31 @@ def test_numbas_own_cache_is_another_folder_outside_and_after_an_error():
     assert before == numba.config.CACHE_DIR
 
 
+def versions_in(folder, count):
+    """Kernels of so many versions, the first the oldest."""
+    versions = [folder / f"kernels-{number:016x}" for number in range(count)]
+    for age, version in enumerate(versions):
+        version.mkdir()
+        (version / "kernel").write_text("")
+        os.utime(version, (1000 + age, 1000 + age))
+    return versions
+
+
 def test_the_last_three_versions_are_kept_and_the_one_in_use(tmp_path, monkeypatch):
-    folders = [tmp_path / f"kernels-{number}" for number in range(6)]
-    for age, folder in enumerate(folders):
+    versions, others = versions_in(tmp_path, 6), [tmp_path / "of someone else", tmp_path / "kernels-of-someone-else"]
+    for folder in others:
         folder.mkdir()
-        (folder / "kernel").write_text("")
-        os.utime(folder, (1000 + age, 1000 + age))
-    (tmp_path / "of someone else").mkdir()
-    monkeypatch.setattr(cache, "PATH", folders[1])
+        os.utime(folder, (0, 0))
+    monkeypatch.setattr(cache, "PATH", versions[1])
+    for _ in range(2):
+        cache.remove_old_kernels()
+        assert set(tmp_path.iterdir()) == {versions[1], *versions[3:], *others}
+
+
+def test_a_version_that_another_process_has_just_deleted_is_in_nobodys_way(tmp_path, monkeypatch):
+    """Its name has been read, and there is nothing behind it."""
+    versions = versions_in(tmp_path, 5)
+    (tmp_path / f"kernels-{9:016x}").symlink_to(tmp_path / "deleted")
+    monkeypatch.setattr(cache, "PATH", versions[4])
     cache.remove_old_kernels()
-    kept = {folder.name for folder in tmp_path.iterdir()}
-    assert kept == {"kernels-1", "kernels-3", "kernels-4", "kernels-5", "of someone else"}
-    cache.remove_old_kernels()
-    assert {folder.name for folder in tmp_path.iterdir()} == kept
+    assert [version.exists() for version in versions] == [False, False, True, True, True]
