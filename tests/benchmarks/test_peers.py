@@ -12,7 +12,8 @@ from benchmarks.images import STAND_IN_ZEROS, Images, mnist, thresholded
 from benchmarks.peers.protocol import ShuffledRows, peak_memory
 from benchmarks.peers.scratchvae_scaling import Alone, trainer_of
 from benchmarks.peers.scratchvae_training import ScratchvaeTraining
-from benchmarks.processes import confined
+from benchmarks.processes import PeerError, PeerProcess, confined
+from benchmarks.systems import SAMPLING_SYSTEMS
 from benchmarks.workloads import Workload, write_problem
 
 SMALL = Workload("small", 20, (9,), 3, "tanh", 3)
@@ -57,6 +58,16 @@ def test_a_peer_has_as_many_processors_as_threads_and_who_starts_it_keeps_its_ow
         done = subprocess.run(counted, capture_output=True, check=True)
     assert int(done.stdout) == 1
     assert os.sched_getaffinity(0) == before
+
+
+def test_a_peer_that_has_died_since_it_was_last_asked_is_said_to_have_ended():
+    peer = PeerProcess(SAMPLING_SYSTEMS["numpy"], 1)
+    peer.process.kill()
+    peer.process.wait()
+    with pytest.raises(PeerError, match="numpy ended during run"), peer:
+        peer.ask("run", kind="normals", repeats=1)
+    assert peer.process.stdout.closed
+    assert peer.messages.closed
 
 
 @pytest.mark.slow
