@@ -18,6 +18,7 @@ import scratchvae as sv
 from benchmarks.images import mnist, thresholded
 from benchmarks.machine import warn_if_busy
 from benchmarks.measure import Spread, alternate, ratios, round_to
+from benchmarks.numbers import count
 from benchmarks.peers.evaluation import BLOCK_ROWS
 from benchmarks.peers.scratchvae_training import model_with
 from benchmarks.processes import PeerError, PeerProcess
@@ -176,11 +177,11 @@ def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.evaluate", description=__doc__.splitlines()[0])
     parser.add_argument("--json", required=True, metavar="FILE", help="where the rows go; the plot goes beside it")
     parser.add_argument("--systems", nargs="+", choices=EVALUATION_SYSTEMS, default=list(EVALUATION_SYSTEMS))
-    parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--samples", type=int, default=5000)
-    parser.add_argument("--rounds", type=int, default=10, help="slices of the images, one a round")
-    parser.add_argument("--epochs", type=int, default=3, help="of training, before the evaluation")
-    parser.add_argument("--threads", type=int, default=processors())
+    parser.add_argument("--images", type=count, default=1000)
+    parser.add_argument("--samples", type=count, default=5000)
+    parser.add_argument("--rounds", type=count, default=10, help="slices of the images, one a round")
+    parser.add_argument("--epochs", type=count, default=3, help="of training, before the evaluation")
+    parser.add_argument("--threads", type=count, default=processors())
     parser.add_argument("--data-dir", help="folder with MNIST's four files; else SCRATCHVAE_DATA")
     parser.add_argument("--quick", action="store_true", help="60 images, 500 samples, three rounds")
     options = parser.parse_args(arguments)

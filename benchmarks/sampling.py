@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from benchmarks.images import mnist
 from benchmarks.machine import warn_if_busy
 from benchmarks.measure import Spread, alternate, ratios, round_to
+from benchmarks.numbers import count, duration
 from benchmarks.processes import PeerError, PeerProcess
 from benchmarks.report import bar, bar_panels, exit_status, say, show_bars, show_table, write_json
 from benchmarks.systems import SAMPLING_SYSTEMS, SCRATCHVAE
@@ -150,9 +151,9 @@ def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sampling", description=__doc__.splitlines()[0])
     parser.add_argument("--json", required=True, metavar="FILE", help="where the rows go; the plot goes beside it")
     parser.add_argument("--systems", nargs="+", choices=SAMPLING_SYSTEMS, default=list(SAMPLING_SYSTEMS))
-    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
-    parser.add_argument("--rounds", type=int, help="default 11, with --quick 3")
-    parser.add_argument("--round-seconds", type=float, default=0.1)
+    parser.add_argument("--threads", nargs="+", type=count, default=[1, 2])
+    parser.add_argument("--rounds", type=count, help="default 11, with --quick 3")
+    parser.add_argument("--round-seconds", type=duration, default=0.1)
     parser.add_argument("--data-dir", help="folder with MNIST's four files; else SCRATCHVAE_DATA")
     parser.add_argument("--quick", action="store_true", help="three rounds")
     options = parser.parse_args(arguments)

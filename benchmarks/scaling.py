@@ -26,6 +26,7 @@ import numpy as np
 
 from benchmarks.machine import warn_if_busy
 from benchmarks.measure import Spread, ratios, round_to
+from benchmarks.numbers import count
 from benchmarks.peers.scratchvae_scaling import BY_MESSAGES, EXCHANGES, LATENCY, ON_PAPER
 from benchmarks.processes import REPOSITORY, thread_environment
 from benchmarks.report import bar, say, show_bars, show_table, write_json
@@ -111,9 +112,9 @@ def show(spreads: dict[str, Spread], paper: list[dict]) -> None:
 def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__.splitlines()[0])
     parser.add_argument("--json", metavar="FILE", help="where the numbers go")
-    parser.add_argument("--turns", type=int, default=5, help="of one process and two; default 5")
-    parser.add_argument("--rounds", type=int, default=5, help="in each turn; default 5")
-    parser.add_argument("--steps", type=int, default=60, help="in each round; default 60")
+    parser.add_argument("--turns", type=count, default=5, help="of one process and two; default 5")
+    parser.add_argument("--rounds", type=count, default=5, help="in each turn; default 5")
+    parser.add_argument("--steps", type=count, default=60, help="in each round; default 60")
     parser.add_argument("--gigabytes", type=float, help="a second that the network carries; default: as measured here")
     parser.add_argument("--microseconds", type=float, help="of a message's latency; default: as measured here")
     parser.add_argument("--data-dir", help="folder with MNIST's four files; else SCRATCHVAE_DATA")

@@ -237,6 +237,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     fewer = QUICKER if options.quick else 1
     if options.draws < LEAST_DRAWS * fewer:
         parser.error(f"--draws is {options.draws}; expected at least {LEAST_DRAWS * fewer}")
+    if not 0 <= options.seed < 2**64:
+        parser.error(f"--seed is {options.seed}; expected 0 to 2^64 - 1")
     options.draws //= fewer
     return options
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from benchmarks.machine import is_installed, warn_if_busy
 from benchmarks.measure import Spread
+from benchmarks.numbers import count
 from benchmarks.processes import REPOSITORY, PeerError, PeerProcess, System, thread_environment
 from benchmarks.report import bar, bar_panels, say, show_bars, show_table, write_json
 from benchmarks.systems import SCRATCHVAE, TORCH_EAGER, TRAINING_SYSTEMS
@@ -161,9 +162,9 @@ def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.start", description=__doc__.splitlines()[0])
     parser.add_argument("--json", required=True, metavar="FILE", help="where the rows go; the plot goes beside it")
     parser.add_argument("--workload", choices=WORKLOADS, default="pytorch-example")
-    parser.add_argument("--rounds", type=int, default=5, help="of imports and of warm starts")
-    parser.add_argument("--cold-rounds", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=processors())
+    parser.add_argument("--rounds", type=count, default=5, help="of imports and of warm starts")
+    parser.add_argument("--cold-rounds", type=count, default=2)
+    parser.add_argument("--threads", type=count, default=processors())
     parser.add_argument("--data-dir", help="folder with MNIST's four files; else SCRATCHVAE_DATA")
     parser.add_argument("--quick", action="store_true", help="one cold start, two warm ones, 50 steps for memory")
     options = parser.parse_args(arguments)

@@ -17,6 +17,7 @@ from benchmarks.equality import UPDATES, Proof, compare
 from benchmarks.images import images_of
 from benchmarks.machine import warn_if_busy
 from benchmarks.measure import Spread, alternate, geometric_mean, ratios, round_to
+from benchmarks.numbers import count, duration
 from benchmarks.peers.scratchvae_training import train_on_problem
 from benchmarks.processes import PeerError, PeerProcess, System
 from benchmarks.report import bar, bar_panels, exit_status, say, show_bars, show_table, write_json
@@ -244,9 +245,11 @@ def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", required=True, metavar="FILE", help="where the rows go; the plot goes beside it")
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS), metavar="NAME")
     parser.add_argument("--systems", nargs="+", choices=TRAINING_SYSTEMS, metavar="NAME", help="all by default")
-    parser.add_argument("--rounds", type=int, help="default 11, with --quick 3")
-    parser.add_argument("--round-seconds", type=float, help="of each system in a round; default 0.5, with --quick 0.15")
-    parser.add_argument("--threads", type=int, default=processors())
+    parser.add_argument("--rounds", type=count, help="default 11, with --quick 3")
+    parser.add_argument(
+        "--round-seconds", type=duration, help="of each system in a round; default 0.5, with --quick 0.15"
+    )
+    parser.add_argument("--threads", type=count, default=processors())
     parser.add_argument("--data-dir", help="folder with MNIST's four files; else SCRATCHVAE_DATA")
     parser.add_argument("--quick", action="store_true", help="few short rounds, without max-autotune: for a first look")
     options = parser.parse_args(arguments)

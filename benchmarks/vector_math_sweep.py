@@ -16,6 +16,7 @@ import sys
 import numpy as np
 from numba import njit, prange
 
+from benchmarks.numbers import count
 from scratchvae.compiled import vector_math as vm
 
 
@@ -143,7 +144,7 @@ def sweep(name, stride=1):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--stride", type=int, default=1)
+    parser.add_argument("--stride", type=count, default=1)
     parser.add_argument("--json", type=pathlib.Path)
     arguments = parser.parse_args()
     rows = []
