@@ -28,7 +28,7 @@ from benchmarks.machine import warn_if_busy
 from benchmarks.measure import Spread, ratios, round_to
 from benchmarks.numbers import count
 from benchmarks.peers.scratchvae_scaling import BY_MESSAGES, EXCHANGES, LATENCY, ON_PAPER
-from benchmarks.processes import REPOSITORY, thread_environment
+from benchmarks.processes import REPOSITORY, PeerError, thread_environment
 from benchmarks.report import bar, say, show_bars, show_table, write_json
 
 BATCH = 512
@@ -36,14 +36,16 @@ TWO_PROCESSES_BAR = 1.6
 
 
 def launch(processes: int, options: argparse.Namespace) -> dict:
-    """What the first of some processes measured."""
+    """What the first of some processes measured. Raises PeerError where one fails, which has said why."""
     command = [sys.executable, "-m", "benchmarks.peers.scratchvae_scaling", "--batch", str(BATCH)]
     command += ["--rounds", str(options.rounds), "--steps", str(options.steps)]
     command += ["--data-dir", options.data_dir] if options.data_dir else []
     if processes > 1:
         command = [mpiexec(), "-n", str(processes), *command]
     environment = os.environ | thread_environment(1)
-    done = subprocess.run(command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode != 0:
+        raise PeerError(f"processes {processes}: one ended with status {done.returncode}")
     return json.loads(done.stdout)
 
 
@@ -127,10 +129,14 @@ def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status 1 where two processes are not as much faster as they should be."""
+    """Exit status 1 where two processes are not as much faster as they should be, 2 where one fails."""
     options = read_options(arguments)
     warn_if_busy(say)
-    seen, parameters = measure(options)
+    try:
+        seen, parameters = measure(options)
+    except PeerError as error:
+        say(str(error))
+        return 2
     spreads = {name: Spread.of(values) for name, values in seen.items()}
     gain = ratios(seen["step of 1"], seen["step of 2"])
     paper = on_paper(spreads, parameters, options)

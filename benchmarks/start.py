@@ -111,10 +111,14 @@ def memory_rows(files, options: argparse.Namespace) -> list[dict]:
 
 
 def seconds_of(command: list[str]) -> float:
+    """Raises PeerError where the command fails."""
     environment = {**os.environ, **thread_environment(processors())}
     began = time.perf_counter()
-    subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, check=True)
-    return time.perf_counter() - began
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    seconds = time.perf_counter() - began
+    if done.returncode != 0:
+        raise PeerError(f"{command[-1]} ended: {' '.join(done.stderr[-300:].split())}")
+    return seconds
 
 
 # --- what is concluded -----------------------------------------------------------------------------------------------
@@ -178,8 +182,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit status 2 where a process fails."""
     options = read_options(arguments)
     warn_if_busy(say)
-    rows = import_rows(options)
     try:
+        rows = import_rows(options)
         with tempfile.TemporaryDirectory() as folder:
             files = write_files(options.workload, Path(folder), options.data_dir)
             rows += first_step_rows(files, options)

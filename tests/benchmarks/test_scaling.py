@@ -1,5 +1,7 @@
 """What many processes would do, from what one and two of them did."""
 
+import shutil
+import sys
 from argparse import Namespace
 
 import pytest
@@ -36,6 +38,12 @@ def test_one_and_two_processes_take_turns_and_their_steps_are_paired(monkeypatch
     assert parameters == PARAMETERS
     assert seen["step of 1"] == [1, 2, 2, 4, 3, 6]
     assert (ratios(seen["step of 1"], seen["step of 2"]).minimum, len(seen["unreduced 256"])) == (2, 3)
+
+
+def test_a_process_that_fails_is_one_line_and_status_2(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    assert scaling.main([]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "processes 1: one ended with status 1"
 
 
 def test_one_process_on_paper_is_the_one_that_was_measured():

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import start
 from benchmarks.start import bars_of, cache_environment
 
 
@@ -22,6 +23,17 @@ def test_memory_is_a_share_of_torchs_and_starts_are_in_seconds(megabytes, met):
     bars = bars_of([row | {"status": "measured"} for row in rows])
     measured = [(line["measured"], line["met"]) for line in bars]
     assert measured == [(16.0, False), (1.0, True), (megabytes / 600, met)]
+
+
+def test_a_package_that_cannot_be_imported_is_one_line_and_status_2(monkeypatch, capsys, tmp_path):
+    (tmp_path / "broken_package.py").write_text("raise ImportError('there is no such library')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(start, "IMPORTS", {"broken": "broken_package"})
+    assert start.main(["--json", str(tmp_path / "found.json"), "--rounds", "1"]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("import broken_package ended: ")
+    assert said.endswith("ImportError: there is no such library")
 
 
 @pytest.mark.slow
