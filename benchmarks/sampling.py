@@ -44,7 +44,8 @@ def measure(options: argparse.Namespace) -> list[dict]:
                     rows.append({"system": name, "threads": threads, "status": "not installed"})
                 elif threads == 1 or system.requires != "numpy":
                     running[name] = processes.enter_context(PeerProcess(system, threads))
-            facts = {name: peer.ask("prepare", draws=DRAWS, pixels=file) for name, peer in running.items()}
+            found = {"data": images.found}
+            facts = {name: found | peer.ask("prepare", draws=DRAWS, pixels=file) for name, peer in running.items()}
             for kind in KINDS:
                 rows += measure_kind(kind, running, facts, pixels, threads, options)
     return rows

@@ -58,8 +58,9 @@ def mpiexec() -> str:
     return found
 
 
-def measure(options: argparse.Namespace) -> tuple[dict[str, list[float]], int]:
-    """Seconds of everything, over rounds, and the number of parameters. One and two processes take turns."""
+def measure(options: argparse.Namespace) -> tuple[dict[str, list[float]], int, str]:
+    """Seconds of everything, over rounds, the number of parameters and what the data are. One and two processes take
+    turns."""
     seen: dict[str, list[float]] = {}
     for turn in range(options.turns):
         for processes in (1, 2) if turn % 2 == 0 else (2, 1):
@@ -70,7 +71,7 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, list[float]], int]:
             for name, values in parts.items():
                 seen.setdefault(name, []).extend(values)
             say(f"turn {turn + 1}: processes {processes}: {np.median(answer['step']) * 1e6:.0f} us a step")
-    return seen, answer["parameters"]
+    return seen, answer["parameters"], answer["data"]
 
 
 def on_paper(spreads: dict[str, Spread], parameters: int, options: argparse.Namespace) -> list[dict]:
@@ -133,7 +134,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = read_options(arguments)
     warn_if_busy(say)
     try:
-        seen, parameters = measure(options)
+        seen, parameters, data = measure(options)
     except PeerError as error:
         say(str(error))
         return 2
@@ -145,7 +146,7 @@ def main(arguments: list[str] | None = None) -> int:
     bars.append(bar("efficiency of two processes", TWO_PROCESSES_BAR / 2, gain.median / 2))
     show_bars(bars)
     if options.json:
-        rows = [{"measured": name, "seconds": spread.as_json()} for name, spread in spreads.items()]
+        rows = [{"measured": name, "data": data, "seconds": spread.as_json()} for name, spread in spreads.items()]
         settings = {name: getattr(options, name) for name in ("turns", "rounds", "steps", "gigabytes", "microseconds")}
         settings |= {"workload": "pytorch-example", "batch": BATCH, "threads_each": 1}
         write_json(options.json, "scaling", settings, rows, bars, on_paper=paper, gain=gain.as_json())

@@ -63,6 +63,7 @@ def first_step_rows(files, options: argparse.Namespace) -> list[dict]:
                 warm += [seconds_to_first_step(cached, files, options) for _ in range(options.rounds)]
         for kind, values in (("cold", cold), ("warm", warm)):
             row = {"measurement": f"first step, {kind} cache", "system": name, "status": "measured"}
+            row["data"] = files.found
             rows.append(row | {"seconds": Spread.of(values).median, "spread": Spread.of(values).as_json()})
             say(f"{name}: first step {Spread.of(values).median:.2f} s with a {kind} cache")
     return rows
@@ -95,7 +96,7 @@ def memory_rows(files, options: argparse.Namespace) -> list[dict]:
     rows = []
     for name in SYSTEMS:
         system = TRAINING_SYSTEMS[name]
-        row = {"measurement": "peak memory", "system": name}
+        row = {"measurement": "peak memory", "system": name, "data": files.found}
         if not system.installed():
             rows.append(row | {"status": "not installed"})
             continue

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.peers.numpy_sampling import NumpySampling
 from benchmarks.processes import PeerProcess
-from benchmarks.sampling import DRAWS, KINDS, PICTURES, are_right, bars_of, measure_kind
+from benchmarks.sampling import DRAWS, KINDS, PICTURES, are_right, bars_of, measure, measure_kind
 from benchmarks.systems import SAMPLING_SYSTEMS
 
 PIXELS = np.full((PICTURES, 784), 51, np.uint8)  # P(1) = 1/5
@@ -48,6 +48,13 @@ def test_every_installed_system_draws_the_right_thing_and_can_be_timed(name, tmp
             assert are_right(kind, peer.ask("moments", kind=kind), PIXELS), kind
             answer = peer.ask("run", kind=kind, repeats=2)
             assert (answer["draws"], answer["seconds"] > 0) == (2 * DRAWS, True), kind
+
+
+def test_rows_say_what_the_pixels_are(tmp_path):
+    options = Namespace(data_dir=str(tmp_path), threads=[1], systems=["numpy"], rounds=1, round_seconds=1e-3)
+    rows = measure(options)
+    assert [row["kind"] for row in rows] == list(KINDS)
+    assert all(row["data"].startswith("NOT MNIST") for row in rows)
 
 
 def test_pixels_of_0_and_255_are_drawn_as_they_are(tmp_path):

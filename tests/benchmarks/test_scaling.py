@@ -30,12 +30,12 @@ def test_one_and_two_processes_take_turns_and_their_steps_are_paired(monkeypatch
         launched.append(processes)
         seconds = (1 + (len(launched) - 1) // 2) / processes
         exchanges = {"unreduced": {"256": [0.5]}} if processes == 1 else {BY_MESSAGES: [0.1]}
-        return {"step": [seconds, 2 * seconds], "parameters": PARAMETERS, **exchanges}
+        return {"step": [seconds, 2 * seconds], "parameters": PARAMETERS, "data": "pixels", **exchanges}
 
     monkeypatch.setattr(scaling, "launch", launch)
-    seen, parameters = scaling.measure(Namespace(turns=3))
+    seen, parameters, data = scaling.measure(Namespace(turns=3))
     assert launched == [1, 2, 2, 1, 1, 2]
-    assert parameters == PARAMETERS
+    assert (parameters, data) == (PARAMETERS, "pixels")
     assert seen["step of 1"] == [1, 2, 2, 4, 3, 6]
     assert (ratios(seen["step of 1"], seen["step of 2"]).minimum, len(seen["unreduced 256"])) == (2, 3)
 

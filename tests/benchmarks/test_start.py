@@ -3,12 +3,15 @@
 import os
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
 from benchmarks import start
-from benchmarks.start import bars_of, cache_environment
+from benchmarks.start import bars_of, cache_environment, first_step_rows, memory_rows
+from benchmarks.train_step import Files
+from benchmarks.workloads import WORKLOADS
 
 
 @pytest.mark.parametrize(("megabytes", "met"), [(150.0, True), (450.0, False)])
@@ -23,6 +26,31 @@ def test_memory_is_a_share_of_torchs_and_starts_are_in_seconds(megabytes, met):
     bars = bars_of([row | {"status": "measured"} for row in rows])
     measured = [(line["measured"], line["met"]) for line in bars]
     assert measured == [(16.0, False), (1.0, True), (megabytes / 600, met)]
+
+
+class Peer:
+    """One that has done all at once."""
+
+    def __init__(self, system, threads):
+        pass
+
+    def ask(self, command, **arguments):
+        return {"megabytes": 100.0} if command == "peak_memory" else {}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+
+def test_rows_say_what_the_data_are(monkeypatch, tmp_path):
+    monkeypatch.setattr(start, "PeerProcess", Peer)
+    monkeypatch.setattr(start, "SYSTEMS", ("scratchvae",))
+    options = Namespace(rounds=1, cold_rounds=1, threads=1, memory_steps=1, workload=WORKLOADS["digits"])
+    files = Files(tmp_path, "pixels")
+    rows = first_step_rows(files, options) + memory_rows(files, options)
+    assert [row["data"] for row in rows] == ["pixels"] * 3
 
 
 def test_a_package_that_cannot_be_imported_is_one_line_and_status_2(monkeypatch, capsys, tmp_path):
