@@ -11,15 +11,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from benchmarks.peers.protocol import serve
 from scratchvae.compiled.barrier import signals_for, together
+from scratchvae.compiled.simd import SIMD
+from scratchvae.compiled.tile import INDEX, INT32, Row, splat
 
-LANES = 16 if binding.get_host_cpu_features().get("avx512f") else 8  # float32 numbers of a vector register
+LANES = SIMD.bytes // 4  # float32 numbers of a vector register, as wide as the kernels' are
 CHAINS = 12  # independent sums: more than two units of latency four need, and they fit in sixteen registers
 LOOPS = 4_000_000
 EXCHANGES, TRIES = 5_000, 5
@@ -27,31 +29,26 @@ COPIED_MEGABYTES = 128  # a thread: larger than a cache
 
 
 @intrinsic
-def fused_multiply_adds(typing_context, loops, factor):
-    """The sum over chains and lanes of s <- s * factor + factor, repeated: CHAINS * LANES multiply-adds a loop."""
+def multiply_adds(typing_context, loops, factor):
+    """The sum over chains and lanes of s <- s * factor + factor, repeated: CHAINS * LANES multiply-adds a loop, made as
+    the kernels make theirs."""
     signature = types.float32(types.intp, types.float32)
 
     def codegen(context, builder, sig, arguments):
         loops, factor = arguments
-        scalar, index = ir.FloatType(), ir.IntType(32)
-        vector = ir.VectorType(scalar, LANES)
-        fma_type = ir.FunctionType(vector, [vector] * 3)
-        fma = cgutils.get_or_insert_function(builder.module, fma_type, f"llvm.fma.v{LANES}f32")
-        first_lane = builder.insert_element(ir.Constant(vector, ir.Undefined), factor, index(0))
-        zeros = ir.Constant(ir.VectorType(index, LANES), [0] * LANES)
-        factors = builder.shuffle_vector(first_lane, ir.Constant(vector, ir.Undefined), zeros)
-        chains = [cgutils.alloca_once(builder, vector) for _ in range(CHAINS)]
+        row, factors = Row(builder, ir.FloatType(), 1, INDEX(LANES), whole=True), splat(builder, factor, LANES)
+        chains = [cgutils.alloca_once(builder, factors.type) for _ in range(CHAINS)]
         for number, chain in enumerate(chains):
-            builder.store(ir.Constant(vector, [float(number)] * LANES), chain)
+            builder.store(ir.Constant(factors.type, [float(number)] * LANES), chain)
         with cgutils.for_range(builder, loops):
             for chain in chains:
-                builder.store(builder.call(fma, [builder.load(chain), factors, factors]), chain)
+                builder.store(row.multiply_add(builder.load(chain), factors, factors), chain)
         total = builder.load(chains[0])
         for chain in chains[1:]:
             total = builder.fadd(total, builder.load(chain))
-        result = ir.Constant(scalar, 0.0)
+        result = ir.Constant(factor.type, 0.0)
         for lane in range(LANES):
-            result = builder.fadd(result, builder.extract_element(total, index(lane)))
+            result = builder.fadd(result, builder.extract_element(total, INT32(lane)))
         return result
 
     return signature, codegen
@@ -59,7 +56,7 @@ def fused_multiply_adds(typing_context, loops, factor):
 
 @njit(nogil=True)
 def multiply_add_loop(loops, factor):
-    return fused_multiply_adds(loops, factor)
+    return multiply_adds(loops, factor)
 
 
 @njit(nogil=True)

@@ -15,6 +15,7 @@ from benchmarks.peers.scratchvae_training import ScratchvaeTraining
 from benchmarks.processes import PeerError, PeerProcess, confined
 from benchmarks.systems import SAMPLING_SYSTEMS
 from benchmarks.workloads import Workload, write_problem
+from scratchvae.compiled.simd import TARGETS, WIDTHS, simd_name
 
 SMALL = Workload("small", 20, (9,), 3, "tanh", 3)
 
@@ -86,6 +87,27 @@ def test_one_of_so_many_processes_on_paper_works_on_its_share_of_a_batch():
     pixels = np.zeros((12, SMALL.data_dim), np.uint8)
     for share in (1, 2, 3):
         assert len(trainer_of(SMALL, pixels, Alone(share)).step(np.arange(12)).elbo) == 12 // share
+
+
+PEAK_LOOP = """
+import numpy as np
+from benchmarks.peak import LANES, multiply_add_loop
+
+multiply_add_loop(1, np.float32(1))
+(assembly,) = multiply_add_loop.inspect_asm().values()
+print(LANES, "fmaf" in assembly)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(simd_name() not in TARGETS, reason="not an x86 processor")
+def test_the_machines_peak_is_that_of_the_kernels_vectors():
+    """Wider ones would not fit into the registers, and what is made of calls into the C library is no peak."""
+    command = [sys.executable, "-c", PEAK_LOOP]
+    for width in list(TARGETS)[list(TARGETS).index(simd_name()) :]:
+        environment = os.environ | {"SCRATCHVAE_SIMD": width}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout.split() == [str(WIDTHS[width].bytes // 4), "False"]
 
 
 @pytest.mark.slow
