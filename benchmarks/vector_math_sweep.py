@@ -153,6 +153,7 @@ def main():
         rows.append({"function": name, "ulp": error, "at": argument})
         print(f"{name:20} {error:7.3f} ulp at {argument!r}", file=sys.stderr, flush=True)
     if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps({"stride": arguments.stride, "errors": rows}, indent=2) + "\n")
 
 

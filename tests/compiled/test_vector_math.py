@@ -4,15 +4,18 @@
 every argument next to a power of two.
 """
 
+import json
 import math
 import platform
 import re
+import sys
 
 import numpy as np
 import pytest
 from numba import njit
 from scipy import special
 
+from benchmarks import vector_math_sweep
 from benchmarks.vector_math_sweep import FUNCTIONS, ulp_error, worst_in
 from scratchvae.compiled import vector_math as vm
 from scratchvae.compiled.simd import SIMD
@@ -78,6 +81,15 @@ def test_the_measure_of_error_sees_an_ulp_a_wrong_sign_and_a_lost_nan():
     assert ulp_error(one, np.nan) == np.inf
     assert ulp_error(np.float32(np.inf), 3e38) > 2
     assert ulp_error(np.float32(2e-45), 1e-45) < 1, "the last place of a subnormal is 2^-149"
+
+
+def test_a_sweep_is_kept_in_a_folder_that_is_made_for_it(tmp_path, monkeypatch):
+    """As the other benchmarks' results are: this one takes ten minutes."""
+    file = tmp_path / "results" / "sweep.json"
+    monkeypatch.setattr(vector_math_sweep, "FUNCTIONS", {})
+    monkeypatch.setattr(sys, "argv", ["vector_math_sweep", "--json", str(file)])
+    vector_math_sweep.main()
+    assert json.loads(file.read_text()) == {"stride": 1, "errors": []}
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
