@@ -696,8 +696,10 @@ def _widened(vae: VAE, x: NDArray, settled: Settled, survey: Survey, rule: Rule,
         return settled
     furthest = np.abs(settled.frame.coordinates(survey.points(total).z)).max()
     half = float(furthest) + FRAME_BOX
+    if half > LARGEST_BOX:  # asked first: a rule's nodes are made before they are counted
+        return None
     nodes = rule.nodes(0, settled.frame, Region(half), max_points - settled.points)
-    if nodes is None or half > LARGEST_BOX:
+    if nodes is None:
         return None
     log_f = _log_joint(vae, x[None], settled.frame.points(nodes.u))[0]
     return Settled(settled.frame, half, nodes, log_f, settled.points + len(nodes.u))

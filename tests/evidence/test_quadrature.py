@@ -227,7 +227,15 @@ def test_a_mode_ten_times_as_narrow_as_the_others_is_counted_where_the_lattice_s
 
 def test_a_peak_too_far_to_widen_the_box_to_has_no_answer_and_it_says_so(monkeypatch):
     monkeypatch.setattr(quadrature, "LARGEST_BOX", 50.0)
+    nodes, boxes = quadrature.BetweenKinks.nodes, []
+
+    def seen(self, level, frame, region, limit):
+        boxes.append(region.half)
+        return nodes(self, level, frame, region, limit)
+
+    monkeypatch.setattr(quadrature.BetweenKinks, "nodes", seen)
     got = integrate(valley(0.28, 0.05), np.array([[1.0]]))
+    assert max(boxes) <= 50.0, "nodes of a larger box are not made: they may be more than memory holds"
     assert np.isnan(got.log_evidence).all()
     assert np.isinf(got.error).all()
     assert not got.converged.any()
