@@ -491,10 +491,13 @@ class BetweenKinks:
     def _squares(self, plane: NDArray, level: int, region: Region) -> NDArray:
         """The squares of an even grid that touch the region, each as two triangles (n, 2, 3, 2)."""
         first, second = (self._even(region.half, level, self.vae.latent_dim - 2 + which) for which in (0, 1))
-        grid = np.stack(np.meshgrid(first, second, indexing="ij"), axis=-1)
-        corners = np.stack([grid[:-1, :-1], grid[1:, :-1], grid[1:, 1:], grid[:-1, 1:]], axis=2).reshape(-1, 4, 2)
-        inside = region.contains(_on_plane(plane, corners.reshape(-1, 2))).reshape(-1, 4).any(axis=1)
-        return corners[inside][:, [[0, 1, 2], [0, 2, 3]]]
+        kept, step = [], max(1, CHUNK // len(second))
+        for start in range(0, len(first) - 1, step):  # some rows at a time: the box may be far larger than the region
+            grid = np.stack(np.meshgrid(first[start : start + step + 1], second, indexing="ij"), axis=-1)
+            corners = np.stack([grid[:-1, :-1], grid[1:, :-1], grid[1:, 1:], grid[:-1, 1:]], axis=2).reshape(-1, 4, 2)
+            inside = region.contains(_on_plane(plane, corners.reshape(-1, 2))).reshape(-1, 4).any(axis=1)
+            kept.append(corners[inside])
+        return np.concatenate(kept)[:, [[0, 1, 2], [0, 2, 3]]]
 
     def _even(self, half: float, level: int, which: int) -> NDArray:
         """Cuts at even distances, so that no piece is wide."""

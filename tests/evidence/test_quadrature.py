@@ -1,6 +1,7 @@
 """Integration over z: exact where the answer is known, consistent where it is not, and honest where it is hard."""
 
 import inspect
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -686,6 +687,19 @@ def test_squares_on_the_edge_of_a_region_belong_to_it(level):
     nodes, side = rule.nodes(level, frame, Region(2.0, ball=True), 10**6), rule.cell(level)
     area = np.exp(nodes.log_weight).sum()
     assert np.pi * 2.0**2 < area < np.pi * (2.0 + np.sqrt(2) * side) ** 2
+
+
+def test_squares_of_a_large_box_take_little_memory_and_are_the_same_however_many_at_a_time(monkeypatch):
+    (rule, frame), region = rule_of(2, "relu"), Region.around(np.zeros((1, 2)), half=300.0, size=1.0)
+    tracemalloc.start()
+    nodes = rule.nodes(2, frame, region, 10**6)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    squares = (2 * region.half / rule.cell(2)) ** 2
+    assert peak < 64 * squares, "bytes of their corners alone: 4 of 2 numbers"
+    monkeypatch.setattr(quadrature, "CHUNK", 1)
+    for whole, by_rows in zip(nodes, rule.nodes(2, frame, region, 10**6), strict=True):
+        np.testing.assert_array_equal(whole, by_rows)
 
 
 def test_between_kinks_of_a_plane_the_first_rule_that_counts_is_exact():
