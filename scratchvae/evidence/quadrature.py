@@ -47,6 +47,7 @@ PRIOR_BOX = 8.0  # half-width of the lattice that looks for the mass
 PRIOR_POINTS = (513, 129, 33)  # of it along an axis, for Z = 1, 2, 3
 FRAME_BOX = 8.25  # half-width in posterior standard deviations: a Gaussian has 2e-16 of its mass outside
 LARGEST_BOX = 2000.0  # half-width up to which a box is enlarged
+LONGEST_AXIS = 1 << 26  # spacings from end to end of a box, up to which rules are refined: half a gigabyte an axis
 FRAME_ATTEMPTS = 40
 COARSEST = 0.75  # spacing in standard deviations: a Gaussian is integrated to 1e-15
 SMOOTH_RATIO, KINKED_RATIO = 2 / 3, 0.6  # of the spacings of successive rules
@@ -508,10 +509,13 @@ class BetweenKinks:
         even = self._even(region.half, level, self.vae.latent_dim - 1)
         kinks, _ = self._kinks(frame, lines.u, region.half)
         cuts = np.sort(np.concatenate([kinks, np.broadcast_to(even, (len(kinks), len(even)))], axis=1), axis=1)
-        line, along, log_weight = gauss_between(cuts, self.cell(level))
-        u = np.column_stack([lines.u[line], along])
-        inside = region.contains(u)
-        return Nodes(u[inside], (lines.log_weight[line] + log_weight)[inside])
+        kept, step = [], max(1, CHUNK // len(cuts))
+        for start in range(0, cuts.shape[1] - 1, step):  # some pieces at a time, as in `_squares`
+            line, along, log_weight = gauss_between(cuts[:, start : start + step + 1], self.cell(level))
+            u = np.column_stack([lines.u[line], along])
+            inside = region.contains(u)
+            kept.append(Nodes(u[inside], (lines.log_weight[line] + log_weight)[inside]))
+        return Nodes(*(np.concatenate(column) for column in zip(*kept, strict=True)))
 
     def _kinks(self, frame: Frame, u: NDArray, half: float) -> tuple[NDArray, NDArray]:
         return line_kinks(self.vae, frame.centre + u @ frame.axes[:, :-1].T, frame.axes[:, -1], half)
@@ -630,7 +634,7 @@ def _log_integral(
     last, error = settled.log_integral, np.inf
     before, level, peaks = last, 0, survey.peaks(last)
     u_peaks = frame.coordinates(peaks.z)
-    while error > max(tolerance, ROUNDING * abs(last)):
+    while error > max(tolerance, ROUNDING * abs(last)) and 2 * half <= LONGEST_AXIS * rule.spacing(level + 1):
         temper = _temper(log_f, vae.latent_dim).temper
         matters = log_f >= log_f.max() - NEGLIGIBLE / temper
         region = Region.around(np.concatenate([nodes.u[matters], u_peaks]), half, rule.cell(level))

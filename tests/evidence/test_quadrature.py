@@ -242,6 +242,22 @@ def test_a_peak_too_far_to_widen_the_box_to_has_no_answer_and_it_says_so(monkeyp
     assert not got.converged.any()
 
 
+@pytest.mark.parametrize(("vae", "x"), [(two_sided(1e-6)[0], 1.3), (valley(1.0, 1e-3), 1.3)], ids=["smooth", "kinked"])
+def test_two_modes_too_narrow_for_the_longest_axis_have_no_error_bar_and_no_axis_is_longer(monkeypatch, vae, x):
+    axis, lengths = quadrature._axis, []
+
+    def seen(half, spacing, *place):
+        lengths.append(2 * half / spacing)
+        return axis(half, spacing, *place)
+
+    monkeypatch.setattr(quadrature, "_axis", seen)
+    monkeypatch.setattr(quadrature, "LONGEST_AXIS", 5000)
+    log_evidence, error = integrate_evidence(vae, np.array([[x]]))
+    assert np.isfinite(log_evidence).all()
+    assert np.isinf(error).all()
+    assert max(lengths) <= 5000
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_no_mode_of_a_random_decoder_is_lost_unsaid(activation):
@@ -700,6 +716,20 @@ def test_squares_of_a_large_box_take_little_memory_and_are_the_same_however_many
     monkeypatch.setattr(quadrature, "CHUNK", 1)
     for whole, by_rows in zip(nodes, rule.nodes(2, frame, region, 10**6), strict=True):
         np.testing.assert_array_equal(whole, by_rows)
+
+
+def test_pieces_of_a_long_line_take_little_memory_and_are_the_same_however_many_at_a_time(monkeypatch):
+    (rule, frame), region = rule_of(1, "relu"), Region.around(np.zeros((1, 1)), half=3e4, size=1.0)
+    whole = rule.nodes(2, frame, region, 10**6)
+    monkeypatch.setattr(quadrature, "CHUNK", 1000)
+    tracemalloc.start()
+    nodes = rule.nodes(2, frame, region, 10**6)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    pieces = 2 * region.half / rule.cell(2)
+    assert peak < 64 * pieces, "bytes of their nodes alone: 8 of a number"
+    np.testing.assert_array_equal(np.sort(nodes.u, axis=0), np.sort(whole.u, axis=0))
+    np.testing.assert_allclose(np.exp(nodes.log_weight).sum(), np.exp(whole.log_weight).sum(), rtol=1e-14)
 
 
 def test_between_kinks_of_a_plane_the_first_rule_that_counts_is_exact():
