@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from scratchvae.finite import check_finite, named_parameters, quiet
 from scratchvae.likelihoods import Likelihood
@@ -87,7 +87,7 @@ class HierarchicalVAE(VAE):
 
     # --- the model as functions -------------------------------------------------------------------------------------
 
-    def encode(self, x: NDArray) -> Gaussian:
+    def encode(self, x: ArrayLike) -> Gaussian:
         """q(z1|x) of every example. Takes x (B, D); returns mu, logvar (B, Z1)."""
         return super().encode(x)
 
@@ -118,7 +118,7 @@ class HierarchicalVAE(VAE):
         z1, log_ratio, _ = self.latents(x, eps)
         return self.log_likelihood(x, z1) - log_ratio
 
-    def mean_variances(self, x: NDArray, num_samples: int = 50, seed: int = 0) -> tuple[NDArray, NDArray]:
+    def mean_variances(self, x: ArrayLike, num_samples: int = 50, seed: int = 0) -> tuple[NDArray, NDArray]:
         """Variance over the data of the mean of q(z1|x) and of E[z2|x] = E_q(z1|x) mu2(z1), (Z1,) and (Z2,).
 
         The second mean is estimated from K = `num_samples` draws of z1, independent for each of the N examples: example

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from scratchvae import checkpoint
 from scratchvae.engine import get_engine
@@ -117,7 +117,7 @@ class VAE:
 
     # --- the model as functions -------------------------------------------------------------------------------------
 
-    def encode(self, x: NDArray) -> Any:
+    def encode(self, x: ArrayLike) -> Any:
         """q(z|x) of every example.
 
         Takes     x (B, D)
@@ -407,7 +407,7 @@ class VAE:
         """Raises ValueError for what is not an objective, or none that this model can be trained on."""
         check_objective(objective)
 
-    def _batch(self, x: NDArray) -> NDArray:
+    def _batch(self, x: ArrayLike) -> NDArray:
         x = data_for(self.likelihood, x, self.data_dim)
         dtype = self.dtype if self.dtype.kind == "f" else np.dtype("float64")
         with quiet():  # what is beyond this precision is found in what becomes of it

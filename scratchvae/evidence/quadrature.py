@@ -144,7 +144,7 @@ def _checked(vae: VAE, x: ArrayLike, tolerance: float, max_points: int) -> tuple
     _positive("max_points", max_points)
     if not (is_finite_number(tolerance) and tolerance > 0):
         raise ValueError(f"tolerance is {tolerance!r}; expected a positive number")
-    return vae, vae._batch(np.asarray(x))
+    return vae, vae._batch(x)
 
 
 def _columns(vae: VAE, x: NDArray, row: Callable[[int, "Survey"], tuple], watch: Watch | None) -> list[NDArray]:
@@ -172,7 +172,7 @@ def posterior_on_grid(vae: VAE, x: ArrayLike, axes: tuple[ArrayLike, ...] | None
     if len(grids) != vae.latent_dim or any(axis.ndim != 1 for axis in grids):
         raise ValueError(f"axes has shapes {[axis.shape for axis in grids]}; expected {vae.latent_dim} 1-D arrays")
     whole = integrate(vae, x)
-    table = _log_joint(vae, vae._batch(np.asarray(x)), _tensor(grids))  # log p(x, z) at every point of the grid
+    table = _log_joint(vae, vae._batch(x), _tensor(grids))  # log p(x, z) at every point of the grid
     log_density = (table - whole.log_evidence[:, None]).reshape(-1, *(axis.size for axis in grids))
     return PosteriorGrid(grids, log_density, whole.posterior_mean, whole.posterior_covariance, whole.log_evidence)
 

@@ -81,7 +81,7 @@ def elbo_surgery_by_quadrature(vae: VAE, x: ArrayLike) -> Surgery:
 
 def mean_variances(vae: VAE, x: ArrayLike) -> NDArray:
     """Variance over the data of the mean of q(z_j|x). Takes x (N, D); returns (Z,)."""
-    return vae.encode(np.asarray(x)).mu.astype(np.float64).var(axis=0)
+    return vae.encode(x).mu.astype(np.float64).var(axis=0)
 
 
 def active_units(vae: VAE, x: ArrayLike) -> int:
@@ -102,7 +102,7 @@ def active_units_by_layer(vae: VAE, x: ArrayLike) -> tuple[int, ...]:
     Raises    ValueError for data that do not fit the model
     Source    Burda, Grosse, Salakhutdinov 2015, section 5.2
     """
-    variances = vae.mean_variances(np.asarray(x)) if isinstance(vae, HierarchicalVAE) else (mean_variances(vae, x),)
+    variances = vae.mean_variances(x) if isinstance(vae, HierarchicalVAE) else (mean_variances(vae, x),)
     return tuple(int((layer > ACTIVE_VARIANCE).sum()) for layer in variances)
 
 
@@ -117,7 +117,7 @@ def _encode(vae: VAE, x: ArrayLike) -> Gaussian:
     if isinstance(vae, HierarchicalVAE):
         raise ValueError(f"{vae!r} has two stochastic layers; expected a VAE, which has one")
     check_diagonal(vae.posterior, "ELBO surgery")
-    q = vae.encode(np.asarray(x))
+    q = vae.encode(x)
     return Gaussian(q.mu.astype(np.float64), q.logvar.astype(np.float64))
 
 

@@ -541,6 +541,16 @@ def test_what_cannot_be_integrated_is_refused(latent_dim, asked, message):
         integrate(vae, x, **asked)
 
 
+@pytest.mark.parametrize("integral", [integrate, integrate_evidence, posterior_on_grid])
+def test_data_with_masked_values_are_refused_and_lists_are_data(integral):
+    vae, x, _ = build(latent_dim=1)
+    np.testing.assert_array_equal(integral(vae, x.tolist())[0], integral(vae, x)[0])
+    with pytest.raises(ValueError, match="masked values"):
+        integral(vae, np.ma.masked_equal(x, x[0, 0]))
+    with pytest.raises(ValueError, match="x: not an array"):
+        integral(vae, [[0, 1], [1]])
+
+
 # --- pieces -----------------------------------------------------------------------------------------------------------
 
 

@@ -152,6 +152,14 @@ def test_a_unit_is_active_where_its_mean_varies_by_more_than_a_hundredth():
     assert active_units(vae, x) == 2
 
 
+@pytest.mark.parametrize("measure", [elbo_surgery, elbo_surgery_by_quadrature, mean_variances, active_units])
+def test_data_with_masked_values_are_refused_and_lists_are_data(measure):
+    vae, x, _ = build()
+    np.testing.assert_equal(measure(vae, x.tolist()), measure(vae, x))
+    with pytest.raises(ValueError, match="masked values"):
+        measure(vae, np.ma.masked_equal(x, x[0, 0]))
+
+
 def test_what_cannot_be_carved_is_refused():
     vae, x, _ = build(latent_dim=3)
     with pytest.raises(ValueError, match="num_samples is 1; expected at least 2"):
