@@ -173,7 +173,7 @@ def posterior_on_grid(vae: VAE, x: ArrayLike, axes: tuple[ArrayLike, ...] | None
         raise ValueError(f"axes has shapes {[axis.shape for axis in grids]}; expected {vae.latent_dim} 1-D arrays")
     whole = integrate(vae, x)
     table = _log_joint(vae, vae._batch(x), _tensor(grids))  # log p(x, z) at every point of the grid
-    log_density = (table - whole.log_evidence[:, None]).reshape(-1, *(axis.size for axis in grids))
+    log_density = (table - whole.log_evidence[:, None]).reshape(len(table), *(axis.size for axis in grids))
     return PosteriorGrid(grids, log_density, whole.posterior_mean, whole.posterior_covariance, whole.log_evidence)
 
 

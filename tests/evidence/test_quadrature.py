@@ -785,6 +785,7 @@ def test_the_posterior_on_a_grid_is_bayes_rule_and_integrates_to_one():
     np.testing.assert_array_equal(unasked.axes, [np.linspace(-4, 4, 101)] * 2)
     together = posterior_on_grid(vae, x, np.stack([axis, -axis]))
     np.testing.assert_array_equal(together.axes, [axis, -axis])
+    assert posterior_on_grid(vae, x, (axis, [])).log_density.shape == (2, 141, 0)
     for axes in ((), (axis,), (axis, axis[:, None])):
         with pytest.raises(ValueError, match="expected 2 1-D arrays"):
             posterior_on_grid(vae, x, axes)
