@@ -507,7 +507,8 @@ class BetweenKinks:
     def _along(self, frame: Frame, lines: Nodes, level: int, region: Region) -> Nodes:
         """Nodes on some lines, each cut at its kinks and at even distances."""
         even = self._even(region.half, level, self.vae.latent_dim - 1)
-        kinks, _ = self._kinks(frame, lines.u, region.half)
+        origins = frame.centre + lines.u @ frame.axes[:, :-1].T
+        kinks = line_kinks(self.vae, origins, frame.axes[:, -1], region.half)
         cuts = np.sort(np.concatenate([kinks, np.broadcast_to(even, (len(kinks), len(even)))], axis=1), axis=1)
         kept, step = [], max(1, CHUNK // len(cuts))
         for start in range(0, cuts.shape[1] - 1, step):  # some pieces at a time, as in `_squares`
@@ -516,9 +517,6 @@ class BetweenKinks:
             inside = region.contains(u)
             kept.append(Nodes(u[inside], (lines.log_weight[line] + log_weight)[inside]))
         return Nodes(*(np.concatenate(column) for column in zip(*kept, strict=True)))
-
-    def _kinks(self, frame: Frame, u: NDArray, half: float) -> tuple[NDArray, NDArray]:
-        return line_kinks(self.vae, frame.centre + u @ frame.axes[:, :-1].T, frame.axes[:, -1], half)
 
 
 def _latent(frame: Frame, plane: NDArray, u: NDArray) -> NDArray:
@@ -549,19 +547,16 @@ def gauss_between(cuts: NDArray, unit: float) -> tuple[NDArray, NDArray, NDArray
     return np.concatenate(lines), np.concatenate(nodes), np.concatenate(log_weights)
 
 
-def line_kinks(vae: VAE, origins: NDArray, direction: NDArray, half: float) -> tuple[NDArray, NDArray]:
+def line_kinks(vae: VAE, origins: NDArray, direction: NDArray, half: float) -> NDArray:
     """Where the decoder has a kink along the lines origins + t direction, |t| <= half: a relu's input changes sign.
 
     Between two neighbouring kinks of the layers below, the input of a relu is affine in t: its root is exact.
 
     Takes     origins (L, Z), direction (Z,)
-    Returns   t (L, m), sorted along a line, from -half to half and filled up with half;
-              which unit has its kink there (L, m): layers counted on, -1 for an end of the line
+    Returns   t (L, m), sorted along a line, from -half to half and filled up with half
     """
     cuts = np.broadcast_to([-half, half], (len(origins), 2))
-    units = np.full(cuts.shape, -1)
     hidden = vae._decoder.layers[:-1]
-    counted = 0
     for depth, layer in enumerate(hidden):
         h = origins[:, None, :] + cuts[:, :, None] * direction
         for below in hidden[:depth]:
@@ -573,14 +568,9 @@ def line_kinks(vae: VAE, origins: NDArray, direction: NDArray, half: float) -> t
         counts = np.bincount(line, minlength=len(origins))
         column = np.arange(len(line)) - np.repeat(np.cumsum(counts) - counts, counts)
         found = np.full((len(origins), int(counts.max(initial=0))), half)
-        names = np.full(found.shape, -1)
         found[line, column] = left + (right - left) * (before / (before - after))
-        names[line, column] = counted + unit
-        cuts, units = np.concatenate([cuts, found], axis=1), np.concatenate([units, names], axis=1)
-        order = np.argsort(cuts, axis=1, kind="stable")
-        cuts, units = np.take_along_axis(cuts, order, axis=1), np.take_along_axis(units, order, axis=1)
-        counted += len(layer.bias)
-    return cuts, units
+        cuts = np.sort(np.concatenate([cuts, found], axis=1), axis=1)
+    return cuts
 
 
 Rule = Trapezoid | BetweenKinks
