@@ -51,6 +51,12 @@ def test_labels_that_are_words_are_shown_as_they_are_written(words):
     assert len(colours) == len(set(colours.values())) == 2, "a colour for each label"
 
 
+def test_examples_whose_label_is_no_number_are_in_the_picture_too():
+    subject = subject_on(PIXELS, np.where(np.arange(60) % 2, np.nan, 7.0))
+    (axes,) = figures.the_model(subject).axes
+    assert sorted(text.get_text() for text in axes.texts) == ["7.0"] * 5 + ["nan"] * 5
+
+
 def test_grey_pixels_that_were_trained_on_are_explained_as_they_are():
     subject = subject_on(PIXELS, binarize="none")
     np.testing.assert_array_equal(subject.train, PIXELS[:-10])

@@ -117,8 +117,9 @@ def _examples(axes: Axes, x: NDArray, y: NDArray, labels: NDArray | None, marker
         axes.scatter(x, y, s=8 if marker == "o" else 300, marker=marker, color=colour("first"), linewidths=0.8)
         return
     palette = matplotlib.colormaps["tab10"]
-    for index, label in enumerate(np.unique(labels)):
-        for m in np.flatnonzero(labels == label):
+    values, places = np.unique(labels, return_inverse=True)
+    for index, label in enumerate(values):
+        for m in np.flatnonzero(places == index):  # nan is not equal to itself
             axes.text(x[m], y[m], as_written(label), color=palette(index % 10), ha="center", va="center",
                       fontsize=8, fontweight="bold")  # fmt: skip
 
