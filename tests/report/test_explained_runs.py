@@ -57,6 +57,17 @@ def test_examples_whose_label_is_no_number_are_in_the_picture_too():
     assert sorted(text.get_text() for text in axes.texts) == ["7.0"] * 5 + ["nan"] * 5
 
 
+@pytest.mark.parametrize(("examples", "drawn"), [(1, 1), (2, 2), (3, 3), (9, 4)])
+def test_of_a_few_examples_each_is_drawn_once_and_a_single_one_has_no_correlation(examples, drawn):
+    settings, subject = SETTINGS._replace(examples=examples, shown=4), subject_on(PIXELS)
+    one = identity(subject, settings)
+    found = shapes(subject, settings, one)
+    assert len({shape.row for shape in found.shapes}) == len(found.shapes) == drawn
+    assert (found.smallest.gap, found.largest.gap) == (one.smallest_gap, one.largest_gap)
+    assert np.isnan(one.correlation) == (examples == 1)
+    assert bool(page.correlation_in_words(SimpleNamespace(identity=one))) == (examples > 1)
+
+
 def test_grey_pixels_that_were_trained_on_are_explained_as_they_are():
     subject = subject_on(PIXELS, binarize="none")
     np.testing.assert_array_equal(subject.train, PIXELS[:-10])

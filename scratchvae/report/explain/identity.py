@@ -67,8 +67,9 @@ class Identity:
 
     @property
     def correlation(self) -> float:
-        """Between the two KLs, over examples."""
-        return float(np.corrcoef(self.kl_to_prior, self.kl_to_posterior)[0, 1])
+        """Between the two KLs, over examples; NaN where one of the two does not vary, as over a single example."""
+        both = np.stack([self.kl_to_prior, self.kl_to_posterior])
+        return float(np.corrcoef(both)[0, 1]) if np.ptp(both, axis=1).all() else float("nan")
 
     @property
     def smallest_gap(self) -> float:

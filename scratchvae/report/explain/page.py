@@ -445,6 +445,12 @@ def doubt(answers: Answers) -> str:
     )
 
 
+def correlation_in_words(answers: Answers) -> str:
+    """How the two KLs go together, where both of them vary."""
+    found = answers.identity.correlation
+    return "" if np.isnan(found) else f", and their correlation over the images is {written(found, '.2f')}"
+
+
 def late_epochs(answers: Answers) -> str:
     """What the ELBO loses after its best epoch, where it does."""
     found = answers.which
@@ -504,6 +510,7 @@ def words(subject: Subject, answers: Answers, settings: Settings, command: str) 
         "held_out": f"{len(subject.rows(SURGERY_EXAMPLES)):,}",
         "finest_size": str(answers.mixture.sizes[-1]),
         "finest_error": written(answers.mixture.errors[-1], ".1e"),
+        "correlation": correlation_in_words(answers),
         "late_epochs": late_epochs(answers),
         "surgery_error": surgery_error(answers),
         "largest_latent_dim": str(answers.estimators.latent_dims[-1]),

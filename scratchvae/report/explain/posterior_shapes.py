@@ -65,7 +65,7 @@ def shapes(subject: Subject, settings: Settings, found: Identity, watch: Advance
     """The examples of `found` with the smallest and the largest gaps, half of each."""
     order = np.argsort(found.kl_to_posterior)
     half = max(1, settings.shown // 2)
-    chosen = np.concatenate([order[:half], order[-half:]])
+    chosen = np.concatenate([order[:half], order[half:][-half:]])  # each once, where there are few
     best = best_posterior(subject.vae, subject.held_out[found.rows[chosen]])
     drawn = []
     for number, index in enumerate(chosen):
