@@ -140,6 +140,13 @@ def test_the_page_says_by_what_a_model_was_trained_where_it_is_not_the_elbo(obje
     assert words == "what is maximised" if said is None else f"trained by <code>{said}</code>" in words
 
 
+@pytest.mark.parametrize(("log_evidence", "mantissa", "power"), [(-12.5, "2.7", 5), (-3000.0, "7.6", 1302)])
+def test_a_probability_too_small_for_a_float_is_said_too(log_evidence, mantissa, power):
+    answers = SimpleNamespace(identity=SimpleNamespace(mean_log_evidence=log_evidence))
+    said = page.density_in_words(subject_on(PIXELS), answers)
+    assert f"about one in {mantissa} \N{MULTIPLICATION SIGN} 10<sup>{power}</sup>; " in said
+
+
 def test_the_words_are_those_of_the_data():
     table = subject_on(PIXELS, binarize="none", likelihood="gaussian")
     assert page.examples_in_words(table) == (

@@ -5,6 +5,7 @@ import inspect
 import platform
 import string
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal  # of numbers too large for a float
 from html import escape
 from importlib.resources import files
 from typing import Any
@@ -427,7 +428,7 @@ def density_in_words(subject: Subject, answers: Answers) -> str:
     return (
         "A density over images is a probability per unit of volume; for black and white images it is simply the probability "
         f"of that one image among all 2<sup>{subject.vae.data_dim}</sup> of them. Here log p(x) is {written(mean, '.2f')} on "
-        f"average, a probability of about one in {written(float(np.exp(-mean)), '.1e')}; drawing pixels by coin tosses would give "
+        f"average, a probability of about one in {written(Decimal(-mean).exp(), '.1e')}; drawing pixels by coin tosses would give "
         f"{written(-subject.vae.data_dim * np.log(2), '.2f')}."
     )
 
