@@ -84,9 +84,15 @@ def axes_or_new(axes: Axes | None, width: float = 6.0, height: float = 4.0) -> A
 
 
 def image_shape_of(data_dim: int, image_shape: Sequence[int] | None = None) -> tuple[int, int] | None:
-    """(height, width) of one example: as the data says, else a square of at least 4 x 4, else None: not an image."""
+    """(height, width) of one example: as the data says, else a square of at least 4 x 4, else None: not an image.
+
+    Raises    ValueError for an image of more or fewer pixels than an example has
+    """
     if image_shape is not None and len(image_shape) == 2:
-        return int(image_shape[0]), int(image_shape[1])
+        height, width = map(int, image_shape)
+        if height * width != data_dim:
+            raise ValueError(f"image_shape is {(height, width)}; expected a height and a width of {data_dim} pixels")
+        return height, width
     side = isqrt(data_dim)
     return (side, side) if side * side == data_dim and side >= 4 else None
 
