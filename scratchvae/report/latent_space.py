@@ -59,7 +59,7 @@ def _two_dimensions(vae: VAE, kl: NDArray[Any], dimensions: tuple[int, int] | No
     if dimensions is None:
         first, second = sorted(np.argsort(-kl.mean(0), kind="stable")[:2])
         return int(first), int(second)
-    if len(set(dimensions)) != 2 or not all(0 <= index < vae.latent_dim for index in dimensions):
+    if not len(dimensions) == len(set(dimensions)) == 2 or not all(0 <= index < vae.latent_dim for index in dimensions):
         raise ValueError(f"dimensions are {dimensions}; expected two different ones of 0 to {vae.latent_dim - 1}")
     return dimensions
 

@@ -522,6 +522,8 @@ def test_a_manifold_of_points_is_a_net():
         (lambda: plots.latent_scatter(model(latent_dim=1), ROWS), "latent_dim is 1"),
         (lambda: plots.latent_scatter(model(), ROWS, dimensions=(1, 4)), "dimensions are"),
         (lambda: plots.latent_scatter(model(), ROWS, dimensions=(1, 1)), "two different"),
+        (lambda: plots.latent_scatter(model(), ROWS, dimensions=(0, 1, 1)), "two different"),
+        (lambda: plots.posterior_ellipses(model(), ROWS, dimensions=(0, 1, 1)), "two different"),
         (lambda: plots.samples(model(), 4, image_shape=(8, 8)), r"image_shape is \(8, 8\); expected .* 16 pixels"),
         (lambda: plots.posterior_ellipses(model(), ROWS, LABELS[:3]), "labels have shape"),
         (lambda: plots.latent_scatter(model(), ROWS, dimensions=(-1, 0)), "dimensions are"),
