@@ -27,7 +27,8 @@ def show_lines(
 ) -> Axes:
     """Examples (N, D) under their names, in turn: a line of data, as the model saw them, reconstructed, ...
 
-    Images in rows of `columns`; points of a plane in one scatter plot; else one heat map, one example a row.
+    Images in rows of `columns`, under several names only in full rows; points of a plane in one scatter plot; else one
+    heat map, one example a row.
     """
     first = next(iter(lines.values()))
     low, high = limits or shades(first)
@@ -90,7 +91,8 @@ def reconstructions(
 ) -> Axes:
     """Data, and below them what the model makes of them: the mean of p(x|z) at z = the mean of q(z|x).
 
-    Takes     x (N, D) as the model is to see it; image_shape: (height, width) of a row, where it is no square
+    Takes     x (N, D) as the model is to see it; image_shape: (height, width) of a row, where it is no square; columns:
+              of images; those that would not fill a last row are left out
     Raises    ValueError for data that do not fit the model
     """
     shape, columns = image_shape_of(vae.data_dim, image_shape), min(columns, len(x))
