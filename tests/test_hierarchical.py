@@ -370,6 +370,7 @@ def test_the_first_array_that_is_not_finite_is_named_and_no_warning_given(engine
         (lambda vae, x, eps: sv.log_evidence(vae, x, "ais", num_samples=10), "has two stochastic layers"),
         (lambda vae, x, eps: sv.log_evidence(vae, x, "exact"), "has two stochastic layers"),
         (lambda vae, x, eps: sv.log_evidence(vae, x, "quadrature"), "latent_dim is 5; quadrature is for at most 3"),
+        (lambda vae, x, eps: sv.log_evidence(vae, x, head=vae.encoder_head(x)), "has two stochastic layers"),
         (lambda vae, x, eps: inference_gap(vae, x, method="importance", num_samples=5), "has two stochastic layers"),
         (lambda vae, x, eps: elbo_surgery(vae, x), "has two stochastic layers"),
         (lambda vae, x, eps: vae.mean_variances(x, num_samples=1), "num_samples is 1; expected at least 2"),

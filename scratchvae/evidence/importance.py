@@ -50,7 +50,8 @@ def importance_evidence(
               rows' noise, by default their numbers; head (B, H): the parameters of q for each row, by default the
               encoder's. The estimate of a row depends on these, not on its neighbours
     Returns   Evidence, each (B,), in nats
-    Raises    ValueError for data that do not fit the model, or examples and head that do not fit the data
+    Raises    ValueError for data that do not fit the model, examples and head that do not fit the data, or a head for a
+              model of two stochastic layers
     Source    Burda, Grosse, Salakhutdinov 2015, equation 8
     """
     return _in_blocks(vae, x, importance_log_weights, num_samples, seed, watch, examples, head)
@@ -124,6 +125,8 @@ def _in_blocks(
     x = vae._batch(x)
     examples = np.arange(len(x)) if examples is None else _of_shape("examples", examples, (len(x),))
     if head is not None:
+        if vae.NETWORKS != ("encoder", "decoder"):
+            raise ValueError(f"{vae!r} has two stochastic layers; expected a VAE, which has one, where a head is given")
         head = _of_shape("head", head, (len(x), vae.encoder_head(x[:1]).shape[1]))
     parts = []
     advance = counted(watch, math.ceil(len(x) / BLOCK_ROWS) * math.ceil(num_samples / BLOCK_SAMPLES))
