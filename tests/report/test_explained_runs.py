@@ -68,6 +68,26 @@ def test_of_a_few_examples_each_is_drawn_once_and_a_single_one_has_no_correlatio
     assert bool(page.correlation_in_words(SimpleNamespace(identity=one))) == (examples > 1)
 
 
+@pytest.mark.parametrize(
+    ("errors", "said"),
+    [
+        ([1e-12, 1e-11], None),
+        (
+            [1e-12, 2e-5],
+            "For 1 of the 2 images the integrals have not settled to 1e-10 nats; the largest error they report",
+        ),
+        (
+            [np.inf, 2e-5],
+            "For 2 of the 2 images the integrals have not settled to 1e-10 nats; of 1 of them no error is known.",
+        ),
+    ],
+)
+def test_the_page_says_how_far_integrals_are_from_settled_where_that_is_known(errors, said):
+    error = np.array(errors)
+    doubt = page.doubt(SimpleNamespace(identity=SimpleNamespace(converged=error <= 1e-10, error=error, examples=2)))
+    assert said in doubt if said else doubt == ""
+
+
 def test_grey_pixels_that_were_trained_on_are_explained_as_they_are():
     subject = subject_on(PIXELS, binarize="none")
     np.testing.assert_array_equal(subject.train, PIXELS[:-10])

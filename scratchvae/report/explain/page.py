@@ -438,10 +438,13 @@ def doubt(answers: Answers) -> str:
     found = answers.identity
     if found.converged.all():
         return ""
+    unknown = int(np.isinf(found.error).sum())
+    largest = f"the largest error they report is {written(found.error.max(), '.0e')} nats"
+    how_far = f"of {unknown} of them no error is known" if unknown else largest
     return (
         f'<p class="note"><b>Less exact than it could be.</b> For {int((~found.converged).sum())} of the {found.examples} '
-        f"images the integrals have not settled to 1e-10 nats; the largest error they report is {written(found.error.max(), '.0e')} "
-        "nats. Decoders made of relus are smooth only between their kinks, and a wide one has very many. With a smooth activation "
+        f"images the integrals have not settled to 1e-10 nats; {how_far}. "
+        "Decoders made of relus are smooth only between their kinks, and a wide one has very many. With a smooth activation "
         "(<code>--activation tanh</code>) they settle.</p>"
     )
 
