@@ -56,7 +56,8 @@ def explain(
 
     The page is one HTML file that needs no network. It takes a minute or two, longer on a busy machine.
 
-    A run needs at most 3 latent dimensions; one with relu takes ten times as long as one with tanh.
+    A run needs at most 3 latent dimensions; one with relu takes ten times as long as one with tanh, and with 3 of them
+    its layers must be narrow.
 
     [bold]Examples[/bold]
     scratchvae explain --out explain.html

@@ -95,6 +95,15 @@ def test_grey_pixels_that_were_trained_on_are_explained_as_they_are():
     assert found.phi.largest_change <= 1e-10 < found.theta.largest_change
 
 
+def test_a_run_whose_examples_cannot_be_integrated_is_refused_in_one_line(monkeypatch):
+    monkeypatch.setattr("scratchvae.report.explain.identity.MAX_POINTS", 20)
+    with pytest.raises(
+        ValueError, match=r"^of a run: 20 points do not integrate p\(x, z\) of held-out example 0;"
+    ) as said:
+        identity(subject_on(PIXELS), SETTINGS)
+    assert "\n" not in str(said.value)
+
+
 def test_the_last_seed_is_as_good_as_any():
     subject, seed = subject_on(PIXELS), 2**64 - 1
     assert movement(subject, SETTINGS, seed).examples == SETTINGS.movement_examples

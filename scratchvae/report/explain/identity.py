@@ -81,11 +81,20 @@ class Identity:
 
 
 def identity(subject: Subject, settings: Settings, watch: Advance = lambda: None) -> Identity:
-    """log p(x), ELBO and KL(q || p(z|x)) of some held-out examples, by quadrature that shares no node between them."""
+    """log p(x), ELBO and KL(q || p(z|x)) of some held-out examples, by quadrature that shares no node between them.
+
+    Raises    ValueError for an example of which MAX_POINTS give no integral: nothing could be said of it
+    """
     rows = subject.rows(settings.examples)
     parts = []
     for row in rows:
-        parts.append(integrate(subject.vae, subject.held_out[row : row + 1], TOLERANCE, MAX_POINTS))
+        part = integrate(subject.vae, subject.held_out[row : row + 1], TOLERANCE, MAX_POINTS)
+        if np.isnan(part.log_evidence).any():
+            raise ValueError(
+                f"{subject.origin}: {MAX_POINTS:,} points do not integrate p(x, z) of held-out example {row}; expected "
+                "a posterior less sharp, or a decoder with fewer kinks: tanh has none"
+            )
+        parts.append(part)
         watch()
     terms = [np.concatenate(column) for column in zip(*parts, strict=True)]
     found = type(parts[0])(*terms)
