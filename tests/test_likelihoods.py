@@ -86,6 +86,8 @@ def test_groups_must_cover_the_columns():
 def test_groups_are_whole_numbers_of_columns(wrong):
     with pytest.raises(ValueError, match="expected whole numbers of at least 1"):
         Categorical(wrong)
+    with pytest.raises(ValueError, match=r"categorical has sizes 3; expected one for each group, such as \(3,\)"):
+        Categorical(3)
 
 
 # --- data -----------------------------------------------------------------------------------------------------------

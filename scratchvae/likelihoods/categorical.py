@@ -1,6 +1,6 @@
 """One-hot columns."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -22,7 +22,7 @@ class Categorical(Likelihood):
     """p(x|z) = prod over groups of columns of the softmax of out in the group, at the column that is 1.
 
     Takes     sizes: how many columns each group has, from left to right, all columns together; () for a single group
-    Raises    ValueError for a size below 1
+    Raises    ValueError for a size below 1, or sizes that are no sequence
     Source    Bishop 2006, "Pattern recognition and machine learning", equation 2.26
     """
 
@@ -32,6 +32,8 @@ class Categorical(Likelihood):
     unit_interval: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.sizes, Iterable):
+            raise ValueError(f"{STEM} has sizes {self.sizes!r}; expected one for each group, such as ({self.sizes!r},)")
         sizes = tuple(self.sizes)
         if not all(is_whole_number(size) and size >= 1 for size in sizes):
             raise ValueError(f"{STEM} has groups of {sizes!r} columns; expected whole numbers of at least 1")
