@@ -186,17 +186,17 @@ class LinearGaussian:
 NOISE = ("gaussian", "gaussian-learned", "gaussian-learned-diagonal")  # likelihoods whose variance does not depend on z
 
 
-def principal_components(x: ArrayLike, latent_dim: int) -> LinearGaussian:
+def principal_components(x: ArrayLike, latent_dim: int, variance: float | None = None) -> LinearGaussian:
     """The linear-Gaussian model with one variance that maximises the likelihood of x: probabilistic PCA.
 
     Formula   b = mean of x,  s2 = mean of the left-out eigenvalues of the covariance of x,
-              row j of W = sqrt(l_j - s2) times the j-th eigenvector: orthogonal, so that the gap is 0
-    Takes     x (N, D); latent_dim Z < D
-    Raises    ValueError where the left-out variance is zero: then the likelihood has no maximum
-    Source    Tipping, Bishop 1999, equations 7 and 8
+              row j of W = sqrt(max(l_j - s2, 0)) times the j-th eigenvector: orthogonal, so that the gap is 0
+    Takes     x (N, D); latent_dim Z < D; variance: an s2 that is held, for which this W is the best
+    Raises    ValueError where the left-out variance is zero and none is given: then the likelihood has no maximum
+    Source    Tipping, Bishop 1999, equations 7 and 8; with s2 held Lucas et al. 2019, section 4
     """
     x = float_data(x)
-    variance = left_out_variance(x, latent_dim)
+    variance = left_out_variance(x, latent_dim) if variance is None else variance
     values, vectors = np.linalg.eigh(_covariance(x))
     leading, directions = values[::-1][:latent_dim], vectors[:, ::-1][:, :latent_dim]
     weight = np.sqrt(np.maximum(leading - variance, 0.0)) * directions

@@ -236,6 +236,19 @@ def test_probabilistic_pca_reaches_the_maximum_and_nothing_near_it_is_higher(lat
             assert moved.log_evidence(x).mean() < highest
 
 
+@pytest.mark.parametrize("number", [1, 4])
+def test_with_a_variance_that_is_held_nothing_near_the_best_weights_is_higher(number):
+    x = draws(random_model(data_dim=6), rows=500)
+    variance = covariance_eigenvalues(x)[number - 1 : number + 1].mean()
+    best, rng = principal_components(x, 3, variance), np.random.default_rng(0)
+    np.testing.assert_array_equal(best.variance, variance)
+    assert (np.linalg.norm(best.weight, axis=1) > 0).sum() == min(number, 3) == active_units_at(x, variance, 3)
+    for size in (1e-3, 1e-1):
+        for _ in range(20):
+            moved = LinearGaussian(best.weight + size * rng.normal(size=best.weight.shape), best.bias, variance)
+            assert moved.log_evidence(x).mean() < best.log_evidence(x).mean()
+
+
 def test_units_are_active_where_the_eigenvalue_is_above_the_variance():
     x = draws(random_model(data_dim=6), rows=500)
     values = covariance_eigenvalues(x)

@@ -12,7 +12,12 @@ from numpy.typing import NDArray
 
 from scratchvae.audit import PRESETS, Recipe, audit
 from scratchvae.data import load
-from scratchvae.evidence.exact import LinearGaussian, active_units_at, covariance_eigenvalues, left_out_variance
+from scratchvae.evidence.exact import (
+    active_units_at,
+    covariance_eigenvalues,
+    left_out_variance,
+    principal_components,
+)
 from scratchvae.objectives import ELBO
 from scratchvae.reference.random import Stream, normals
 from scratchvae.vae import VAE
@@ -84,16 +89,8 @@ def squared_error(settings: Settings, seed: int) -> SquaredError:
 
 
 def best_with_variance(x: NDArray, variance: float) -> float:
-    """Mean log p(x) of the best linear-Gaussian model whose decoder variance is held at s2.
-
-    Formula   row j of W = sqrt(max(l_j - s2, 0)) times the j-th principal direction
-    Source    Lucas et al. 2019, section 4
-    """
-    centred = x - x.mean(axis=0)
-    values, directions = np.linalg.eigh(centred.T @ centred / len(x))
-    leading = values[::-1][:LATENT_DIM], directions[:, ::-1][:, :LATENT_DIM]
-    weight = np.sqrt(np.maximum(leading[0] - variance, 0.0)) * leading[1]
-    return float(LinearGaussian(weight.T, x.mean(axis=0), np.array(variance)).log_evidence(x).mean())
+    """Mean log p(x) of the best linear-Gaussian model whose decoder variance is held at s2."""
+    return float(principal_components(x, LATENT_DIM, variance).log_evidence(x).mean())
 
 
 def implied_by(name: str, x: NDArray) -> Implied:
