@@ -532,6 +532,11 @@ def test_a_manifold_of_points_is_a_net():
         (lambda: plots.traversals(model(), dimensions=[]), "dimensions are"),
         (lambda: plots.traversals(model(), steps=1), "steps is 1"),
         (lambda: plots.reconstructions(model(), ROWS[:, :3]), "16 columns"),
+        (
+            lambda: plots.reconstructions(model(), ROWS, columns=0),
+            "columns is 0; expected a whole number of at least 1",
+        ),
+        (lambda: plots.samples(model(), 4, columns=-1), "columns is -1; expected a whole number of at least 1"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_in_one_line(draw, words):
