@@ -13,9 +13,6 @@ from numpy.typing import NDArray
 
 from scratchvae.engine import ENGINES, get_engine, get_threads, set_threads
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # idle threads of OpenMP spin: they would take the processors from each other
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when a parallel loop first runs
-
 settings.register_profile(
     "scratchvae",
     deadline=None,  # the first call of a compiled operation compiles it
