@@ -86,6 +86,10 @@ class History:
     def __len__(self) -> int:
         return len(self.epochs)
 
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """The entries, in order."""
+        return iter(self.epochs)
+
     def __getitem__(self, name: str) -> list[float]:
         """A column: "elbo", "reconstruction", "kl", "objective" of the training data, "validation.elbo", ..."""
         part, _, term = name.rpartition(".")

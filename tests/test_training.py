@@ -76,7 +76,7 @@ def test_terms_add_up_exactly_in_every_entry_of_the_history(engine, dtype):
         for part in (entry["train"], entry["validation"]):
             assert part["elbo"] == part["reconstruction"] - part["kl"]
             assert part["kl"] >= 0
-    assert [entry["epoch"] for entry in history.epochs] == [1, 2, 3]
+    assert [entry["epoch"] for entry in history] == [1, 2, 3]
     assert [entry["step"] for entry in history.epochs] == [3, 6, 9]
     assert len(history) == 3
     assert history["validation.kl"] == [entry["validation"]["kl"] for entry in history.epochs]
