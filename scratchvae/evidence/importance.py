@@ -124,6 +124,8 @@ def _in_blocks(
 ) -> Evidence:
     x = vae._batch(x)
     examples = np.arange(len(x)) if examples is None else _of_shape("examples", examples, (len(x),))
+    if examples.dtype.kind not in "iu":
+        raise ValueError(f"examples has type {examples.dtype}; expected whole numbers")
     if head is not None:
         if vae.NETWORKS != ("encoder", "decoder"):
             raise ValueError(f"{vae!r} has two stochastic layers; expected a VAE, which has one, where a head is given")

@@ -105,6 +105,13 @@ def test_addresses_and_heads_that_are_not_one_a_row_are_refused(engine, name, sh
         sv.log_evidence(vae, x, num_samples=3, **{name: np.ones(shape)})
 
 
+def test_addresses_that_are_no_whole_numbers_are_refused(engine):
+    """Their noise would be that of the numbers below them."""
+    vae, x, _ = build(engine=engine)
+    with pytest.raises(ValueError, match="examples has type float64; expected whole numbers"):
+        sv.log_evidence(vae, x, num_samples=3, examples=[0.5, 1, 2])
+
+
 def test_an_estimate_that_is_not_a_number_is_refused_by_the_name_of_its_row(engine):
     vae, x, _ = build(rows=4, engine=engine)
     head = vae.encoder_head(x)
