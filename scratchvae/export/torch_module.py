@@ -20,7 +20,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Independent, Normal, Poisson
+from torch.distributions import Independent, Normal
 from torch.nn import functional
 
 
@@ -163,7 +163,7 @@ class PoissonLikelihood(nn.Module):
         return torch.exp(out)
 
     def log_likelihood(self, x: Tensor, out: Tensor) -> Tensor:
-        return Independent(Poisson(torch.exp(out)), 1).log_prob(x)
+        return (x * out - torch.exp(out) - torch.lgamma(x + 1)).sum(-1)
 
 
 class CategoricalLikelihood(nn.Module):

@@ -109,6 +109,20 @@ def test_the_module_is_the_model_where_the_decoder_is_certain(likelihood, dtype,
     np.testing.assert_allclose(theirs, vae.elbo(x, eps).elbo, rtol=error, atol=error)
 
 
+@pytest.mark.parametrize(("dtype", "error", "log_rate"), [("float32", 1e-6, -1e3), ("float64", 1e-14, -1e4)])
+def test_the_module_is_the_model_where_a_rate_is_rounded_to_zero(dtype, error, log_rate):
+    torch = pytest.importorskip("torch", reason="torch, of the extra bench, is not installed")
+    vae = model(dtype, likelihood="poisson")
+    vae.parameters["decoder.head.bias"][:2] = log_rate
+    x, eps = np.ones((30, 7), dtype), np.random.default_rng(1).random((30, 3)).astype(dtype)
+    terms, gradients = vae.value_and_grad(x, eps)
+    module = module_of(vae, torch)
+    theirs = module(torch.from_numpy(x), torch.from_numpy(eps))
+    np.testing.assert_allclose(theirs.detach().numpy(), terms.elbo, rtol=error)
+    (-theirs.mean()).backward()
+    np.testing.assert_allclose(module.decoder.head.bias.grad.numpy(), gradients["decoder.head.bias"], rtol=10 * error)
+
+
 def test_softplus_has_all_its_digits_where_torchs_own_has_become_the_identity():
     torch = pytest.importorskip("torch", reason="torch, of the extra bench, is not installed")
     vae = model("float64", activation="softplus")
