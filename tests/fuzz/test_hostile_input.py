@@ -185,3 +185,8 @@ def test_the_fuzzer_runs_and_finds_nothing(tmp_path):
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert [result["passed"] for result in json.loads((tmp_path / "r.json").read_text())["readers"]] == [True, True]
+
+
+def test_the_run_that_is_kept_is_of_every_reader_and_found_nothing():
+    kept = json.loads((REPOSITORY / "fuzz/results.json").read_text())["readers"]
+    assert {result["reader"]: result["passed"] for result in kept} == dict.fromkeys(TARGETS, True)
