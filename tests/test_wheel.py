@@ -47,9 +47,9 @@ def test_wheel_and_sdist_are_whole_and_twine_accepts_them(built):
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "scratchvae").rglob("*.py")}
     assert set(DATA_FILES) | modules <= set(inside)
     with tarfile.open(sdist) as archive:
-        assert {"README.md", "setup.cfg", "pyproject.toml", "LICENSE", *DATA_FILES} <= {
-            name.partition("/")[2] for name in archive.getnames()
-        }
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"README.md", "setup.cfg", "pyproject.toml", "LICENSE", *DATA_FILES} <= inside
+    assert not any(name.startswith("tests") for name in inside), "some tests, without what they import"
 
 
 @pytest.mark.slow
