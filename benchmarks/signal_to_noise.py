@@ -228,7 +228,7 @@ def plot(rows: list[dict], path: str) -> None:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Signal-to-noise ratios of gradients on a linear-Gaussian model.")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.signal_to_noise", description=__doc__.splitlines()[0])
     parser.add_argument("--json", metavar="FILE", help="write the result here too, and a plot beside it")
     parser.add_argument("--draws", type=int, default=1_000_000, help="of one gradient with one sample; fewer with more")
     parser.add_argument("--quick", action="store_true", help="a sixteenth of the draws")

@@ -142,19 +142,19 @@ def sweep(name, stride=1):
     return float(worst[block]), float(where[block])
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(arguments=None):
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.vector_math_sweep", description=__doc__.splitlines()[0])
     parser.add_argument("--stride", type=count, default=1)
     parser.add_argument("--json", type=pathlib.Path)
-    arguments = parser.parse_args()
+    options = parser.parse_args(arguments)
     rows = []
     for name in FUNCTIONS:
-        error, argument = sweep(name, arguments.stride)
+        error, argument = sweep(name, options.stride)
         rows.append({"function": name, "ulp": error, "at": argument})
         print(f"{name:20} {error:7.3f} ulp at {argument!r}", file=sys.stderr, flush=True)
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps({"stride": arguments.stride, "errors": rows}, indent=2) + "\n")
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps({"stride": options.stride, "errors": rows}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ COUNTS = {
     "evaluate": ("images", "samples", "rounds", "epochs", "threads"),
     "start": ("rounds", "cold-rounds", "threads"),
     "scaling": ("turns", "rounds", "steps"),
+    "vector_math_sweep": ("stride",),
 }
 
 
@@ -18,7 +19,9 @@ def refused(benchmark: str, option: str, value: str, capsys) -> str:
     with pytest.raises(SystemExit) as ended:
         import_module(f"benchmarks.{benchmark}").main([f"--{option}", value])
     assert ended.value.code == 2
-    return capsys.readouterr().err.splitlines()[-1]
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"python -m benchmarks.{benchmark}: error: "), "what was typed, to be typed again"
+    return said
 
 
 @pytest.mark.parametrize(("benchmark", "option"), [(name, option) for name in COUNTS for option in COUNTS[name]])

@@ -8,7 +8,6 @@ import json
 import math
 import platform
 import re
-import sys
 
 import numpy as np
 import pytest
@@ -87,8 +86,7 @@ def test_a_sweep_is_kept_in_a_folder_that_is_made_for_it(tmp_path, monkeypatch):
     """As the other benchmarks' results are: this one takes ten minutes."""
     file = tmp_path / "results" / "sweep.json"
     monkeypatch.setattr(vector_math_sweep, "FUNCTIONS", {})
-    monkeypatch.setattr(sys, "argv", ["vector_math_sweep", "--json", str(file)])
-    vector_math_sweep.main()
+    vector_math_sweep.main(["--json", str(file)])
     assert json.loads(file.read_text()) == {"stride": 1, "errors": []}
 
 
