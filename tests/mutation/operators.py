@@ -1,7 +1,7 @@
 """Faults, one place of the syntax tree each: what a slip of the hand or of the mind leaves behind.
 
     comparison   <  becomes  <= (the boundary) and >= (the opposite);  == and !=, in and not in, is and is not swap
-    arithmetic   + and -, * and /, // and *, << and >>, & and | swap;  ** and % become *;  @ is left alone
+    arithmetic   + and -, * and /, << and >>, & and | swap;  //, ** and % become *, ^ becomes &;  @ is left alone
     sign         -x becomes x;  += and -=, *= and /= swap
     constant     n becomes n + 1, a float twice itself (0.0 becomes 1.0), True and False swap
     logic        and and or swap;  not x becomes x;  the condition of if, while and a if c else b is turned round
