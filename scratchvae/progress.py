@@ -25,10 +25,15 @@ def counted(watch: Watch | None, total: int) -> Advance:
     return advance
 
 
+def _on_a_terminal() -> bool:
+    """Whether standard error is one; Python has None for a stream that is closed."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
 @contextmanager
 def counting_bar(words: str, enabled: bool = True) -> Iterator[Watch | None]:
     """A bar that counts steps; None where it is not enabled or standard error is no terminal."""
-    if not enabled or not sys.stderr.isatty():
+    if not (enabled and _on_a_terminal()):
         yield None
         return
     from rich.console import Console
@@ -96,7 +101,7 @@ class RichBar:
 def progress_bar(epochs: int, updates: int, enabled: bool = True, done: int = 0) -> Iterator[Progress]:
     """A bar over epochs * updates, of which `done` epochs are behind a resumed run; or silence where it is not enabled
     or standard error is no terminal."""
-    if not enabled or not sys.stderr.isatty():
+    if not (enabled and _on_a_terminal()):
         yield Quiet()
         return
     from rich.console import Console

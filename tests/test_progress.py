@@ -38,6 +38,14 @@ def test_a_bar_that_is_not_wanted_is_silent(monkeypatch, capsys):
     assert capsys.readouterr() == ("", "")
 
 
+def test_bars_are_silent_where_standard_error_is_closed(monkeypatch):
+    """Python then has None for it."""
+    monkeypatch.setattr(sys, "stderr", None)
+    with progress_bar(1, 1) as bar, counting_bar("work") as watch:
+        assert isinstance(bar, Quiet)
+        assert watch is None
+
+
 def test_steps_are_counted_on_standard_error_alone(monkeypatch, capsys):
     as_on_a_terminal(monkeypatch)
     with counting_bar("work") as watch:
