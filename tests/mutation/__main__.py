@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
             for result in examine(name, part, root, results.get(name, {})):
                 results[name] = result
                 _write(options.json, results)
-    return 0 if all(_report(name, results[name]) for name in options.parts or PARTS) else 1
+    return 0 if all([_report(name, results[name]) for name in options.parts or PARTS]) else 1  # a list: all are told
 
 
 def examine(name: str, part: Part, root: Path, before: dict) -> Iterator[dict]:

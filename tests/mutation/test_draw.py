@@ -1,5 +1,6 @@
-"""Which faults are drawn: as many as asked for, at random, and the same ones after a change elsewhere."""
+"""Which faults are drawn: as many as asked for, at random, and the same ones after a change elsewhere. What is said."""
 
+from tests.mutation import __main__ as tool
 from tests.mutation.__main__ import Part, draw
 
 PART = Part(("sources",), (), 8)
@@ -29,3 +30,14 @@ def test_what_was_drawn_before_stays_drawn_while_it_is_there(tmp_path):
     assert len(second) == 8
     assert first & second == first & set(keys(draw(PART._replace(sample=None), tmp_path)))
     assert first & second != first, "some are gone"
+
+
+def test_every_part_is_reported_also_behind_one_below_the_bar(tmp_path, monkeypatch, capsys):
+    verdicts = {"weak": {"a.py f: 0 -> 1": "survived"}, "strong": {"b.py f: 0 -> 1": "noticed"}}
+    monkeypatch.setattr(tool, "PARTS", dict.fromkeys(verdicts, PART))
+    monkeypatch.setattr(tool, "copy_of", lambda repository, folder: folder)
+    monkeypatch.setattr(tool, "examine", lambda name, *_: [{"faults": 1, "verdicts": verdicts[name]}])
+    assert tool.main(["--json", str(tmp_path / "results.json")]) == 1
+    said = capsys.readouterr().out
+    assert "weak: 0.0% noticed: 0 of 1" in said
+    assert "strong: 100.0% noticed: 1 of 1" in said
