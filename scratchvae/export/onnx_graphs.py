@@ -153,16 +153,8 @@ class _Graph:
 # --- the mean of p(x|z) from the decoder's output, "out" to "mean" ---------------------------------------------------
 
 
-def _identity(graph: _Graph) -> None:
-    graph.node("Identity", ["out"], "mean")
-
-
-def _sigmoid(graph: _Graph) -> None:
-    graph.node("Sigmoid", ["out"], "mean")
-
-
-def _exp(graph: _Graph) -> None:
-    graph.node("Exp", ["out"], "mean")
+def _operator(kind: str) -> Callable[[_Graph], object]:
+    return lambda graph: graph.node(kind, ["out"], "mean")
 
 
 def _mean_of_continuous_bernoulli(graph: _Graph) -> None:
@@ -214,16 +206,16 @@ def _softmax_of_groups(graph: _Graph) -> None:
     graph.node("Concat", means, "mean", axis=1)
 
 
-MEANS: Mapping[str, Callable[[_Graph], None]] = MappingProxyType(
+MEANS: Mapping[str, Callable[[_Graph], object]] = MappingProxyType(
     {
-        "bernoulli": _sigmoid,
-        "gaussian": _identity,
-        "gaussian-learned": _identity,
-        "gaussian-learned-diagonal": _identity,
+        "bernoulli": _operator("Sigmoid"),
+        "gaussian": _operator("Identity"),
+        "gaussian-learned": _operator("Identity"),
+        "gaussian-learned-diagonal": _operator("Identity"),
         "continuous-bernoulli": _mean_of_continuous_bernoulli,
         "discretised-logistic": _mean_of_discretised_logistic,
         "discretised-logistic-diagonal": _mean_of_discretised_logistic,
-        "poisson": _exp,
+        "poisson": _operator("Exp"),
         "categorical": _softmax_of_groups,
     }
 )
