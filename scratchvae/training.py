@@ -9,6 +9,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby, islice
@@ -48,7 +49,7 @@ UPDATES_TOGETHER = 1_024  # made in one call of the engine at most
 FIRST_CORRECTION = math.sqrt(1 - 0.999)  # what `adam_update` multiplies epsilon by at update 1, the least it ever does
 WORK_TOGETHER = 5_000_000_000  # multiply-adds of a thread in their forward passes at most: a quarter of a second
 
-OnEpoch: TypeAlias = Callable[[dict[str, Any]], object]  # is called with each entry of the history
+OnEpoch: TypeAlias = Callable[[dict[str, Any]], object]  # is called with a copy of each entry of the history
 
 
 class Averages(NamedTuple):
@@ -361,7 +362,7 @@ def fit(
               but for `epochs`
               progress: a bar on standard error, where that is a terminal
               allow_grey: accept values between 0 and 1 under a Bernoulli with binarize="none"
-              on_epoch: called with each entry of the history
+              on_epoch: called with a copy of each entry of the history
               adam_epsilon: what Adam adds to the root of the second moment, so that a gradient that has always been 0
               is not divided by 0: positive also in the model's dtype
               processes: `scratchvae.distributed.launched_processes()` to share the work with all processes that a
@@ -444,7 +445,7 @@ class _Run:
                 if self._is_due():
                     self._save()
                 if on_epoch is not None:
-                    on_epoch(entry)
+                    on_epoch(deepcopy(entry))
         if self.written is None:  # the run of another file, with no epoch left to train
             self._save()
         if self._patience_is_over():

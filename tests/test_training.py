@@ -160,6 +160,19 @@ def test_validating_logging_or_evaluating_in_between_changes_nothing(engine, tmp
     assert history["elbo"] == seen["elbo"]
 
 
+def test_what_on_epoch_does_to_an_entry_leaves_the_run_as_it_is(tmp_path):
+    """Or `fit` refuses to go on from what it wrote itself."""
+
+    def spoil(entry):
+        entry["train"].clear()
+        entry |= {"validation": None, "picture": np.zeros(3)}
+
+    settings = {"validation": small()[1][:7], "checkpoint": tmp_path / "run.safetensors"}
+    fit(*small(), epochs=2, on_epoch=spoil, **settings)
+    resumed, plain = fit(*small(), resume=True, **settings), fit(*small(), validation=settings["validation"])
+    assert without_seconds(resumed) == without_seconds(plain)
+
+
 def test_numbers_of_epochs_nest(engine):
     long, x = small(engine)
     short = long.with_parameters(long.parameters.copy())
