@@ -175,7 +175,7 @@ def test_a_setting_that_cannot_be_is_refused(settings, words):
 
 def test_log_weights_alone_are_refused_for_every_setting_of_the_kl(ops):
     for settings in ({"beta": 0.5}, {"free_bits": 0.1}, {"warm_up": 5}):
-        with pytest.raises(ValueError, match="treats the KL by itself"):
+        with pytest.raises(ValueError, match="treats the KL by itself; expected beta 1, no free_bits and no warm_up"):
             sv.ELBO(**settings).of_log_weights(ops, np.zeros((1, 1)))
 
 

@@ -82,7 +82,10 @@ class ELBO(Settings):
         Raises    ValueError for anything done to the KL: log-weights do not tell it from the rest
         """
         if self.beta != 1 or self.free_bits or self.warm_up:
-            raise ValueError(f"{self!r} treats the KL by itself; expected beta 1 where only log-weights are known")
+            raise ValueError(
+                f"{self!r} treats the KL by itself; expected beta 1, no free_bits and no warm_up where only "
+                "log-weights are known"
+            )
         return _mean_of_log_weights(log_weights)
 
     def at(self, update: int) -> "ELBO":
