@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from math import ceil
+from numbers import Real
 from statistics import NormalDist
 from typing import Any, Literal
 
@@ -80,7 +81,13 @@ def _labels(labels: NDArray[Any] | None, rows: int) -> NDArray[Any] | None:
     labels = np.asarray(labels)
     if labels.shape != (rows,):
         raise ValueError(f"labels have shape {labels.shape}; expected one for each of {rows} examples")
-    return labels
+    return _of_one_kind(labels) if labels.dtype == object else labels
+
+
+def _of_one_kind(labels: NDArray[Any]) -> NDArray[Any]:
+    """Objects as numbers, None as nan, or all as words where one is no number, so that they have an order."""
+    numbers = all(label is None or (isinstance(label, Real) and not isinstance(label, bool)) for label in labels)
+    return labels.astype(float if numbers else str)
 
 
 def _is_scale(labels: NDArray[Any] | None) -> bool:

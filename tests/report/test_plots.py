@@ -337,8 +337,22 @@ def test_of_many_words_the_commonest_keeps_its_name_wherever_it_stands_in_the_al
 
 @pytest.mark.parametrize(
     "labels",
-    [np.array([1.0, 2.0, np.nan])[LABELS], np.array(["other"] * 8 + [f"w{row:02d}" for row in range(22)])],
-    ids=["no number", "a word of its own"],
+    [
+        np.array([1.0, 2.0, np.nan])[LABELS],
+        np.array([1, 2, np.nan], object)[LABELS],
+        np.array([1, 2, None], object)[LABELS],
+        np.array(["cat", "owl", np.nan], object)[LABELS],
+        np.array(["cat", "owl", None], object)[LABELS],
+        np.array(["other"] * 8 + [f"w{row:02d}" for row in range(22)]),
+    ],
+    ids=[
+        "no number",
+        "no number among objects",
+        "none among numbers",
+        "no word",
+        "none among words",
+        "a word of its own",
+    ],
 )
 def test_no_example_is_left_out_for_its_label(labels):
     groups = plots.latent_scatter(model(), ROWS, labels).collections
