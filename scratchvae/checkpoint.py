@@ -78,7 +78,7 @@ def load_model(path: str | os.PathLike[str], engine: str = "compiled") -> "VAE":
     best = _without_prefix("best.", arrays)
     try:  # nothing is allocated before the tensors have been seen to be what the header says
         model = HierarchicalVAE if "latent_dims" in header["model"] else VAE
-        return model(**header["model"], engine=engine, parameters=best or arrays)
+        return model(**header["model"], engine=engine, parameters=best or _of_the_model(arrays))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{path}: does not describe a model ({one_line(error)})") from None
 
@@ -104,7 +104,7 @@ def load_state(vae: "VAE", path: str | os.PathLike[str]) -> tuple[Parameters, Tr
             raise ValueError(f"{path}: {error}") from None
 
     first, second = (held(_without_prefix(f"adam.{moment}.", arrays)) for moment in ("first", "second"))
-    return held(arrays), TrainingState(first, second, held(best) if best else None, training)
+    return held(_of_the_model(arrays)), TrainingState(first, second, held(best) if best else None, training)
 
 
 def trained_epochs(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -166,6 +166,11 @@ def _prefixed(prefix: str, arrays: Mapping[str, NDArray]) -> dict[str, NDArray]:
 
 def _without_prefix(prefix: str, arrays: Mapping[str, NDArray]) -> dict[str, NDArray]:
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def _of_the_model(arrays: Mapping[str, NDArray]) -> dict[str, NDArray]:
+    """Those without a prefix: no moments and no best parameters."""
+    return {name: array for name, array in arrays.items() if not name.startswith(("adam.", "best."))}
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray], dict[str, Any]]:

@@ -75,7 +75,7 @@ class Parameters(Mapping[str, NDArray]):
     ) -> "Parameters":
         """Copies of the arrays of these names. What does not fit is refused before memory is taken.
 
-        Raises    ValueError for an array that is missing, or of another shape or dtype
+        Raises    ValueError for an array that is missing or too many, or of another shape or dtype
         """
         for name, shape in shapes.items():
             array = arrays.get(name)
@@ -83,6 +83,8 @@ class Parameters(Mapping[str, NDArray]):
                 raise ValueError(f"has no tensor {name}")
             if array.shape != shape or array.dtype != dtype:
                 raise ValueError(f"tensor {name} is {array.dtype} {array.shape}; expected {dtype} {shape}")
+        if unknown := sorted(arrays.keys() - shapes.keys()):
+            raise ValueError(f"has a tensor {unknown[0]}; expected {', '.join(shapes)}")
         parameters = cls.zeros(shapes, dtype)
         for name, place in parameters.items():
             place[...] = arrays[name]

@@ -78,7 +78,7 @@ class VAE:
     Weights   Glorot-uniform, U(-a, a) with a = sqrt(6 / (in + out)) (Glorot, Bengio 2010, equation 16); biases zero;
               what the likelihood learns itself where it says
     Raises    ValueError for a size below 1, an unknown name, a likelihood of another number of columns, a parameter
-              that is missing or of another shape or dtype
+              that is missing or too many, or of another shape or dtype
     Source    Kingma, Welling 2013, section 3; full: Kingma, Welling 2019, section 2.5.1
     """
 

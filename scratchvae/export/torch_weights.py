@@ -43,13 +43,9 @@ def from_torch_state(
               message has shapes as (in, out))
     """
     arrays = {name: _transposed(name, _as_array(name, value)) for name, value in state.items()}
-    vae = VAE(
+    return VAE(
         **_sizes(arrays), likelihood=likelihood, activation=activation, engine=engine, seed=seed, parameters=arrays
     )
-    unknown = sorted(set(arrays) - set(vae.parameters))
-    if unknown:
-        raise ValueError(f"has a tensor {unknown[0]}; expected {', '.join(vae.parameters)}")
-    return vae
 
 
 def _as_array(name: str, value: ArrayLike) -> NDArray:
