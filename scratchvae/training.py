@@ -93,10 +93,16 @@ class History:
 
     def __getitem__(self, name: str) -> list[float]:
         """A column: "elbo", "reconstruction", "kl", "objective" of the training data, "validation.elbo", ..."""
-        part, _, term = name.rpartition(".")
+        part, _, term = str(name).rpartition(".")
         if part == "validation" and any(entry[part] is None for entry in self.epochs):
             raise KeyError(f"{name}: training had no validation data")
-        return [entry[part or "train"][term] for entry in self.epochs]
+        try:
+            return [entry[part or "train"][term] for entry in self.epochs]
+        except (KeyError, TypeError):  # no such part, or one that is a number
+            raise KeyError(
+                f"{name}: no column; expected elbo, reconstruction, kl, objective, or validation. before one of them "
+                "(the entries are in epochs)"
+            ) from None
 
 
 class Trainer:

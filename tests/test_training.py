@@ -83,6 +83,14 @@ def test_terms_add_up_exactly_in_every_entry_of_the_history(engine, dtype):
     assert history.stopped == "all epochs done"
 
 
+@pytest.mark.parametrize("name", ["loss", "step", "validation", "test.elbo", "epoch.elbo", "train.standard_error", -1])
+def test_a_column_that_the_history_has_not_is_named_beside_those_it_has(name):
+    vae, x = small()
+    history = fit(vae, x, epochs=1, validation=x)
+    with pytest.raises(KeyError, match=f"{name}: no column; expected elbo, reconstruction, kl, objective, "):
+        history[name]
+
+
 def test_the_standard_error_is_that_of_a_mean_over_rows(engine):
     vae, x = small(engine, "float64")
     trainer = Trainer(vae, x, binarize="none")
