@@ -7,6 +7,7 @@ is better; the one scalar that is differentiated is loss = -mean(objective).
 """
 
 import os
+import reprlib
 from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple, Self
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from scratchvae import checkpoint
+from scratchvae.data.checks import one_line
 from scratchvae.engine import get_engine
 from scratchvae.finite import arrays_of_a_pass, check_finite, is_whole_number, named_parameters, quiet
 from scratchvae.likelihoods import Draws, Likelihood, as_likelihood, data_for
@@ -462,9 +464,14 @@ def _elbo(sampled: Sampled) -> Elbo:
     return Elbo(sampled.reconstruction - sampled.kl, sampled.reconstruction, sampled.kl)
 
 
+def _in_short(value: object) -> str:
+    """What was given, on one line: it may be an array, out of its place among the arguments."""
+    return one_line(reprlib.repr(value))
+
+
 def _positive(name: str, value: int) -> int:
     if not is_whole_number(value) or value < 1:
-        raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1")
+        raise ValueError(f"{name} is {_in_short(value)}; expected a whole number of at least 1")
     return int(value)
 
 
@@ -477,11 +484,11 @@ def _array(name: str, value: Any) -> NDArray:
 
 def _one_of(name: str, value: str, names: Iterable[str]) -> str:
     if not isinstance(value, str) or value not in names:
-        raise ValueError(f"{name} is {value!r}; expected one of {', '.join(names)}")
+        raise ValueError(f"{name} is {_in_short(value)}; expected one of {', '.join(names)}")
     return value
 
 
 def _seed(seed: int) -> int:
     if not is_whole_number(seed) or not 0 <= seed < 2**64:
-        raise ValueError(f"seed is {seed!r}; expected a whole number from 0 to 2^64 - 1")
+        raise ValueError(f"seed is {_in_short(seed)}; expected a whole number from 0 to 2^64 - 1")
     return int(seed)

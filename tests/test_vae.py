@@ -322,6 +322,8 @@ def test_draws_of_a_linear_gaussian_model_have_its_mean_and_covariance():
     [
         ({"data_dim": 0}, "data_dim is 0", "at least 1"),
         ({"data_dim": 3.5}, "data_dim is 3.5", "whole number"),
+        ({"data_dim": np.zeros((99, 5))}, r"data_dim is array\(", "whole number"),
+        ({"latent_dim": np.arange(3)[:, None]}, r"latent_dim is array\(", "whole number"),
         ({"latent_dim": -1}, "latent_dim is -1", "at least 1"),
         ({"hidden": (4, 0)}, "hidden size is 0", "at least 1"),
         ({"hidden": (True,)}, "hidden size is True", "whole number"),
@@ -333,6 +335,8 @@ def test_draws_of_a_linear_gaussian_model_have_its_mean_and_covariance():
         ({"dtype": "float16"}, "'float16'", "float32"),
         ({"engine": "cuda"}, "'cuda'", "compiled"),
         ({"seed": -1}, "seed is -1", "0"),
+        ({"seed": np.zeros((99, 5))}, r"seed is array\(", "0"),
+        ({"activation": np.zeros((99, 5))}, r"activation is array\(", "tanh"),
     ],
 )
 def test_an_architecture_that_cannot_be_is_refused_in_one_line(arguments, given, expected):
