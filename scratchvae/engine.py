@@ -7,7 +7,9 @@ import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 from types import ModuleType
+from typing import Any
 
 from scratchvae.openmp import load_openmp
 
@@ -63,10 +65,41 @@ def one_order_of_sums(engine: str) -> Iterator[None]:
     if engine != "reference":
         yield
         return
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1, "blas"):
+    _ONE_MATRIX_THREAD.enter()
+    try:
         yield
+    finally:
+        _ONE_MATRIX_THREAD.leave()
+
+
+class _OneMatrixThread:
+    """Keeps NumPy's matrix library to one thread as long as anyone is inside, who may come and go in any order.
+
+    The library's number of threads is the process's: what one of several Python threads finds there may be what another
+    has set for a while.
+    """
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.inside = 0
+        self.limits: Any = None
+
+    def enter(self) -> None:
+        from threadpoolctl import threadpool_limits
+
+        with self.lock:
+            if self.inside == 0:
+                self.limits = threadpool_limits(1, "blas")
+            self.inside += 1
+
+    def leave(self) -> None:
+        with self.lock:
+            self.inside -= 1
+            if self.inside == 0:
+                self.limits.restore_original_limits()
+
+
+_ONE_MATRIX_THREAD = _OneMatrixThread()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import scratchvae as sv
 from scratchvae.engine import (
@@ -127,6 +127,17 @@ def test_the_reference_engine_alone_needs_one_thread_for_one_order_of_sums():
         with one_order_of_sums(engine):
             assert (get_threads(), matrix_threads()) == (before[0], during)
         assert matrix_threads() == before[1]
+
+
+def test_of_trainings_at_once_the_last_to_end_gives_the_threads_back_in_whatever_order_they_end():
+    """Or one goes on with sums in another order, and the process is left with one thread."""
+    with threadpool_limits(2, "blas"):
+        before = matrix_threads()
+        with contextlib.ExitStack() as longer:
+            with one_order_of_sums("reference"):
+                longer.enter_context(one_order_of_sums("reference"))
+            assert matrix_threads() == {1}
+        assert matrix_threads() == before
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="a process is not told which processors it may use")
