@@ -181,7 +181,8 @@ class VAE:
         """The ELBO of every example with the noise given, in nats.
 
         Forward   elbo_b = 1/K sum_k log p(x_b | mu_b + exp(logvar_b / 2) eps_bk) - KL(q(z|x_b) || p(z))
-        Takes     x (B, D); eps (B, Z), or (B, K, Z) for K samples
+        Takes     x (B, D), grey values under a Bernoulli as they are: see `log_evidence`; eps (B, Z), or (B, K, Z) for
+                  K samples
         Returns   Elbo(elbo, reconstruction, kl), each (B,)
         Raises    ValueError for a wrong shape, a value that is not finite, or one that the likelihood cannot explain;
                   NotFiniteError where a term is NaN or infinite, with the first array that was

@@ -37,9 +37,11 @@ def log_evidence(
     weight is unbiased, its logarithm is not. A single estimate can be on either side. "exact" and "quadrature" are
     log p(x) itself, but for rounding and the error of the integration.
 
-    Takes     x (B, D); method: a name in METHODS; num_samples and seed: for the methods that draw samples (of "ais",
-              num_samples is chains times temperatures); watch: called with the number of steps done and to do, for a
-              progress bar; options: those of the method in OPTIONS, see `ais_evidence` and `importance_evidence`
+    Takes     x (B, D), of 0 and 1 under a Bernoulli: grey values are not binarized here but taken as they are, and what
+              comes of them is the logarithm of no probability; method: a name in METHODS; num_samples and seed: for the
+              methods that draw samples (of "ais", num_samples is chains times temperatures); watch: called with the
+              number of steps done and to do, for a progress bar; options: those of the method in OPTIONS, see
+              `ais_evidence` and `importance_evidence`
     Returns   Evidence(log_evidence, standard_error, effective_sample_size), each (B,), in nats; -inf with an infinite
               error where every weight was zero
     Raises    ValueError for an unknown method or option, bad input, or a model the method cannot take; NotFiniteError
