@@ -8,15 +8,17 @@ nothing is lost; with 1,000 a sixth of a step's time is.
 """
 
 import os
+from functools import cache
 from importlib import import_module
 
 TURNS = 10_000
 SETTINGS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")  # of the user, who may know better
 
 
+@cache
 def load_openmp() -> None:
     """Load the library that Numba's threads use, if there is one: it reads its settings then and never again. The
-    environment stays as it is."""
+    environment stays as it is, and after the first call nothing is done."""
     if any(name in os.environ for name in SETTINGS):
         return
     os.environ[SETTINGS[0]] = str(TURNS)
@@ -25,4 +27,4 @@ def load_openmp() -> None:
     except ImportError:
         pass  # Numba has threads of another kind
     finally:
-        del os.environ[SETTINGS[0]]
+        os.environ.pop(SETTINGS[0], None)  # another thread's first call may have done it
