@@ -86,7 +86,7 @@ def test_the_only_array_of_an_npz_is_the_data(write, save, name):
 def in_a_zip(member: bytes) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("x.npy", member)
+        archive.writestr(zipfile.ZipInfo("x.npy"), member)  # of a fixed date: a test is named after these bytes
     return buffer.getvalue()
 
 
