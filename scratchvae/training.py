@@ -385,6 +385,8 @@ def fit(
     if checkpoint is not None:
         _check_writable(Path(checkpoint))
     _check_non_negative("checkpoint_seconds", checkpoint_seconds)
+    if on_epoch is not None and not callable(on_epoch):
+        raise ValueError(f"on_epoch is {on_epoch!r}; expected a function of an epoch's entry, or None")
     rate = learning_rate if callable(learning_rate) else float(learning_rate)
     new_trainer = Trainer if processes is None else processes.trainer
     trainer = new_trainer(vae, plan.x, rate, plan.objective, plan.binarize, _seed(seed), adam_epsilon)
