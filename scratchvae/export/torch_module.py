@@ -141,6 +141,8 @@ class DiscretisedLogisticLikelihood(nn.Module):
 
     def __init__(self, values: int, levels: int) -> None:
         super().__init__()
+        if levels < 2:
+            raise ValueError(f"discretised-logistic has {levels} levels; expected at least 2")
         self.log_scale = nn.Parameter(torch.full((values,), math.log(0.1)))
         self.steps = levels - 1
 

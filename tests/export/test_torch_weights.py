@@ -171,6 +171,9 @@ def test_the_copied_module_works_by_itself_and_refuses_what_it_does_not_know():
     for name in ("beta", *with_numbers):
         with pytest.raises(ValueError, match=f"likelihood is {name!r}; expected one of bernoulli, gaussian, "):
             names["VAE"](4, 2, likelihood=name)
+    for levels in (0, 1):
+        with pytest.raises(ValueError, match=f"^discretised-logistic has {levels} levels; expected at least 2$"):
+            names["VAE"](4, 2, likelihood=f"discretised-logistic:{levels}")
 
 
 def test_every_likelihood_has_a_module_or_is_named_as_missing():
