@@ -25,6 +25,7 @@ MEMORY = 200  # MB
 LONGEST = 4096  # bytes of an input
 INSTRUMENTED = ["scratchvae.data.arrays", "scratchvae.data.idx", "scratchvae.checkpoint", "scratchvae.parameters"]
 INSTRUMENTED += ["scratchvae.cli.run_directory", "numpy.lib.format", "numpy.lib._format_impl", "zipfile", "gzip"]
+READERS = ("idx", "npy", "npz", "csv", "checkpoint", "config", "history")  # those of `fuzz.targets`
 LIBRARIES = ("atheris", "numpy", "safetensors")
 
 
@@ -96,19 +97,21 @@ def _peak_memory() -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__.splitlines()[0])
-    parser.add_argument("readers", nargs="*", help="idx npy npz csv checkpoint config history; all by default")
+    parser.add_argument("readers", nargs="*", help=f"{' '.join(READERS)}; all by default")
     parser.add_argument("--runs", type=int, default=1_000_000, help="inputs a reader")
     parser.add_argument("--json", type=Path, help="where the results go")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     names = [name for name in arguments.readers if not os.path.exists(name)]
     again = [name for name in arguments.readers if os.path.exists(name)]
+    if unknown := [name for name in names if name not in READERS]:
+        parser.error(f"{unknown[0]!r} is no reader and no file; expected readers among {', '.join(READERS)}")
+    if again and len(names) != 1:
+        parser.error(f"{again[0]}: expected one reader before it, which reads it again; got {len(names)}")
     if arguments.inside or again:
         fuzz_one(names[0], arguments.runs, again)
-    from fuzz.targets import TARGETS
-
     results = []
-    for name in names or TARGETS:
+    for name in names or READERS:
         results.append(fuzz(name, arguments.runs))
         print(json.dumps(results[-1]) if results[-1]["passed"] else results[-1]["said"], flush=True)
         if arguments.json:

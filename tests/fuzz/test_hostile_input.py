@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scratchvae as sv
+from fuzz.__main__ import READERS, main
 from fuzz.targets import TARGETS
 from scratchvae.checkpoint import load_model
 from scratchvae.data.arrays import read_npy, read_npz
@@ -178,6 +179,21 @@ def test_nothing_in_the_package_unpickles_evaluates_or_extracts(word, package):
                 assert word not in modules, file
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nonsense"], "'nonsense' is no reader and no file; expected readers among idx, npy, "),
+        (["setup.cfg"], "setup.cfg: expected one reader before it, which reads it again; got 0"),
+    ],
+)
+def test_the_fuzzer_refuses_what_is_no_reader_in_one_line(arguments, said, capsys, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setattr(sys, "argv", ["fuzz", *arguments])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert said in capsys.readouterr().err.splitlines()[-1]
+
+
 @pytest.mark.slow
 def test_the_fuzzer_runs_and_finds_nothing(tmp_path):
     """A little of `python -m fuzz`, which needs the `fuzz` extra; a million inputs a reader are a night's work."""
@@ -190,3 +206,4 @@ def test_the_fuzzer_runs_and_finds_nothing(tmp_path):
 def test_the_run_that_is_kept_is_of_every_reader_and_found_nothing():
     kept = json.loads((REPOSITORY / "fuzz/results.json").read_text())["readers"]
     assert {result["reader"]: result["passed"] for result in kept} == dict.fromkeys(TARGETS, True)
+    assert tuple(TARGETS) == READERS

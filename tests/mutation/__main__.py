@@ -73,10 +73,12 @@ PARTS = {
 def main(arguments: list[str] | None = None) -> int:
     """Exit status 1 where the score of a part is below the bar."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", metavar="PART", help="all by default")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{' '.join(PARTS)}; all by default")
     parser.add_argument("--json", type=Path, default=HERE / "results.json", help="where the results are kept")
     parser.add_argument("--sample", type=int, help="so many faults of each part, drawn with a fixed seed")
     options = parser.parse_args(arguments)
+    if unknown := [name for name in options.parts if name not in PARTS]:
+        parser.error(f"no part is named {unknown[0]!r}; expected {', '.join(PARTS)}")
     results = json.loads(options.json.read_text()) if options.json.exists() else {}
     with tempfile.TemporaryDirectory() as folder:
         root = copy_of(REPOSITORY, Path(folder) / "project")

@@ -1,5 +1,7 @@
 """Which faults are drawn: as many as asked for, at random, and the same ones after a change elsewhere. What is said."""
 
+import pytest
+
 from tests.mutation import __main__ as tool
 from tests.mutation.__main__ import Part, draw
 
@@ -8,6 +10,12 @@ PART = Part(("sources",), (), 8)
 
 def keys(found):
     return [f"{file} {fault.key}" for file, fault in found]
+
+
+def test_a_part_that_there_is_not_is_refused_in_one_line(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        tool.main(["vae", "nonsense"])
+    assert "no part is named 'nonsense'; expected reference, evidence, " in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_sample_has_its_size_and_a_larger_one_has_it_inside(tmp_path):
