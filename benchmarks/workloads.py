@@ -53,8 +53,8 @@ class Workload:
 
     def least_memory_traffic(self) -> int:
         """Bytes a step cannot avoid moving when weights and moments are not in cache: Adam reads and writes the
-        parameter and both moments (24 bytes a parameter), and the minibatch is read once as float32."""
-        return 24 * self.parameter_count() + 4 * self.batch_size * self.data_dim
+        parameter and both moments (24 bytes a parameter), and the minibatch's pixels are read once, as bytes."""
+        return 24 * self.parameter_count() + self.batch_size * self.data_dim
 
     def multiply_adds(self) -> int:
         """Multiply-adds of one step's matrix products as the algorithm states them.
