@@ -38,7 +38,7 @@ from scratchvae.parameters import Parameters
 from scratchvae.progress import Progress, progress_bar
 from scratchvae.reference.random import Stream
 from scratchvae.schedules import LearningRate, check_learning_rate, rate_at
-from scratchvae.vae import VAE, Deltas, Terms, _positive, _seed
+from scratchvae.vae import VAE, Deltas, Terms, _in_short, _positive, _seed
 
 if TYPE_CHECKING:
     from scratchvae.distributed import Processes
@@ -386,7 +386,7 @@ def fit(
         _check_writable(Path(checkpoint))
     _check_non_negative("checkpoint_seconds", checkpoint_seconds)
     if on_epoch is not None and not callable(on_epoch):
-        raise ValueError(f"on_epoch is {on_epoch!r}; expected a function of an epoch's entry, or None")
+        raise ValueError(f"on_epoch is {_in_short(on_epoch)}; expected a function of an epoch's entry, or None")
     rate = learning_rate if callable(learning_rate) else float(learning_rate)
     new_trainer = Trainer if processes is None else processes.trainer
     trainer = new_trainer(vae, plan.x, rate, plan.objective, plan.binarize, _seed(seed), adam_epsilon)

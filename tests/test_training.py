@@ -431,6 +431,7 @@ def test_a_resumed_run_that_diverges_at_once_names_the_checkpoint_if_it_is_its_o
         ({"objective": "elbo"}, "objective is 'elbo'"),
         ({"objective": sv.ELBO}, "objective is <class"),
         ({"on_epoch": 3}, "on_epoch is 3; expected a function"),
+        ({"on_epoch": np.eye(3)}, r"on_epoch is array\(.*expected a function"),
         ({"validation": np.eye(6, dtype=np.uint8)}, "validation: uint8 with no value above 1"),
     ],
 )
