@@ -95,28 +95,28 @@ def _peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__.splitlines()[0])
     parser.add_argument("readers", nargs="*", help=f"{' '.join(READERS)}; all by default")
     parser.add_argument("--runs", type=int, default=1_000_000, help="inputs a reader")
     parser.add_argument("--json", type=Path, help="where the results go")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    names = [name for name in arguments.readers if not os.path.exists(name)]
-    again = [name for name in arguments.readers if os.path.exists(name)]
+    options = parser.parse_args(arguments)
+    names = [name for name in options.readers if not os.path.exists(name)]
+    again = [name for name in options.readers if os.path.exists(name)]
     if unknown := [name for name in names if name not in READERS]:
         parser.error(f"{unknown[0]!r} is no reader and no file; expected readers among {', '.join(READERS)}")
     if again and len(names) != 1:
         parser.error(f"{again[0]}: expected one reader before it, which reads it again; got {len(names)}")
-    if arguments.inside or again:
-        fuzz_one(names[0], arguments.runs, again)
+    if options.inside or again:
+        fuzz_one(names[0], options.runs, again)
     results = []
     for name in names or READERS:
-        results.append(fuzz(name, arguments.runs))
+        results.append(fuzz(name, options.runs))
         print(json.dumps(results[-1]) if results[-1]["passed"] else results[-1]["said"], flush=True)
-        if arguments.json:
+        if options.json:
             versions = {"python": platform.python_version()} | {library: version(library) for library in LIBRARIES}
-            arguments.json.write_text(json.dumps({"versions": versions, "readers": results}, indent=1) + "\n")
+            options.json.write_text(json.dumps({"versions": versions, "readers": results}, indent=1) + "\n")
     return 0 if all(result["passed"] for result in results) else 1
 
 
