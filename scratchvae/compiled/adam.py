@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from scratchvae.compiled.adam_by_estimates import update as update_by_estimates
 from scratchvae.compiled.denormals import FLUSH, mode, set_mode
+from scratchvae.compiled.kernel_cache import INNER, KERNEL
 from scratchvae.compiled.simd import SIMD
 from scratchvae.compiled.slices import slices_for
 from scratchvae.compiled.vector_math import join_bits, multiply_add, root
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(forceinline=True, **INNER)
 def update_by_arithmetic(p, g, m, v, constants, reach):
     """One step in place on slices. Returns whether all of p is finite now: a number less itself is zero, without a bit,
     but NaN where it is not finite.
@@ -50,14 +51,14 @@ def _update(p, g, m, v, constants, reach):
     return lambda p, g, m, v, constants, reach: way(p, g, m, v, constants, reach)
 
 
-@njit(cache=True, parallel=True)
+@njit(parallel=True, **KERNEL)
 def _update_parallel(p, g, m, v, constants, slices):
     for t in prange(slices):
         first, last = p.size * t // slices, p.size * (t + 1) // slices
         _update_flushed(p[first:last], g[first:last], m[first:last], v[first:last], constants)
 
 
-@njit(cache=True)
+@njit(**KERNEL)
 def _update_flushed(p, g, m, v, constants):
     """Denormal moments become zero, as in a step that is one call."""
     before = mode()

@@ -24,7 +24,7 @@ from scratchvae.compiled.tile import INDEX, call_llvm, row_stride
 MOST = 32  # examples: one bit each
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def update_by_rows(flat, weight, h, da, first, second, constants):
     """One step on the weights (in, out) that start at flat[weight], of a layer with inputs h (N, in) and finite da
     (N, out), float32, N <= MOST. Returns whether all of the weights are finite now."""
@@ -36,7 +36,7 @@ def update_by_rows(flat, weight, h, da, first, second, constants):
     return finite
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def _mark(h, examples):
     """Set bit n of examples[i] where h[n, i] is not zero."""
     for n in range(h.shape[0]):

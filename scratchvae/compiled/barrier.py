@@ -28,13 +28,13 @@ def signals_for(parts: int) -> NDArray[np.int64]:
     return aligned_zeros((1 + parts) * LINE, np.int64)
 
 
-@njit(cache=True, **INNER)
+@njit(**INNER)
 def line_of(part):
     """Where in the signals a part's cache line begins."""
     return (1 + part) * LINE
 
 
-@njit(cache=True, **INNER)
+@njit(**INNER)
 def meet(signals, part, parts):
     """Which parts to work on, (first, last + 1): this one where all threads have come, all or none where not."""
     before, turn = _read(signals, 0), 0
@@ -52,21 +52,21 @@ def meet(signals, part, parts):
         turn += 1
 
 
-@njit(cache=True, **INNER)
+@njit(**INNER)
 def together(signals, low, high, parts):
     """Wait until all parts have come this far. Who works on all, from 0 to parts, or on none, waits for nobody."""
     arrive(signals, low, high, parts)
     wait(signals, low, high, parts)
 
 
-@njit(cache=True, **INNER)
+@njit(**INNER)
 def arrive(signals, low, high, parts):
     """Say that a part has done one more step."""
     if 0 < high - low < parts:
         _write(signals, line_of(low), _read(signals, line_of(low)) + 1)
 
 
-@njit(cache=True, **INNER)
+@njit(**INNER)
 def wait(signals, low, high, parts):
     """Wait until the other parts have done as many steps as this one."""
     if 0 < high - low < parts:
@@ -77,7 +77,7 @@ def wait(signals, low, high, parts):
                 turn += 1
 
 
-@njit(cache=True, **INNER)
+@njit(**INNER)
 def _breathe(turn):
     if turn % SPINS == SPINS - 1:
         _yield()

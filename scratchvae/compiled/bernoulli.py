@@ -4,13 +4,13 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from scratchvae.compiled.kernel_cache import INNER
+from scratchvae.compiled.kernel_cache import INNER, KERNEL
 from scratchvae.compiled.slices import slices_for
 from scratchvae.compiled.vector_math import sum_row, tails
 from scratchvae.reference.bernoulli import BernoulliCache
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def bernoulli_row(pixels, logits, factor, terms):
     """log p of each pixel of a row into `terms`; factor d log p / d logits takes the place of the logits."""
     real = logits.dtype.type
@@ -23,7 +23,7 @@ def bernoulli_row(pixels, logits, factor, terms):
         logits[d] = factor * (pixel - (one if on else zero) + (doubt if on else -doubt))
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**KERNEL)
 def _rows(x, logits, log_likelihood, derivative, first, last):
     samples, terms = logits.shape[1], np.empty(logits.shape[2], logits.dtype)
     for row in range(first, last):
@@ -33,7 +33,7 @@ def _rows(x, logits, log_likelihood, derivative, first, last):
         log_likelihood[b, k] = sum_row(terms)
 
 
-@njit(cache=True, parallel=True)
+@njit(parallel=True, **KERNEL)
 def _rows_parallel(x, logits, log_likelihood, derivative, slices):
     rows = logits.shape[0] * logits.shape[1]
     for t in prange(slices):
@@ -57,7 +57,7 @@ def bernoulli_log_likelihood_backward(dlog_likelihood: NDArray, cache: Bernoulli
     return scale_rows(dlog_likelihood, cache.derivative)
 
 
-@njit(cache=True)
+@njit(**KERNEL)
 def _scale_rows(factors, source, target, first, last):
     samples = source.shape[1]
     for row in range(first, last):
@@ -67,7 +67,7 @@ def _scale_rows(factors, source, target, first, last):
             target[b, k, d] = factor * source[b, k, d]
 
 
-@njit(cache=True, parallel=True)
+@njit(parallel=True, **KERNEL)
 def _scale_rows_parallel(factors, source, target, slices):
     rows = source.shape[0] * source.shape[1]
     for t in prange(slices):

@@ -5,12 +5,13 @@ from numba import njit, prange
 from numpy.typing import NDArray
 
 from scratchvae.compiled.bernoulli import scale_rows
+from scratchvae.compiled.kernel_cache import INNER, KERNEL
 from scratchvae.compiled.slices import slices_for
 from scratchvae.compiled.vector_math import exp, log, sum_row
 from scratchvae.reference.categorical import CategoricalCache
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**INNER)
 def _group(x, logits, derivative):
     """log p of one group, and its derivative."""
     real, largest = logits.dtype.type, logits[0]
@@ -27,7 +28,7 @@ def _group(x, logits, derivative):
     return chosen - log(total)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**KERNEL)
 def _rows(x, logits, bounds, log_likelihood, derivative, first, last):
     samples, terms = logits.shape[1], np.empty(bounds.size - 1, logits.dtype)
     for row in range(first, last):
@@ -38,7 +39,7 @@ def _rows(x, logits, bounds, log_likelihood, derivative, first, last):
         log_likelihood[b, k] = sum_row(terms)
 
 
-@njit(cache=True, parallel=True)
+@njit(parallel=True, **KERNEL)
 def _rows_parallel(x, logits, bounds, log_likelihood, derivative, slices):
     rows = logits.shape[0] * logits.shape[1]
     for t in prange(slices):

@@ -6,6 +6,7 @@ from numba.np.unsafe.ndarray import to_fixed_tuple
 from numpy.typing import NDArray
 
 from scratchvae.compiled.bernoulli import scale_rows
+from scratchvae.compiled.kernel_cache import INNER, KERNEL
 from scratchvae.compiled.slices import slices_for
 from scratchvae.compiled.vector_math import exp, log, sum_row
 from scratchvae.reference.continuous_bernoulli import MEAN_SERIES, NEAR, TERMS, VALUE_SERIES, ContinuousBernoulliCache
@@ -13,12 +14,12 @@ from scratchvae.reference.continuous_bernoulli import MEAN_SERIES, NEAR, TERMS, 
 SERIES = {np.dtype(name): np.array([VALUE_SERIES, MEAN_SERIES], name) for name in ("float32", "float64")}
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(forceinline=True, **INNER)
 def _polynomial(c, x):
     return c[0] + x * (c[1] + x * (c[2] + x * (c[3] + x * (c[4] + x * (c[5] + x * c[6])))))
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**KERNEL)
 def _rows(x, logits, series, log_likelihood, derivative, first, last):
     value_series, mean_series = to_fixed_tuple(series[0], TERMS), to_fixed_tuple(series[1], TERMS)
     real, samples, terms = logits.dtype.type, logits.shape[1], np.empty(logits.shape[2], logits.dtype)
@@ -45,7 +46,7 @@ def _rows(x, logits, series, log_likelihood, derivative, first, last):
         log_likelihood[b, k] = sum_row(terms)
 
 
-@njit(cache=True, parallel=True)
+@njit(parallel=True, **KERNEL)
 def _rows_parallel(x, logits, series, log_likelihood, derivative, slices):
     rows = logits.shape[0] * logits.shape[1]
     for t in prange(slices):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from scratchvae.compiled.gaussian import _exp
 from scratchvae.compiled.gemm import kernel, matrix
-from scratchvae.compiled.kernel_cache import INNER
+from scratchvae.compiled.kernel_cache import INNER, KERNEL
 from scratchvae.compiled.network import (
     PARALLEL,
     _forward,
@@ -35,7 +35,7 @@ LANES = 16  # of the widest vector: pieces of a row are multiples of it, on any 
 FACTORS = 64  # of a product, each at most 2: far from the largest float32
 
 
-@njit(cache=True, error_model="numpy", forceinline=True, **INNER)
+@njit(forceinline=True, **INNER)
 def _multiply(pixels, logits, products, sums):
     """products *= 1 + exp(-|l|), sums += x l - max(l, 0)."""
     zero, one = products.dtype.type(0), products.dtype.type(1)
@@ -45,14 +45,14 @@ def _multiply(pixels, logits, products, sums):
         sums[j] += pixels[j] * logit - (zero if logit < zero else logit)
 
 
-@njit(cache=True, error_model="numpy", forceinline=True, **INNER)
+@njit(forceinline=True, **INNER)
 def _take_logarithms(products, sums):
     for j in range(products.size):
         sums[j] -= log(products[j])
         products[j] = 1
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def _log_likelihood(pixels, logits, products, sums):
     """sum_d (x_d l_d - max(l_d, 0) - log(1 + exp(-|l_d|)))."""
     width = sums.size
@@ -68,14 +68,14 @@ def _log_likelihood(pixels, logits, products, sums):
     return sum_row(sums)
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def _width(pixels):
     """Of equal pieces of a row, as few as may be: a short last one would cost nearly as much as a whole one."""
     pieces = -(-pixels // WIDTH)
     return -(-pixels // (pieces * LANES)) * LANES
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def _draw(head, std, eps, z, terms):
     """z = mu + sigma eps. Returns log p(z) - log q(z|x)."""
     for j in range(z.size):
@@ -83,7 +83,7 @@ def _draw(head, std, eps, z, terms):
     return log_ratio(head[z.size :], eps, z, terms)
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def _decode(kernel, forward, flat, table, x, z, head, std, log_weights, low, high):
     """Samples low .. high - 1 of all (B K,): log p(x|z). With a head, z is the noise of draws from q(z|x), and
     log p(z) - log q(z|x) is added."""
@@ -109,7 +109,7 @@ def _decode(kernel, forward, flat, table, x, z, head, std, log_weights, low, hig
             log_weights[b, k] += _log_likelihood(x[b], out[i], lanes[0], lanes[1])
 
 
-@njit(cache=True, parallel=True)
+@njit(parallel=True, **KERNEL)
 def _decode_in_parallel(decode, kernel, forward, flat, table, x, z, head, std, log_weights):
     rows = log_weights.size
     if rows * multiply_adds(table) < PARALLEL:

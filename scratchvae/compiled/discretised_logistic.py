@@ -8,12 +8,13 @@ from numba import njit, prange
 from numpy.typing import NDArray
 
 from scratchvae.compiled.bernoulli import scale_rows
+from scratchvae.compiled.kernel_cache import KERNEL
 from scratchvae.compiled.slices import slices_for
 from scratchvae.compiled.vector_math import softplus_sigmoid, sum_row
 from scratchvae.reference.discretised_logistic import DiscretisedLogisticCache
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**KERNEL)
 def _rows(x, location, half, of_scale, log_likelihood, dlocation, dlog_scale, first, last):
     real, samples, terms = location.dtype.type, location.shape[1], np.empty(location.shape[2], location.dtype)
     zero, bottom, top, largest = real(0), real(half), real(1.0 - half), real(np.finfo(location.dtype).max)
@@ -39,7 +40,7 @@ def _rows(x, location, half, of_scale, log_likelihood, dlocation, dlog_scale, fi
         log_likelihood[b, k] = sum_row(terms)
 
 
-@njit(cache=True, parallel=True)
+@njit(parallel=True, **KERNEL)
 def _rows_parallel(x, location, half, of_scale, log_likelihood, dlocation, dlog_scale, slices):
     rows = location.shape[0] * location.shape[1]
     for t in prange(slices):
@@ -73,7 +74,7 @@ def discretised_logistic_log_likelihood_forward(
     return log_likelihood, DiscretisedLogisticCache(dlocation, dlog_scale, log_scale.size < size)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**KERNEL)
 def _add_rows(factors, source, total):
     """One thread: summed over the rows in their order."""
     for b in range(source.shape[0]):

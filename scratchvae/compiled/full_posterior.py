@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from scratchvae.compiled.kernel_cache import INNER, KERNEL
 from scratchvae.compiled.vector_math import exp, expm1_and_excess, sum_row
 from scratchvae.reference.full_posterior import full_head_size, full_latent_dim
 from scratchvae.reference.gaussian import LOG_2_PI
@@ -30,7 +31,7 @@ class FullLogDensityCache(NamedTuple):
     transposed: NDArray
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**INNER)
 def _factor(head, transposed):
     """L^T from the head of one example."""
     latent, place = len(transposed), 2 * len(transposed)
@@ -43,7 +44,7 @@ def _factor(head, transposed):
         transposed[j, j] = exp(half * head[latent + j])
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**KERNEL)
 def _head_gradient(dtransposed, transposed, dhead):
     """Add the gradient of one example's L^T, of which only what is not below the diagonal counts, to dhead."""
     latent, place = len(transposed), 2 * len(transposed)
@@ -58,7 +59,7 @@ def _head_gradient(dtransposed, transposed, dhead):
 # --- the KL to the prior ----------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**INNER)
 def _kl_row(head, transposed, kl):
     latent = len(transposed)
     half = head.dtype.type(0.5)
@@ -72,7 +73,7 @@ def _kl_row(head, transposed, kl):
         kl[j] = half * (head[j] * head[j] + kl[j] + excess)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**KERNEL)
 def _kl_forward(head, transposed, kl):
     for b in range(len(head)):
         _factor(head[b], transposed[b])
@@ -87,7 +88,7 @@ def full_kl_per_dimension_forward(head: NDArray) -> tuple[NDArray, FullKLCache]:
     return kl, FullKLCache(head, transposed)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**INNER)
 def _kl_row_gradient(dkl, head, transposed, dtransposed, dhead):
     """Add one example's gradient of the KL to dL^T and to dhead."""
     latent, half = len(transposed), head.dtype.type(0.5)
@@ -99,7 +100,7 @@ def _kl_row_gradient(dkl, head, transposed, dtransposed, dhead):
         dhead[latent + j] -= half * dkl[j]
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**KERNEL)
 def _kl_backward(dkl, head, transposed, dhead):
     dtransposed = np.empty(transposed.shape[1:], head.dtype)
     for b in range(len(head)):
@@ -119,7 +120,7 @@ def full_kl_per_dimension_backward(dkl: NDArray, cache: FullKLCache) -> NDArray:
 # --- the draw and the KL side by side ---------------------------------------------------------------------------------
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**KERNEL)
 def _forward(head, eps, transposed, z, kl):
     latent = eps.shape[2]
     terms = np.empty(latent, head.dtype)
@@ -146,7 +147,7 @@ def full_posterior_forward(head: NDArray, eps: NDArray) -> tuple[NDArray, NDArra
     return z, kl, FullPosteriorCache(head, transposed, eps)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**KERNEL)
 def _backward(dz, dkl, head, transposed, eps, dhead):
     latent = eps.shape[2]
     dtransposed, dkl_row = np.empty((latent, latent), head.dtype), np.empty(latent, head.dtype)
@@ -176,7 +177,7 @@ def full_posterior_backward(dz: NDArray, dkl: NDArray, cache: FullPosteriorCache
 # --- the density ------------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**KERNEL)
 def _density(z, head, transposed, u, log_density):
     latent = z.shape[2]
     constant, half = z.dtype.type(LOG_2_PI), z.dtype.type(0.5)
@@ -206,7 +207,7 @@ def full_gaussian_log_density_forward(z: NDArray, head: NDArray) -> tuple[NDArra
     return log_density, FullLogDensityCache(u, transposed)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**KERNEL)
 def _density_gradient(dlog_density, u, transposed, dz, dhead):
     latent, half = u.shape[2], u.dtype.type(0.5)
     dtransposed, products = np.empty((latent, latent), u.dtype), np.empty(latent, u.dtype)
@@ -238,7 +239,7 @@ def full_gaussian_log_density_backward(dlog_density: NDArray, cache: FullLogDens
     return dz, dhead
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**KERNEL)
 def _factors(head, transposed):
     for b in range(len(head)):
         _factor(head[b], transposed[b])

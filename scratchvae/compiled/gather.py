@@ -5,14 +5,14 @@ from numba import njit, prange, types
 from numba.extending import intrinsic
 from numpy.typing import DTypeLike, NDArray
 
-from scratchvae.compiled.kernel_cache import INNER
+from scratchvae.compiled.kernel_cache import INNER, KERNEL
 from scratchvae.compiled.slices import slices_for
 from scratchvae.compiled.tile import BYTE, LINE, prefetch
 
 ROWS_AHEAD = 4  # that are asked for before their turn
 
 
-@njit(cache=True)
+@njit(**KERNEL)
 def within(numbers, limit):
     """Whether every number is one of 0 .. limit - 1: compiled loops do not check their indices."""
     inside = True
@@ -21,13 +21,13 @@ def within(numbers, limit):
     return inside
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def _convert(source, scale, target):
     for d in range(source.size):
         target[d] = target.dtype.type(source[d]) / scale
 
 
-@njit(cache=True, **INNER)
+@njit(**INNER)
 def ask(data, row, left, columns):
     """Ask for a part of a row: rows here and there in a large array come from memory, each after a while."""
     for column in range(left, left + columns, LINE // data.itemsize):
@@ -48,7 +48,7 @@ def _ask(context, data, row, column):
     return types.void(data, types.intp, types.intp), emit
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**KERNEL)
 def _gather(data, left, rows, scale, batch, first, last):
     """Of the columns from `left` as many as the batch has."""
     for b in range(first, last):
@@ -57,7 +57,7 @@ def _gather(data, left, rows, scale, batch, first, last):
         _convert(data[rows[b], left : left + batch.shape[1]], scale, batch[b])
 
 
-@njit(cache=True, parallel=True)
+@njit(parallel=True, **KERNEL)
 def _gather_parallel(data, rows, scale, batch, slices):
     for t in prange(slices):
         _gather(data, np.intp(0), rows, scale, batch, rows.size * t // slices, rows.size * (t + 1) // slices)

@@ -8,6 +8,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from scratchvae.compiled.bernoulli import scale_rows
+from scratchvae.compiled.kernel_cache import KERNEL
 from scratchvae.compiled.vector_math import exp, expm1_and_excess, sum_row
 from scratchvae.reference.gaussian import (
     LOG_2_PI,
@@ -34,7 +35,7 @@ __all__ = [
 ]
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**KERNEL)
 def _exp_of_multiple(factor, a, out):
     for i in range(a.size):
         out[i] = exp(factor * a[i])
@@ -54,7 +55,7 @@ def reparameterize_forward(mu: NDArray, logvar: NDArray, eps: NDArray) -> tuple[
     return mu[:, None, :] + std[:, None, :] * eps, ReparameterizeCache(std, eps)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**KERNEL)
 def _growth_and_excess(logvar, growth, excess):
     for i in range(logvar.size):
         growth[i], excess[i] = expm1_and_excess(logvar[i], exp(logvar[i]))
@@ -74,7 +75,7 @@ def kl_per_dimension_forward(mu: NDArray, logvar: NDArray) -> tuple[NDArray, KLC
     return 0.5 * (mu * mu + excess), KLCache(mu, growth)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**KERNEL)
 def _density(z, mu, logvar, inverse_std, scaled, log_density):
     constant, half = z.dtype.type(LOG_2_PI), z.dtype.type(0.5)
     terms = np.empty(z.shape[2], z.dtype)
@@ -95,7 +96,7 @@ def gaussian_log_density_forward(z: NDArray, mu: NDArray, logvar: NDArray) -> tu
     return log_density, GaussianLogDensityCache(scaled, inverse_std)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**KERNEL)
 def _density_gradient(dlog_density, scaled, inverse_std, dz, dmu, dlogvar):
     half, one = dz.dtype.type(0.5), dz.dtype.type(1)
     for b in range(dz.shape[0]):
@@ -126,7 +127,7 @@ def gaussian_draw_scores(dlog_density: NDArray, eps: NDArray, logvar: NDArray) -
     return gaussian_log_density_backward(dlog_density, cache)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**KERNEL)
 def _standard_density(z, log_density):
     constant, half = z.dtype.type(LOG_2_PI), z.dtype.type(0.5)
     terms = np.empty(z.shape[2], z.dtype)

@@ -5,13 +5,14 @@ from numba import njit, prange
 from numpy.typing import NDArray
 
 from scratchvae.compiled.bernoulli import scale_rows
+from scratchvae.compiled.kernel_cache import KERNEL
 from scratchvae.compiled.slices import slices_for
 from scratchvae.compiled.vector_math import sum_row
 from scratchvae.reference.gaussian import LOG_2_PI
 from scratchvae.reference.gaussian_likelihood import GaussianLikelihoodCache, UnitGaussianCache
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**KERNEL)
 def _rows(x, mean, inverse_std, constant, scaled, log_likelihood, first, last):
     samples, half, terms = mean.shape[1], mean.dtype.type(0.5), np.empty(mean.shape[2], mean.dtype)
     for row in range(first, last):
@@ -23,7 +24,7 @@ def _rows(x, mean, inverse_std, constant, scaled, log_likelihood, first, last):
         log_likelihood[b, k] = -half * (constant + sum_row(terms))
 
 
-@njit(cache=True, parallel=True)
+@njit(parallel=True, **KERNEL)
 def _rows_parallel(x, mean, inverse_std, constant, scaled, log_likelihood, slices):
     rows = mean.shape[0] * mean.shape[1]
     for t in prange(slices):
@@ -55,7 +56,7 @@ def gaussian_log_likelihood_forward(
     return log_likelihood, GaussianLikelihoodCache(scaled, inverse_std)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**KERNEL)
 def _gradient(dlog_likelihood, scaled, inverse_std, dmean, dlogvar):
     """One thread: dlogvar is summed over the rows in their order."""
     half, one = dmean.dtype.type(0.5), dmean.dtype.type(1)

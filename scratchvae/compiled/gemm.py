@@ -18,7 +18,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import DTypeLike
 
-from scratchvae.compiled.kernel_cache import kernel_cache
+from scratchvae.compiled.kernel_cache import INLINED, INNER, kernel_cache
 from scratchvae.compiled.nonzeros import GROUP, list_nonzeros, pair_alike
 from scratchvae.compiled.simd import SIMD, asking_is_enough
 from scratchvae.compiled.tile import (
@@ -85,7 +85,7 @@ def _claim(context, pointer, distance):
     return types.void(pointer, types.intp), emit
 
 
-@njit(inline="always")
+@njit(**INLINED)
 def _largest(sizes, left):
     """The first of the descending sizes that is at most `left`."""
     for size in sizes:
@@ -206,7 +206,7 @@ def _run(context, kernel, a, b, start, c, more, activation, places, counts, orde
     return types.void(size, a, b, start, c, types.boolean, size, places, counts, order, ahead), emit
 
 
-@njit(cache=True)
+@njit(**INNER)
 def product(kernel, a, b, start, c, activation):
     """c_ij = f(start_j + sum_k a_ik b_kj).
 
@@ -217,7 +217,7 @@ def product(kernel, a, b, start, c, activation):
     _run(kernel, a, b, start, c, False, activation, np.empty((0, 0), np.int32), none, none, start[:0])
 
 
-@njit(cache=True)
+@njit(**INNER)
 def product_ahead(kernel, a, b, c, more, ahead):
     """c_ij = sum_k a_ik b_kj.
 
@@ -230,7 +230,7 @@ def product_ahead(kernel, a, b, c, more, ahead):
     _run(kernel, a, b, ahead[:0], c, more, 0, np.empty((0, 0), np.int32), none, none, ahead)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**INNER)
 def sparse_product(kernel, a, b, start, c, activation, finite=False):
     """The same as `product` for a that is mostly zero, of contiguous rows: where a group of rows is zero it multiplies
     nothing. It does multiply if that could hide a NaN or an infinity of b, which is looked for unless b is known to be
@@ -241,7 +241,7 @@ def sparse_product(kernel, a, b, start, c, activation, finite=False):
         product(kernel, a, b, start, c, activation)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**INNER)
 def finite_sparse_product(kernel, a, b, start, c, more, activation, ahead):
     """The same for a b that is known to hold neither NaN nor infinity: looking takes a while, so that who multiplies by
     it several times looks once. For more and ahead see `product_ahead`."""
@@ -258,7 +258,7 @@ def finite_sparse_product(kernel, a, b, start, c, more, activation, ahead):
         ahead = ahead[:0]
 
 
-@njit(cache=True)
+@njit(**INNER)
 def all_finite(b):
     """Whether b holds neither NaN nor infinity: either, less itself, is NaN."""
     for i in range(b.shape[0]):
@@ -270,7 +270,7 @@ def all_finite(b):
     return True
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**INNER)
 def transpose(source, target):
     """target_ji = source_ij. Takes source (M, N), target (N, M), both of contiguous rows."""
     lanes = BYTES // source.itemsize

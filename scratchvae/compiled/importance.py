@@ -6,6 +6,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from scratchvae.compiled.kernel_cache import KERNEL
 from scratchvae.compiled.log_sum_exp import log_sum_exp_backward, log_sum_exp_forward
 
 
@@ -16,7 +17,7 @@ def importance_bound_forward(log_weights: NDArray) -> tuple[NDArray, NDArray]:
     return total - math.log(log_weights.shape[1]), weights
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**KERNEL)
 def drop_negligible(weights):
     """Weights (B, K) that are `negligible` become zero: see `reference.importance.negligible`."""
     limit = np.finfo(weights.dtype).eps / 4

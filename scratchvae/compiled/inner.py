@@ -11,13 +11,14 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from scratchvae.compiled.kernel_cache import INNER
 from scratchvae.compiled.simd import SIMD
 from scratchvae.compiled.tile import INDEX, INT32, Row, element, row_stride, scalar_bytes
 
 HEIGHT, COLUMNS = SIMD.inner_height, 4  # of a tile: rows of A and of B
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**INNER)
 def inner_products(a, b, c):
     """c_ij = sum_k a_ik b_jk.
 

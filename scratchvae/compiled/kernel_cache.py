@@ -19,9 +19,11 @@ from typing import Any
 import numba
 
 FOLDER = Path(__file__).parent
-# Options of a kernel that only other kernels call: compiling its entry for Python takes time too.
-INNER: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-INLINED: Any = {"inline": "always", "error_model": "numpy", **INNER}  # compiled with its caller, not before it as well
+# Options of kernels: of those that Python calls, those that only other kernels call, whose entry for Python would take
+# the compiler time too (called from Python they end the process), and those compiled with their caller and not before.
+KERNEL: Any = {"cache": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+INNER: Any = {**KERNEL, "no_cpython_wrapper": True}
+INLINED: Any = {**INNER, "cache": False, "inline": "always"}
 DIGITS = 16  # of the sources' digest in a folder's name
 KEPT = 3  # versions of the kernels, for processes that still run the sources before
 

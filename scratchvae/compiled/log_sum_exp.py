@@ -4,11 +4,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from scratchvae.compiled.kernel_cache import INNER
+from scratchvae.compiled.kernel_cache import INNER, KERNEL
 from scratchvae.compiled.vector_math import exp, log, sum_row
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def _largest(a):
     """The maximum, or NaN where there is one."""
     largest = a[0]
@@ -17,7 +17,7 @@ def _largest(a):
     return largest
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**KERNEL)
 def _rows(a, out, weights):
     for row in range(a.shape[0]):
         largest = _largest(a[row])

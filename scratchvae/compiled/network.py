@@ -33,7 +33,7 @@ from scratchvae.compiled.gemm import (
     transpose,
 )
 from scratchvae.compiled.inner import inner_products
-from scratchvae.compiled.kernel_cache import INLINED, INNER
+from scratchvae.compiled.kernel_cache import INLINED, INNER, KERNEL
 from scratchvae.compiled.memory import keep_freed_memory
 from scratchvae.compiled.nonzeros import GROUP
 from scratchvae.compiled.tile import INDEX, LINE
@@ -65,7 +65,7 @@ class NetworkDeltas(NamedTuple):
 # --- forward ----------------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def _forward(
     kernel, flat, table, x, hidden, hidden_das, out, finite, first, second, constants, spans, low, high, parts,
 ):  # fmt: skip
@@ -100,7 +100,7 @@ def network_forward(x: NDArray, network: Network) -> tuple[NDArray, NetworkCache
 # --- backward, row by row ---------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def _backward(
     kernel, flat, table, x, hidden, hidden_das, dout, dx, first, second, constants, spans, low, high, parts,
 ):  # fmt: skip
@@ -124,7 +124,7 @@ def _backward(
             da = below
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def gradient_by_inputs(kernel, da, w, dh, scratch):
     """dh = da W^T, by inner products where there are many outputs, else by the tile of all products: dh^T = W da^T.
     Takes scratch for both transposes.
@@ -160,7 +160,7 @@ def network_backward(
 # --- the sums over rows: gradient, or Adam at once --------------------------------------------------------------------
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def _gradient(
     kernel, flat, table, x, hidden, hidden_das, dout, finite, first, second, constants, spans, begin, end, pieces,
 ):  # fmt: skip
@@ -224,7 +224,7 @@ def weight_sums(kernel, flat, weight, h, da, spans, zeros, shared, first, second
     return finite
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def bias_sums(flat, bias, da, spans, first, second, constants):
     """db = sum da, da (N, out), over the rows of the spans."""
     outputs = da.shape[1]
@@ -236,7 +236,7 @@ def bias_sums(flat, bias, da, spans, first, second, constants):
         _adam(flat, sums, first, second, bias, outputs, constants, outputs)
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def _add_rows(da, sums):
     """Four rows at a time: the sums themselves are read and written less often."""
     fours = len(da) - len(da) % 4
@@ -249,7 +249,7 @@ def _add_rows(da, sums):
             sums[j] += da[i, j]
 
 
-@njit(cache=True, **INNER)
+@njit(**INNER)
 def _adam(flat, gradient, first, second, start, size, constants, reach):
     """Adam's step on flat[start : start + size]. Returns whether all of it is finite. For reach see `adam.update`."""
     place = slice(start, start + size)
@@ -281,12 +281,12 @@ def network_adam(
 # --- what the three share ---------------------------------------------------------------------------------------------
 
 
-@njit(inline="always", **INNER)
+@njit(**INLINED)
 def _row(table, layer):
     return table[layer, 0], table[layer, 1], table[layer, 2], table[layer, 3], table[layer, 4]
 
 
-@njit(cache=True, **INNER)
+@njit(**INNER)
 def work_space(size, like):
     """An array of the other's type from a cache line on: vectors that lie across two take a load more each."""
     raw = np.empty(size + LINE // like.itemsize, like.dtype)
@@ -294,7 +294,7 @@ def work_space(size, like):
     return raw[start : start + size]
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def finite_layers(flat, table):
     """(1, layers): of which weights it is known that they are, for passes over the same weights. It is looked for where
     a forward pass would, behind relu."""
@@ -306,7 +306,7 @@ def finite_layers(flat, table):
     return finite
 
 
-@njit(cache=True, **INNER)
+@njit(**INNER)
 def _all(finite, layer):
     """Whether it is known of all parts of a layer's weights that they are finite."""
     known = finite.size > 0
@@ -315,7 +315,7 @@ def _all(finite, layer):
     return known
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**INNER)
 def skips(h, layer, relu):
     """Whether the gradient of a layer's weights skips zeros of its inputs h (N, in): pixels, where most are zero, and
     what relu leaves, where a group of columns is likely to be zero in the same row."""
@@ -324,13 +324,13 @@ def skips(h, layer, relu):
     return relu and (1 - _share_of_others(h)) ** GROUP > 1 - DENSE
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**KERNEL)
 def mostly_zero(x):
     """Whether fewer than a third of x's elements differ from zero."""
     return 3 * _share_of_others(x) < 1
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def _share_of_others(x):
     """Of x's elements, how many differ from zero, by the look of four rows."""
     samples, found = min(x.shape[0], 4), 0
@@ -355,7 +355,7 @@ def _run(task: Any, network: Network, rows: int, *arrays: NDArray) -> None:
     _in_parallel(network_address(task, dtype), kernel(dtype), network.flat, network.table, *arrays, spans, rows, flush)
 
 
-@njit(cache=True, parallel=True)
+@njit(parallel=True, **KERNEL)
 def _in_parallel(
     task, kernel, flat, table, x, hidden, hidden_das, out, dx, first, second, constants, spans, rows, flush
 ):
@@ -383,14 +383,14 @@ def call_in_mode(flush, task, arguments):
     set_mode(before)
 
 
-@njit(cache=True)
+@njit(**INNER)
 def slice_of(rows, part, parts):
     """First and last + 1 of the rows of a part; a parallel loop's index is unsigned, and would make them floats."""
     part = np.intp(part)
     return rows * part // parts, rows * (part + 1) // parts
 
 
-@njit(cache=True)
+@njit(**KERNEL)
 def multiply_adds(table):
     """How many a row of input takes."""
     total = 0
@@ -399,7 +399,7 @@ def multiply_adds(table):
     return total
 
 
-@njit(cache=True)
+@njit(**KERNEL)
 def hidden_units(table):
     """How many outputs all layers but the last have."""
     total = 0

@@ -23,7 +23,7 @@ WORD = 64  # columns that are compared at once
 FOUR_FLOATS = ir.VectorType(ir.FloatType(), 4)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**INNER)
 def list_nonzeros(a, order, places, counts):
     """For each group of rows of a (M, K), taken in that order, the places k, ascending, where one of them is not zero.
     Returns their total.
@@ -44,7 +44,7 @@ def list_nonzeros(a, order, places, counts):
     return total
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def pair_alike(a, order):
     """Fill `order` with the rows of a (M, K) so that two that share a list are alike; where more share one, with the
     rows as they are."""
@@ -54,7 +54,7 @@ def pair_alike(a, order):
         pair(a, order)
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def pair(a, order):
     """To each row of a (M, K) in turn comes the one of those left that differs from it in the fewest places, being zero
     or not; `order` holds all rows as they are."""
@@ -75,7 +75,7 @@ def pair(a, order):
             masks[w, i + 1], masks[w, mate] = masks[w, mate], masks[w, i + 1]
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def _mask(a, masks):
     """A bit for each element, whether it is not zero, into masks (K / WORD, M); what is left of K is not looked at.
     Returns whether enough are: if the first eight rows have too few, it ends there."""
@@ -89,7 +89,7 @@ def _mask(a, masks):
     return True
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def _count_differences(masks, i, differences):
     """In how many places one of row i and each row is zero and the other is not."""
     for j in range(differences.size):

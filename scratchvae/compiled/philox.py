@@ -24,7 +24,7 @@ UPPER = [half | 1 for half in range(2 * LANES)]  # of every lane the upper half,
 PAIRS = [half + half % 2 * (2 * LANES - 1) for half in range(2 * LANES)]  # the lower halves of two vectors' lanes
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def philox(number, blocks, examples, step, stream, key0, key1, even, odd):
     """Words of counters (blocks[i], examples[i], step, stream), of a multiple of COUNTERS. Words 0 and 2 are an element
     of `even`, 1 and 3 one of `odd`, the first the lower: the radii and the angles of normals."""

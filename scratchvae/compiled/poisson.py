@@ -7,6 +7,7 @@ from numba import njit, prange
 from numpy.typing import NDArray
 
 from scratchvae.compiled.bernoulli import scale_rows
+from scratchvae.compiled.kernel_cache import INNER, KERNEL
 from scratchvae.compiled.slices import slices_for
 from scratchvae.compiled.vector_math import sum_row
 from scratchvae.reference.poisson import PoissonCache
@@ -14,14 +15,14 @@ from scratchvae.reference.poisson import PoissonCache
 LOG_FACTORIALS = np.array([math.lgamma(count + 1.0) for count in range(256)])  # most counts are small
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(forceinline=True, **INNER)
 def _log_factorial(x):
     if x >= 0 and x < LOG_FACTORIALS.size and x == math.floor(x):
         return LOG_FACTORIALS[int(x)]
     return math.lgamma(x + 1.0)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**KERNEL)
 def _rows(x, log_rate, log_likelihood, derivative, first, last):
     samples, terms = log_rate.shape[1], np.empty(log_rate.shape[2], np.float64)
     constant, of_example = 0.0, -1
@@ -40,7 +41,7 @@ def _rows(x, log_rate, log_likelihood, derivative, first, last):
         log_likelihood[b, k] = sum_row(terms) - constant
 
 
-@njit(cache=True, parallel=True)
+@njit(parallel=True, **KERNEL)
 def _rows_parallel(x, log_rate, log_likelihood, derivative, slices):
     rows = log_rate.shape[0] * log_rate.shape[1]
     for t in prange(slices):

@@ -7,7 +7,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from scratchvae.compiled.gaussian import standard_normal_log_density_backward
-from scratchvae.compiled.kernel_cache import INNER
+from scratchvae.compiled.kernel_cache import INNER, KERNEL
 from scratchvae.compiled.vector_math import exp, expm1_and_excess, sum_row
 
 
@@ -17,7 +17,7 @@ class PosteriorCache(NamedTuple):
     eps: NDArray  # (B, K, Z)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**KERNEL)
 def _forward(head, eps, std, z, kl):
     """The exponentials run over all examples at once: a row of Z is often shorter than a vector."""
     half, latent = head.dtype.type(0.5), std.shape[1]
@@ -48,7 +48,7 @@ def posterior_forward(head: NDArray, eps: NDArray) -> tuple[NDArray, NDArray, Po
     return z, kl, PosteriorCache(head, std, eps)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**KERNEL)
 def _backward(dz, dkl, head, std, eps, dhead):
     """dhead first gathers d mu of the draw and d std; then both uses of mu and of logvar are summed."""
     half, latent = head.dtype.type(0.5), std.shape[1]
@@ -74,7 +74,7 @@ def posterior_backward(dz: NDArray, dkl: NDArray, cache: PosteriorCache) -> NDAr
     return dhead
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def log_ratio(logvar, eps, z, terms):
     """log p(z) - log q(z|x) = 1/2 sum_j (logvar_j + eps_j^2 - z_j^2) of a sample z = mu + exp(logvar / 2) eps."""
     for j in range(z.size):
@@ -82,7 +82,7 @@ def log_ratio(logvar, eps, z, terms):
     return z.dtype.type(0.5) * sum_row(terms)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**KERNEL)
 def _log_ratios(logvar, eps, z, ratios):
     terms = np.empty(z.shape[2], z.dtype)
     for b in range(z.shape[0]):

@@ -13,7 +13,7 @@ from numba.np.arrayobj import make_array, populate_array
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from scratchvae.compiled.gather import ask, within
-from scratchvae.compiled.kernel_cache import INNER
+from scratchvae.compiled.kernel_cache import INNER, KERNEL
 from scratchvae.compiled.philox import COUNTERS, ROUNDS, philox
 from scratchvae.compiled.slices import slices_for
 from scratchvae.compiled.vector_math import bits_from_float32, float32_from_bits
@@ -59,7 +59,7 @@ REJECTED = u8(2)  # marks a pixel that must be drawn again
 SEARCHED = 64  # pixels looked at together for such a mark
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def _ten_rounds(a, b, c, d, k0, k1):
     """Philox4x32-10 of one counter, in words of 64 bits whose upper halves are arbitrary. For many see `philox`."""
     for _ in range(ROUNDS):
@@ -98,7 +98,7 @@ def _as_bytes(typing_context, words):
     return types.Array(types.uint8, 1, "C")(words), _view
 
 
-@njit(cache=True, error_model="numpy", forceinline=True, **INNER)
+@njit(forceinline=True, **INNER)
 def _minus_two_log(u):
     bits = bits_from_float32(u)
     exponent = i32(i32(bits - i32(SQRT_HALF_BITS)) >> i32(23))
@@ -109,7 +109,7 @@ def _minus_two_log(u):
     return f32(exponent) * MINUS_TWO_LOG_TWO + x * (even + x * odd)
 
 
-@njit(cache=True, error_model="numpy", forceinline=True, **INNER)
+@njit(forceinline=True, **INNER)
 def _box_muller_pair(radius_word, angle_word):
     """Plain products and sums in the reference's order: no flag lets LLVM contract them, so the bits are the same."""
     radius = np.sqrt(_minus_two_log(f32(radius_word) * f32(2.0**-32) + f32(2.0**-33)))
@@ -122,7 +122,7 @@ def _box_muller_pair(radius_word, angle_word):
     return radius * (sine if mirrored else cosine), radius * (cosine if mirrored else sine)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**KERNEL)
 def _words_to_normals(even, odd, bits):
     """Even and odd words become the bits of normals; another array, or it would not vectorise."""
     for i in range(bits.size // 2):
@@ -130,31 +130,31 @@ def _words_to_normals(even, odd, bits):
         bits[2 * i], bits[2 * i + 1] = u32(bits_from_float32(one)), u32(bits_from_float32(other))
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def _words_to_uniforms(even, odd, bits):
     for i in range(bits.size // 2):
         bits[2 * i], bits[2 * i + 1] = _uniform_bits(even[i]), _uniform_bits(odd[i])
 
 
-@njit(cache=True, error_model="numpy", forceinline=True, **INNER)
+@njit(forceinline=True, **INNER)
 def _uniform_bits(word):
     return u32(bits_from_float32(f32(word >> u32(8)) * f32(2.0**-24)))
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def _in_order(even, odd, words):
     for i in range(words.size // 2):
         words[2 * i], words[2 * i + 1] = even[i], odd[i]
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def _address_run(block, example, blocks, owners):
     for i in range(blocks.size):
         blocks[i] = u64(block + i)
         owners[i] = example
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def _address(first, number, row_blocks, examples, blocks, owners):
     """Counter words of flat blocks first .. first + number - 1; returns `number` rounded up to what `philox` takes.
 
@@ -183,13 +183,13 @@ def _address(first, number, row_blocks, examples, blocks, owners):
     return padded
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def _copy(source, target):
     for e in range(target.size):
         target[e] = source[e]
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def _copy_rows(drawn, first, number, row_blocks, count, out):
     """Blocks to their places in out, rows of `count` elements: where a row ends inside a block, the rest is dropped."""
     row, column = first // row_blocks, 4 * (first % row_blocks)
@@ -203,7 +203,7 @@ def _copy_rows(drawn, first, number, row_blocks, count, out):
         column = 0
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**KERNEL)
 def _fill_span(kind, first, last, examples, count, step, stream, key0, key1, out):
     """Flat blocks first .. last - 1 of a draw into the flat rows of out, as words or as bits of float32."""
     blocks, owners = np.empty(CHUNK, u64), np.empty(CHUNK, u64)
@@ -225,7 +225,7 @@ def _fill_span(kind, first, last, examples, count, step, stream, key0, key1, out
             _copy_rows(target, start, number, row_blocks, count, out)
 
 
-@njit(cache=True, parallel=True)
+@njit(parallel=True, **KERNEL)
 def _fill_parallel(kind, examples, count, step, stream, key0, key1, out, slices):
     total = examples.size * ((count + 3) // 4)
     for t in prange(slices):
@@ -276,7 +276,7 @@ def normals(seed: int, stream: int, step: int, examples: NDArray, count: int) ->
     return _draw(NORMALS, seed, stream, step, examples, count).view(f32)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**KERNEL)
 def _philox_arrays(c0, c1, c2, c3, key0, key1, words):
     for i in range(c0.size):
         a, b, c, d = _ten_rounds(c0[i], c1[i], c2[i], c3[i], u64(key0), u64(key1))
@@ -305,7 +305,7 @@ def box_muller(
 # --- binary pixels ----------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def _compare(draws, pixels, drawn):
     """drawn = draws < pixels, and REJECTED where a byte of 255 has met a grey pixel; returns whether one has.
 
@@ -321,7 +321,7 @@ def _compare(draws, pixels, drawn):
     return seen >= REJECTED
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def _any_rejected(drawn):
     seen = u8(0)
     for j in range(drawn.size):
@@ -329,7 +329,7 @@ def _any_rejected(drawn):
     return seen >= REJECTED
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def _redraw(first_pixel, pixels, step, stream, example, key0, key1, drawn):
     """Draw rejected pixels again, from the next attempt's block, until the byte is below 255."""
     for start in range(0, pixels.size, SEARCHED):
@@ -346,13 +346,13 @@ def _redraw(first_pixel, pixels, step, stream, example, key0, key1, drawn):
                     drawn[j] = REJECTED if byte == u8(255) else u8(byte < pixels[j])
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def _convert(source, target):
     for j in range(target.size):
         target[j] = target.dtype.type(source[j])
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**KERNEL)
 def _binarize_span(first, last, pixels, left, rows, examples, step, stream, key0, key1, out):
     """Flat blocks of sixteen pixels, first .. last - 1, of as many columns as out has, from `left`, whole blocks in."""
     width = out.shape[1]
@@ -380,7 +380,7 @@ def _binarize_span(first, last, pixels, left, rows, examples, step, stream, key0
             row, column, position = row + 1, 0, position + run
 
 
-@njit(cache=True, parallel=True)
+@njit(parallel=True, **KERNEL)
 def _binarize_parallel(pixels, rows, examples, step, stream, key0, key1, out, slices):
     total = rows.size * ((pixels.shape[1] + 15) // 16)
     for t in prange(slices):
@@ -414,7 +414,7 @@ def bernoulli_bytes(
     return out
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**KERNEL)
 def _below(uniforms, probabilities, out):
     for i in range(out.size):
         out[i] = uniforms[i] < probabilities[i]

@@ -25,7 +25,7 @@ FEW = 8  # pieces a thread below which shares are equal
 GRAIN = 2  # pieces at a time where there are FEW times as many: tiles with fewer rows are slower
 
 
-@njit(cache=True, **INNER)
+@njit(**INNER)
 def equal_shares(passes, parts):
     """Where the parts' shares end in each of a step's passes (passes, parts + 1), as fractions of the whole."""
     bounds = np.empty((passes, parts + 1))
@@ -35,13 +35,13 @@ def equal_shares(passes, parts):
     return bounds
 
 
-@njit(cache=True, **INNER)
+@njit(**INNER)
 def share_of(bounds, pieces, part):
     """First and last + 1 of the pieces that are a part's."""
     return _bound(bounds, pieces, part), _bound(bounds, pieces, part + 1)
 
 
-@njit(cache=True, **INNER)
+@njit(**INNER)
 def _bound(bounds, pieces, part):
     parts = bounds.size - 1
     equal, of_each = pieces * part // parts, pieces / parts
@@ -51,13 +51,13 @@ def _bound(bounds, pieces, part):
     return np.intp(bounds[part] * pieces / grain + 0.5) * grain
 
 
-@njit(cache=True, **INNER)
+@njit(**INNER)
 def say(signals, part, number, spent):
     """How long the part's share of that pass took; the others read it when they have met again."""
     signals[line_of(part) + 1 + number] = spent
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def follow(bounds, pieces, signals, number):
     """Move the shares of a pass towards those with which all parts, each at the pace that it said, would have taken as
     long; not where one has said nothing, or next to nothing. Each thread does so for itself, from the same numbers."""

@@ -27,7 +27,7 @@ from scratchvae.compiled.barrier import signals_for
 from scratchvae.compiled.denormals import FLUSH
 from scratchvae.compiled.gather import within
 from scratchvae.compiled.gemm import kernel
-from scratchvae.compiled.kernel_cache import compiled_beside
+from scratchvae.compiled.kernel_cache import KERNEL, compiled_beside
 from scratchvae.compiled.network import (
     _backward,
     _forward,
@@ -173,7 +173,7 @@ def _work_space(minibatches: Minibatches, threads: int) -> tuple[NDArray, NDArra
     return aligned_empty(elements, minibatches.encoder.flat.dtype), places
 
 
-@njit(cache=True, parallel=True)
+@njit(parallel=True, **KERNEL)
 def _steps(
     task, parts, settings, pixel_steps, noise_steps, flat, encoder, decoder, data, rows, given, work, places, betas,
     terms, first, second, constants, signals,

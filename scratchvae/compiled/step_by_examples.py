@@ -85,7 +85,7 @@ def places_of(
     return places
 
 
-@njit(cache=True, **INNER)
+@njit(**INNER)
 def _space(work, places, parts):
     return Space(
         at(work, places[0]), at(work, places[1]), at(work, places[2]), at(work, places[3]), at(work, places[4]),
@@ -96,7 +96,7 @@ def _space(work, places, parts):
     )  # fmt: skip
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def several(
     settings, pixel_steps, noise_steps, flat, encoder, decoder, data, rows, given, work, places, betas, terms,
     first, second, constants, signals, part, parts,
@@ -210,7 +210,7 @@ def _objective(settings, space, low, high, beta, terms):
     example_terms(settings, beta, space.log_likelihood, space.ratios, terms, low, high)
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def keep(weights, log_weights, decoder, z, hidden, out, kept_z, first, last, kept):
     """Of rows first .. last - 1 those that weigh something move to row kept[0] and on, d log p / d logits by their
     weights. In kept[0] is then the row behind them."""
@@ -225,7 +225,7 @@ def keep(weights, log_weights, decoder, z, hidden, out, kept_z, first, last, kep
     kept[0] = free
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def _move_hidden(decoder, hidden, rows, source, target):
     """A row of what all layers but the last have put out."""
     place = 0
@@ -235,7 +235,7 @@ def _move_hidden(decoder, hidden, rows, source, target):
         place += of_layer.size
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def spread(weights, log_weights, dz, first, last, kept):
     """The rows of dz, which end before row kept[0], move back to their samples among rows first .. last - 1. A sample
     that weighs nothing has none."""

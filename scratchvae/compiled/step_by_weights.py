@@ -137,12 +137,12 @@ def size_of(plan: NDArray[np.int64]) -> int:
 # --- what stands where ------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, **INNER)
+@njit(**INNER)
 def _shared(work, plan):
     return Shared(at(work, plan[0]), at(work, plan[1]), at(work, plan[2]), at(work, plan[3]))
 
 
-@njit(cache=True, **INNER)
+@njit(**INNER)
 def _own(work, plan, part):
     n = SHARED + part * OWN
     return Own(
@@ -152,37 +152,37 @@ def _own(work, plan, part):
     )  # fmt: skip
 
 
-@njit(cache=True, **INNER)
+@njit(**INNER)
 def _layer(plan, number):
     p = plan[FIRST + number]
     return Layer(p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9], p[10], p[11], p[12])
 
 
-@njit(cache=True, **INNER)
+@njit(**INNER)
 def _range(layer, part):
     """The inputs that are a part's: low, high."""
     return (0, layer.cut) if part == layer.first else (layer.cut, layer.inputs)
 
 
-@njit(cache=True, **INNER)
+@njit(**INNER)
 def _inputs(work, layer, part):
     """A part's inputs (rows, its share)."""
     low, high = _range(layer, part)
     return matrix(work, layer.halves if part == layer.first else layer.other, layer.rows, high - low)
 
 
-@njit(cache=True, **INNER)
+@njit(**INNER)
 def _half_sums(work, layer, part):
     return matrix(work, layer.sums if part == layer.first else layer.other_sums, layer.rows, layer.outputs)
 
 
-@njit(cache=True, **INNER)
+@njit(**INNER)
 def _das(work, layer):
     """d loss / d [outputs of a layer before their activation]."""
     return matrix(work, layer.das, layer.rows, layer.outputs)
 
 
-@njit(cache=True, **INNER)
+@njit(**INNER)
 def _weights(flat, layer, part):
     """A part's rows of the layer's weight."""
     low, high = _range(layer, part)
@@ -202,7 +202,7 @@ def _draw(settings, data, rows, given, work, plan, part):
     call(settings.noise, (settings, rows[low:high], given, _shared(work, plan).eps[own]))
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def _add_halves(work, layer, low, high, target, place):
     """Columns place .. of target = columns low .. high - 1 of the layer's outputs, from both halves of their sums."""
     halves = _half_sums(work, layer, 0), _half_sums(work, layer, 1)
@@ -212,7 +212,7 @@ def _add_halves(work, layer, low, high, target, place):
             row[j] = one[j] + other[j]
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def _copy_columns(source, low, target):
     for i in range(target.shape[0]):
         for j in range(target.shape[1]):
@@ -328,7 +328,7 @@ def _sums(settings, target, work, plan, number, part, first, second, constants):
 # --- the step ---------------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def halves(
     settings, pixel_steps, noise_steps, flat, encoder, decoder, data, rows, given, work, plan, betas, terms,
     first, second, constants, signals, part, parts,
@@ -364,7 +364,7 @@ def _ask_for_pixels(data, rows, plan, low, high):
             ask(data, row, begin * item, (end - begin) * item)
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def halves_forward(
     settings, flat, encoder, decoder, data, rows, given, work, plan, beta, terms, first, second, constants, signals,
     low, high,
@@ -388,7 +388,7 @@ def halves_forward(
         _copy_columns(_own(work, plan, 0).terms, 0, terms)
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def halves_backward(
     settings, flat, encoder, decoder, data, rows, given, work, plan, beta, terms, first, second, constants, signals,
     low, high,

@@ -67,7 +67,7 @@ def laid_out(shapes: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
     return [(offset, *shape) for offset, shape in zip(accumulate(sizes, initial=0), [*shapes, (0, 0)], strict=True)]
 
 
-@njit(cache=True, **INNER)
+@njit(**INNER)
 def at(work, place):
     """The array of an (offset, rows, columns)."""
     return matrix(work, place[0], place[1], place[2])
@@ -81,7 +81,7 @@ def converted_from(dtype: np.dtype) -> Any:
     """The kernel for pixels as they are, of data of that type, uint8 scaled."""
     whole = 255 if dtype == np.uint8 else 1
 
-    @njit(cache=True, error_model="numpy", **INNER)
+    @njit(**INNER)
     def converted(settings, data, left, rows, x):
         """Of the columns from `left` as many as x has."""
         _gather(data.view(dtype), left, rows, x.dtype.type(whole), x, 0, rows.size)
@@ -89,7 +89,7 @@ def converted_from(dtype: np.dtype) -> Any:
     return converted
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def binarized(settings, data, left, rows, x):
     """Pixels drawn from uint8; `left` is a multiple of sixteen."""
     settings = Settings(*settings)
@@ -97,7 +97,7 @@ def binarized(settings, data, left, rows, x):
     _binarize_span(0, blocks, data, left, rows, rows, *address, settings.key0, settings.key1, x)
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def drawn(settings, rows, given, eps):
     """Normal noise."""
     settings = Settings(*settings)
@@ -108,7 +108,7 @@ def drawn(settings, rows, given, eps):
         flat[i] = float32_from_bits(np.int32(bits[i]))
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def given(settings, rows, given, eps):
     """Noise as it is given."""
     samples = Settings(*settings).samples
@@ -119,7 +119,7 @@ def given(settings, rows, given, eps):
 # --- terms of an example, and their gradients -------------------------------------------------------------------------
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def likelihoods(settings, x, out, low, high, log_likelihood):
     """log p(x|z) of pixels low .. high - 1, which are all of x, of every sample. Their logits become d loss / d logits,
     or, where every sample has a weight (`scale`), d log p / d logits."""
@@ -132,20 +132,20 @@ def likelihoods(settings, x, out, low, high, log_likelihood):
         log_likelihood[n] = sum_row(values)
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def scale(out, low, high, factors):
     """Columns low .. high - 1 of every row, by its factor."""
     for n in range(len(out)):
         scale_row(out[n, low:high], factors[n], out[n, low:high])
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def scale_row(source, factor, target):
     for d in range(source.size):
         target[d] = factor * source[d]
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def log_ratios(head, eps, z, ratios):
     """log p(z) - log q(z|x) of all samples (B, K)."""
     (examples, samples), latent = ratios.shape, z.shape[1]
@@ -156,7 +156,7 @@ def log_ratios(head, eps, z, ratios):
             ratios[b, k] = log_ratio(head[b, latent:], eps[n], z[n], values)
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def example_terms(settings, beta, log_likelihood, ratios, terms, low, high):
     """Terms of examples low .. high - 1 from the log-likelihoods (B, K) of their samples and their KL. With a bound of
     log-weights, which takes the ratios log p(z) - log q(z|x) (B, K) too, these become d loss / d log-weights."""
@@ -169,7 +169,7 @@ def example_terms(settings, beta, log_likelihood, ratios, terms, low, high):
         call(settings.bound, (settings.batch, beta, log_likelihood, ratios, terms, low, high))
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def importance_bound(batch, beta, log_likelihood, ratios, terms, low, high):
     """L_K of the examples; the log-likelihoods become log-weights, the ratios d loss / d log w_k = -w~_k / batch."""
     samples, number = log_likelihood.shape[1], log_likelihood.dtype.type
@@ -185,7 +185,7 @@ def importance_bound(batch, beta, log_likelihood, ratios, terms, low, high):
         terms[OBJECTIVE, b] = bounds[b - low] - number(math.log(samples))
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def monte_carlo_bound(batch, beta, log_likelihood, ratios, terms, low, high):
     """The mean over samples of log p(x|z) + beta (log p(z) - log q(z|x)) of the examples, and its gradient by the
     ratios: all samples weigh the same."""
@@ -195,7 +195,7 @@ def monte_carlo_bound(batch, beta, log_likelihood, ratios, terms, low, high):
         ratios[b] = beta * number(-1.0 / (batch * samples))
 
 
-@njit(cache=True, error_model="numpy", **INNER)
+@njit(**INNER)
 def head_gradient(settings, beta, head, std, eps, z, dz, dratio, dhead):
     """dhead (B, 2 Z) from dz (B, K, Z), which is overwritten. The KL is in closed form, or, with a bound of
     log-weights, in the ratio log p(z) - log q(z|x), whose gradient is -z by z and 1/2 by logvar."""

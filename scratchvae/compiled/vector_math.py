@@ -19,7 +19,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, overload
 
-from scratchvae.compiled.kernel_cache import INNER
+from scratchvae.compiled.kernel_cache import INNER, KERNEL
 from scratchvae.compiled.simd import SIMD
 
 f32, i32 = np.float32, np.int32
@@ -116,7 +116,7 @@ def multiply_add(typing_context, a, b, c):
 # --- pieces -----------------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, error_model="numpy", forceinline=True, **INNER)
+@njit(forceinline=True, **INNER)
 def _reduce(x):
     """n and r with x = n log 2 + r, |r| <= log(2) / 2."""
     shifted = multiply_add(x, LOG2_E, ROUNDER)
@@ -125,20 +125,20 @@ def _reduce(x):
     return i32(bits_from_float32(shifted) - ROUNDER_BITS), r
 
 
-@njit(cache=True, error_model="numpy", forceinline=True, **INNER)
+@njit(forceinline=True, **INNER)
 def _exp_minus_one(r):
     """exp(r) - 1 for |r| <= log(2) / 2."""
     p = multiply_add(r, multiply_add(r, multiply_add(r, multiply_add(r, E4, E3), E2), E1), E0)
     return multiply_add(r * r, p, r)
 
 
-@njit(cache=True, error_model="numpy", forceinline=True, **INNER)
+@njit(forceinline=True, **INNER)
 def _power_of_two(n):
     """2^n for -127 <= n <= 127, where 2^-127 is flushed to 0."""
     return float32_from_bits(i32(i32(n + i32(127)) << i32(23)))
 
 
-@njit(cache=True, error_model="numpy", forceinline=True, **INNER)
+@njit(forceinline=True, **INNER)
 def _log_polynomial(f, exponent):
     """exponent log 2 + log(1 + f)."""
     p = multiply_add(f, multiply_add(f, multiply_add(f, multiply_add(f, G7, G6), G5), G4), G3)
@@ -147,12 +147,12 @@ def _log_polynomial(f, exponent):
     return multiply_add(exponent, LOG_2_HIGH, f + multiply_add(exponent, LOG_2_LOW, p))
 
 
-@njit(cache=True, error_model="numpy", forceinline=True, **INNER)
+@njit(forceinline=True, **INNER)
 def absolute32(x):
     return float32_from_bits(bits_from_float32(x) & MAGNITUDE_BITS)
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(forceinline=True, **INNER)
 def expm1_and_excess32(x, power):
     """exp(x) - 1 and exp(x) - 1 - x, which is never negative, of a power = exp(x) to rounding.
 
@@ -165,7 +165,7 @@ def expm1_and_excess32(x, power):
     return growth, curved if near else growth - x
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(forceinline=True, **INNER)
 def decay32(x):
     """exp(x) for x <= 0, where a result below 2^-126.5 may be 0: cheaper than `exp32`."""
     x = DECAY_LOWEST if x < DECAY_LOWEST else x
@@ -174,7 +174,7 @@ def decay32(x):
     return multiply_add(scale, _exp_minus_one(r), scale)
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(forceinline=True, **INNER)
 def rise32(h):
     """1 - exp(-h) for h >= 0: the derivative of softplus from its value."""
     h = -DECAY_LOWEST if h > -DECAY_LOWEST else h
@@ -183,7 +183,7 @@ def rise32(h):
     return (f32(1) - scale) - scale * _exp_minus_one(r)
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(forceinline=True, **INNER)
 def log1p_unit32(t):
     """log(1 + t) for 0 <= t <= 1: no reduction needed."""
     p = multiply_add(t, multiply_add(t, multiply_add(t, multiply_add(t, P8, P7), P6), P5), P4)
@@ -191,7 +191,7 @@ def log1p_unit32(t):
     return multiply_add(t * t, p, t)
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(forceinline=True, **INNER)
 def root32(x):
     """sqrt(x) = g / sqrt(1 - r) for x >= 0, with a guess y of 1 / sqrt(x), g = x y, and r = 1 - x y^2. An infinite x
     stays infinite.
@@ -205,7 +205,7 @@ def root32(x):
     return multiply_add(g * r, p, g)
 
 
-@njit(cache=True, error_model="numpy", forceinline=True, **INNER)
+@njit(forceinline=True, **INNER)
 def _ratio(numerator, a, t):
     """numerator / (a + t) for a, t >= 0, with what a + t rounds away put back and the quotient's remainder added."""
     total = a + t
@@ -219,7 +219,7 @@ def _ratio(numerator, a, t):
 # --- float32 ----------------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(forceinline=True, **INNER)
 def exp32(x):
     """exp(x) = 2^n exp(r). Two factors of 2^(n/2): 2^n itself may be subnormal or too large."""
     x = EXP_LOWEST if x < EXP_LOWEST else x
@@ -229,7 +229,7 @@ def exp32(x):
     return (_exp_minus_one(r) + f32(1)) * _power_of_two(half) * _power_of_two(i32(n - half))
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(forceinline=True, **INNER)
 def log32(x):
     """log(x) = e log 2 + log(m), m in [sqrt(1/2), sqrt(2))."""
     subnormal = x < f32(2.0**-126)
@@ -243,7 +243,7 @@ def log32(x):
     return NAN if x < f32(0) else y
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(forceinline=True, **INNER)
 def log1p32(x):
     """log(1 + x), with what 1 + x rounds away put back: log(u + c) for u = fl(1 + x), c = (1 + x) - u."""
     u = f32(1) + x
@@ -260,7 +260,7 @@ def log1p32(x):
     return NAN if x < f32(-1) else y
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(forceinline=True, **INNER)
 def tanh32(x):
     """tanh |x| = t / (t + 2) with t = exp(2 |x|) - 1, and the sign of x."""
     a = absolute32(x)
@@ -272,14 +272,14 @@ def tanh32(x):
     return float32_from_bits(bits_from_float32(y) | (bits_from_float32(x) & SIGN_BIT))
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(forceinline=True, **INNER)
 def sigmoid32(x):
     """1 / (1 + exp(-x)), from exp(-|x|) <= 1, which cannot overflow."""
     t = exp32(-absolute32(x))
     return _ratio(t if x < f32(0) else f32(1), f32(1), t)
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(forceinline=True, **INNER)
 def softplus32(x):
     """log(1 + exp(x)) = max(x, 0) + log(1 + t), t = exp(-|x|), and log(1 + t) = log 2 + log(1 + (t - 1) / 2)."""
     t = exp32(-absolute32(x))
@@ -291,19 +291,19 @@ def softplus32(x):
 # --- float64 ----------------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(forceinline=True, **INNER)
 def expm1_and_excess64(x, power):
     growth = math.expm1(x)
     return growth, growth - x
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(forceinline=True, **INNER)
 def sigmoid64(x):
     t = math.exp(-abs(x))
     return (t if x < 0 else 1.0) / (1.0 + t)
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(forceinline=True, **INNER)
 def softplus64(x):
     return (0.0 if x < 0 else x) + math.log1p(math.exp(-abs(x)))
 
@@ -371,7 +371,7 @@ def root(x):
     raise NotImplementedError
 
 
-@njit(cache=True, error_model="numpy", forceinline=True, **INNER)
+@njit(forceinline=True, **INNER)
 def _tails32(x):
     t = decay32(-absolute32(x))
     total = f32(1) + t
@@ -379,25 +379,25 @@ def _tails32(x):
     return log1p_unit32(t), multiply_add(-quotient, lost, quotient)
 
 
-@njit(cache=True, error_model="numpy", forceinline=True, **INNER)
+@njit(forceinline=True, **INNER)
 def _tails64(x):
     t = math.exp(-abs(x))
     return math.log1p(t), t / (1.0 + t)
 
 
-@njit(cache=True, error_model="numpy", forceinline=True, **INNER)
+@njit(forceinline=True, **INNER)
 def _softplus_sigmoid32(x):
     (softplus, sigmoid), negative = _tails32(x), x < f32(0)
     return (f32(0) if negative else x) + softplus, sigmoid if negative else f32(1) - sigmoid
 
 
-@njit(cache=True, error_model="numpy", forceinline=True, **INNER)
+@njit(forceinline=True, **INNER)
 def _softplus_sigmoid64(x):
     (softplus, sigmoid), negative = _tails64(x), x < 0
     return (0.0 if negative else x) + softplus, sigmoid if negative else 1.0 - sigmoid
 
 
-INLINE: Any = {"error_model": "numpy", "forceinline": True}
+INLINE: Any = {"error_model": "numpy", "forceinline": True, "no_cfunc_wrapper": True}
 
 
 @overload(exp, jit_options=INLINE)
@@ -464,7 +464,7 @@ def _tails(x):
 # --- rows -------------------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**KERNEL)
 def activate_row(row, code):
     """row = activation(row) in place; the codes are `parameters.ACTIVATION_CODES`.
 
@@ -486,7 +486,7 @@ def activate_row(row, code):
             row[j] = softplus(row[j])
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**KERNEL)
 def activation_backward_row(da, h, code):
     """da *= activation'(h), from the output h; da comes as d loss / d h. In place: were the result another array, LLVM
     would test whether the two overlap, and take the elements one by one where they are the same."""
@@ -505,7 +505,7 @@ def activation_backward_row(da, h, code):
             da[j] *= rise(h[j])
 
 
-@njit(cache=True, fastmath={"reassoc"})
+@njit(fastmath={"reassoc"}, **INNER)
 def sum_row(terms):
     """The sum of a row, in an order that depends on its length alone: one partial sum a vector lane, then theirs.
 

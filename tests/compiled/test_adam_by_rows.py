@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 from numba import njit
 
-from scratchvae.compiled import adam_by_estimates, adam_by_rows
-from scratchvae.compiled.gemm import kernel, product
+from scratchvae.compiled import adam_by_estimates, adam_by_rows, gemm
+from scratchvae.compiled.gemm import kernel
 from scratchvae.compiled.step import FEW
+from tests.compiled.entries import entry_of
 from tests.compiled.flushing import flushed
+
+product = entry_of(gemm.product)
 
 CONSTANTS = np.array([0.1, 0.999, 0.001, 1e-3, 1e-8], np.float32)
 GUARD = 20  # elements behind the arrays' ends

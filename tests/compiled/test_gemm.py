@@ -6,22 +6,19 @@ import sys
 
 import numpy as np
 import pytest
-from numba import cfunc, types
+from numba import cfunc, njit, types
 from numpy.typing import NDArray
 
 from scratchvae.compiled import gemm
-from scratchvae.compiled.gemm import (
-    finite_sparse_product,
-    kernel,
-    product,
-    product_ahead,
-    sparse_product,
-    transpose,
-)
+from scratchvae.compiled.gemm import kernel
 from scratchvae.compiled.simd import TARGETS, simd_name
 from scratchvae.parameters import ACTIVATION_CODES
 from scratchvae.reference.activations import ACTIVATIONS
+from tests.compiled.entries import entry_of
 
+finite_sparse_product, product, product_ahead, transpose = map(
+    entry_of, (gemm.finite_sparse_product, gemm.product, gemm.product_ahead, gemm.transpose)
+)
 SHAPES = [
     (1, 1, 1),
     (1, 5, 3),
@@ -34,6 +31,11 @@ SHAPES = [
     (66, 31, 150),
 ]
 DTYPES = ["float32", "float64"]
+
+
+@njit(error_model="numpy")
+def sparse_product(kernel, a, b, start, c, activation):
+    gemm.sparse_product(kernel, a, b, start, c, activation)
 
 
 def matrices(shape: tuple[int, int, int], dtype: str, seed: int = 0) -> tuple[NDArray, NDArray, NDArray]:
@@ -190,8 +192,7 @@ def test_a_transpose_moves_every_element(shape, dtype):
 ONE_WIDTH = """
 import sys
 import numpy as np
-from tests.compiled.test_gemm import SHAPES, matrices, multiply
-from scratchvae.compiled.gemm import sparse_product
+from tests.compiled.test_gemm import SHAPES, matrices, multiply, sparse_product
 from scratchvae.compiled.simd import simd_name
 
 results = [np.frombuffer(simd_name().encode(), np.uint8)]
@@ -238,7 +239,8 @@ def test_an_unknown_width_is_refused():
 AT_THE_END_OF_A_PAGE = """
 import ctypes, mmap, sys
 import numpy as np
-from scratchvae.compiled.gemm import kernel, product, sparse_product, transpose
+from scratchvae.compiled.gemm import kernel
+from tests.compiled.test_gemm import product, sparse_product, transpose
 
 protect = ctypes.CDLL(None).mprotect
 protect.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int

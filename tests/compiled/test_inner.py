@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 
-from scratchvae.compiled.inner import COLUMNS, HEIGHT, inner_products
+from scratchvae.compiled import inner
+from scratchvae.compiled.inner import COLUMNS, HEIGHT
+from tests.compiled.entries import entry_of
+
+inner_products = entry_of(inner.inner_products)
 
 SHAPES = [
     *((rows, columns, 37) for rows in range(1, 2 * HEIGHT + 2) for columns in range(1, 2 * COLUMNS + 2)),

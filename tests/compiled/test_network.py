@@ -7,6 +7,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from scratchvae import reference
+from scratchvae.compiled import network as kernels
 from scratchvae.compiled.adam import adam_update
 from scratchvae.compiled.gemm import kernel
 from scratchvae.compiled.network import (
@@ -17,11 +18,13 @@ from scratchvae.compiled.network import (
     network_backward,
     network_forward,
     network_gradient,
-    skips,
     weight_sums,
     work_space,
 )
 from scratchvae.parameters import ACTIVATION_CODES, ALIGNMENT, Network, Parameters, aligned_empty
+from tests.compiled.entries import entry_of
+
+skips = entry_of(kernels.skips)
 
 SIZES = (100, 65, 33, 20)  # with 130 rows more than one thread has work
 DTYPES = ["float32", "float64"]

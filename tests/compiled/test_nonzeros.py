@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 from numba import njit
 
-from scratchvae.compiled.nonzeros import ALIKE, GROUP, WORD, list_nonzeros, pair, pair_alike
+from scratchvae.compiled import nonzeros
+from scratchvae.compiled.nonzeros import ALIKE, GROUP, WORD, pair, pair_alike
 from scratchvae.compiled.tile import AHEAD
+from tests.compiled.entries import entry_of
+
+list_nonzeros = entry_of(nonzeros.list_nonzeros)
 
 DTYPES = ["float32", "float64"]
 
