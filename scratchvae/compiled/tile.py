@@ -216,6 +216,7 @@ def _tile_function(module, scalar, rows, count, kind):
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
     function.linkage = "internal"
     function.attributes.add("noinline")
+    function.attributes.add("optsize")  # no unrolled loops: a step is many instructions, and LLVM would take longer
     builder = ir.IRBuilder(function.append_basic_block())
     columns, steps, indices, a, a_row, a_step, b, b_step, start, start_row, c, c_row = function.args
     last_bytes, whole = NARROW_BYTES if kind == NARROW else SIMD.bytes, kind in (WHOLE, WHOLE_SKIP)
