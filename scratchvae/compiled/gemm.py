@@ -48,6 +48,9 @@ WHOLE_SIZES, WHOLE_SKIP_SIZES = SIZES[WHOLE], SIZES[WHOLE_SKIP]
 ASKS = asking_is_enough()
 ROW_BLOCK = 64  # rows whose nonzero places are listed together
 DENSE = SIMD.dense
+# Not plain values, for each of which Numba would compile the products once more:
+NONE = np.intp(0)  # the code of no activation
+FRESH = np.bool_(False)  # of sums that do not go on
 
 
 # --- the C function ---------------------------------------------------------------------------------------------------
@@ -230,13 +233,13 @@ def product_ahead(kernel, a, b, c, more, ahead):
     _run(kernel, a, b, ahead[:0], c, more, 0, np.empty((0, 0), np.int32), none, none, ahead)
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def sparse_product(kernel, a, b, start, c, activation, finite=False):
     """The same as `product` for a that is mostly zero, of contiguous rows: where a group of rows is zero it multiplies
     nothing. It does multiply if that could hide a NaN or an infinity of b, which is looked for unless b is known to be
     finite, or if there are too few zeros after all."""
     if finite or all_finite(b):
-        finite_sparse_product(kernel, a, b, start, c, False, activation, start[:0])
+        finite_sparse_product(kernel, a, b, start, c, FRESH, activation, start[:0])
     else:
         product(kernel, a, b, start, c, activation)
 

@@ -23,6 +23,7 @@ from scratchvae.compiled.adam import adam_constants, update
 from scratchvae.compiled.denormals import FLUSH, mode, set_mode
 from scratchvae.compiled.gemm import (
     DENSE,
+    NONE,
     all_finite,
     finite_sparse_product,
     kernel,
@@ -124,7 +125,7 @@ def _backward(
             da = below
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def gradient_by_inputs(kernel, da, w, dh, scratch):
     """dh = da W^T, by inner products where there are many outputs, else by the tile of all products: dh^T = W da^T.
     Takes scratch for both transposes.
@@ -138,10 +139,10 @@ def gradient_by_inputs(kernel, da, w, dh, scratch):
     rows, (inputs, outputs), line = len(da), w.shape, LINE // da.itemsize
     width = rows if rows <= 2 * line else -(-rows // line) * line
     da_columns, dh_columns = matrix(scratch, 0, outputs, width), matrix(scratch, outputs * width, inputs, width)
-    transpose(da, da_columns)
+    transpose(da[:, :outputs], da_columns)  # of the type of the one below: it is compiled once
     for j in range(outputs if rows < width else 0):
         da_columns[j, rows:] = 0
-    product(kernel, w, da_columns, scratch[:0], dh_columns, 0)
+    product(kernel, w, da_columns, scratch[:0], dh_columns, NONE)
     transpose(dh_columns[:, :rows], dh)
 
 
@@ -215,7 +216,7 @@ def weight_sums(kernel, flat, weight, h, da, spans, zeros, shared, first, second
             if zeros:
                 columns = np.empty((high - low, rows.stop - rows.start), h.dtype)
                 transpose(h[rows, low:high], columns)
-                finite_sparse_product(kernel, columns, da[rows], flat[:0], gradient, n > 0, 0, ahead)
+                finite_sparse_product(kernel, columns, da[rows], flat[:0], gradient, n > 0, NONE, ahead)
             else:
                 product_ahead(kernel, h[rows, low:high].T, da[rows], gradient, n > 0, ahead)
             ahead = ahead[:0]
@@ -224,7 +225,7 @@ def weight_sums(kernel, flat, weight, h, da, spans, zeros, shared, first, second
     return finite
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def bias_sums(flat, bias, da, spans, first, second, constants):
     """db = sum da, da (N, out), over the rows of the spans."""
     outputs = da.shape[1]

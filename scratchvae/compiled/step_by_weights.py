@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from scratchvae.compiled.adam_by_rows import update_by_rows
 from scratchvae.compiled.barrier import arrive, meet, together, wait
 from scratchvae.compiled.gather import ask
-from scratchvae.compiled.gemm import all_finite, matrix, product, sparse_product
+from scratchvae.compiled.gemm import NONE, all_finite, matrix, product, sparse_product
 from scratchvae.compiled.inner import inner_products
 from scratchvae.compiled.kernel_cache import INLINED, INNER
 from scratchvae.compiled.network import RELU, bias_sums, call, mostly_zero, skips, slice_of, weight_sums
@@ -249,11 +249,11 @@ def _forward_layer(settings, flat, work, plan, number, part):
     start = flat[layer.bias : layer.bias + layer.outputs] if part != layer.first else none
     zeros = layer.activation == RELU if number else mostly_zero(h)
     if zeros:
-        sparse_product(kernel, h, weights, start, sums, 0, _own(work, plan, part).finite[0, number] != 0)
+        sparse_product(kernel, h, weights, start, sums, NONE, _own(work, plan, part).finite[0, number] != 0)
     elif part == layer.first:  # from its last input to its first: the rows beyond are the same part's too
-        product(kernel, h[:, ::-1], weights[::-1], start, sums, 0)
+        product(kernel, h[:, ::-1], weights[::-1], start, sums, NONE)
     else:
-        product(kernel, h, weights, start, sums, 0)
+        product(kernel, h, weights, start, sums, NONE)
 
 
 @njit(**INLINED)
