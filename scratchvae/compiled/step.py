@@ -39,15 +39,13 @@ from scratchvae.compiled.network import (
     network_address,
 )
 from scratchvae.compiled.pace import pace_of
-from scratchvae.compiled.random import _key
+from scratchvae.compiled.random import _fill_span, _key
 from scratchvae.compiled.step_by_examples import keep, places_of, several, spread
 from scratchvae.compiled.step_by_weights import halves, halves_backward, halves_forward, plan, size_of
 from scratchvae.compiled.step_parts import (
     Settings,
     binarized,
     converted_from,
-    drawn,
-    given,
     importance_bound,
     monte_carlo_bound,
 )
@@ -217,8 +215,10 @@ def _tasks(
 ) -> Tasks:  # fmt: skip
     """What is not asked for is not compiled; half of what is, in a process beside."""
     signatures = _signatures(dtype)
-    settings, data, numbers, noise, number, terms = (signatures.by_weights[n] for n in (0, 4, 5, 6, 9, 10))
-    bound_arguments = (types.intp, number, *3 * (terms,), types.intp, types.intp)
+    settings, data, numbers, number, terms = (signatures.by_weights[n] for n in (0, 4, 5, 9, 10))
+    size, words = types.intp, types.Array(types.uint32, 1, "C")
+    noise_arguments = (size, size, size, numbers, *5 * (size,), words)
+    bound_arguments = (size, number, *3 * (terms,), size, size)
     pixels = binarized if binarize else converted_from(data_dtype)
     if by_weights:
         name, half = f"by-weights-{dtype}", f"_forward_by_weights('{dtype}')"
@@ -226,15 +226,15 @@ def _tasks(
         name, half = f"network-{dtype}", f"_network('{dtype}')"
     with compiled_beside(name, f"from scratchvae.compiled import step; step.{half}"):
         asked_for = (
-            address(pixels, (settings, data, types.intp, numbers, terms)),
-            address(given if noise_given else drawn, (settings, numbers, noise, terms)),
+            address(pixels, (settings, data, size, numbers, terms)),
+            0 if noise_given else address(_fill_span, noise_arguments),
             address(BOUNDS[bound], bound_arguments) if bound in BOUNDS else 0,
             *(_keep_and_spread(dtype) if weighted and not by_weights else (0, 0)),
         )
         if by_weights:
             backward = address(halves_backward, signatures.by_weights)
         steps = address(halves if by_weights else several, signatures.several)
-        _steps.compile((types.intp, types.intp, *signatures.several[:-2]))
+        _steps.compile((size, size, *signatures.several[:-2]))
     if by_weights:
         return Tasks(_forward_by_weights(str(dtype)), backward, 0, *asked_for, steps)
     return Tasks(*_network(str(dtype)), *asked_for, steps)

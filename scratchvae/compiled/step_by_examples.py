@@ -31,6 +31,7 @@ from scratchvae.compiled.step_parts import (
     laid_out,
     likelihoods,
     log_ratios,
+    noise,
     scale_row,
 )
 
@@ -108,8 +109,9 @@ def several(
     for finite in (space.encoder_finite, space.decoder_finite):
         for own in range(low, high):
             finite[own] = 0
-    examples, spans, shares = rows.shape[1], np.empty((parts, 2), np.int64), equal_shares(2, parts)
-    all_rows = np.array([[0, examples]])
+    examples, spans, shares = rows.shape[1], np.empty((parts + 1, 2), np.int64), equal_shares(2, parts)
+    all_rows, spans = spans[parts:], spans[:parts]
+    all_rows[0, 0], all_rows[0, 1] = 0, examples
     follow(shares[EXAMPLES], examples, signals, EXAMPLES)
     follow(shares[WEIGHTS], PIECES, signals, WEIGHTS)
     together(signals, low, high, parts)
@@ -143,7 +145,7 @@ def _examples(settings, space, flat, encoder, decoder, data, rows, given, beta, 
     no_spans, kept[0] = encoder[:0], low * samples
     own = slice(low * samples, high * samples)
     call(settings.pixels, (settings, data, 0, rows[low:high], space.x[low:high]))
-    call(settings.noise, (settings, rows[low:high], given, space.eps[own]))
+    noise(settings, rows[low:high], given, space.eps[own])
     call(
         settings.forward,
         (

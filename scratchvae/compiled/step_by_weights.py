@@ -46,6 +46,7 @@ from scratchvae.compiled.step_parts import (
     laid_out,
     likelihoods,
     log_ratios,
+    noise,
     scale,
 )
 from scratchvae.compiled.vector_math import activate_row, activation_backward_row
@@ -199,7 +200,7 @@ def _draw(settings, data, rows, given, work, plan, part):
     call(settings.pixels, (settings, data, _range(first, part)[0], rows, _inputs(work, first, part)))
     low, high = slice_of(rows.size, part, 2)
     own = slice(low * settings.samples, high * settings.samples)
-    call(settings.noise, (settings, rows[low:high], given, _shared(work, plan).eps[own]))
+    noise(settings, rows[low:high], given, _shared(work, plan).eps[own])
 
 
 @njit(**INNER)

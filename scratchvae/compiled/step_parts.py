@@ -18,12 +18,12 @@ from scratchvae.compiled.bernoulli import bernoulli_row
 from scratchvae.compiled.gather import _gather
 from scratchvae.compiled.gemm import matrix
 from scratchvae.compiled.importance import drop_negligible
-from scratchvae.compiled.kernel_cache import INNER
+from scratchvae.compiled.kernel_cache import INLINED, INNER
 from scratchvae.compiled.log_sum_exp import _rows as log_sum_exp_rows
 from scratchvae.compiled.network import call
 from scratchvae.compiled.posterior import _backward as posterior_backward_rows
 from scratchvae.compiled.posterior import log_ratio
-from scratchvae.compiled.random import NORMALS, _binarize_span, _copy, _fill_span
+from scratchvae.compiled.random import NORMALS, _binarize_span, _copy
 from scratchvae.compiled.vector_math import float32_from_bits, sum_row
 
 ELBO, RECONSTRUCTION, KL, OBJECTIVE = range(4)  # rows of `terms`
@@ -39,7 +39,7 @@ class Settings(NamedTuple):
     backward: int  # of a network; where weights are shared out, the rest of the step
     gradient: int  # of a network; 0 where weights are shared out
     pixels: int
-    noise: int
+    noise: int  # 0 where it is given
     bound: int  # of the log-weights; 0 for the ELBO with its KL in closed form
     keep: int  # 0 where all samples go back
     spread: int
@@ -79,14 +79,18 @@ def at(work, place):
 @cache
 def converted_from(dtype: np.dtype) -> Any:
     """The kernel for pixels as they are, of data of that type, uint8 scaled."""
-    whole = 255 if dtype == np.uint8 else 1
+
+    @njit(**INNER)
+    def scaled(settings, data, left, rows, x):
+        """Of the columns from `left` as many as x has."""
+        _gather(data, left, rows, x.dtype.type(255), x, 0, rows.size)
 
     @njit(**INNER)
     def converted(settings, data, left, rows, x):
-        """Of the columns from `left` as many as x has."""
-        _gather(data.view(dtype), left, rows, x.dtype.type(whole), x, 0, rows.size)
+        """The same of data of another type, which comes as its bytes."""
+        _gather(data.view(dtype), left, rows, x.dtype.type(1), x, 0, rows.size)
 
-    return converted
+    return scaled if dtype == np.uint8 else converted
 
 
 @njit(**INNER)
@@ -97,23 +101,23 @@ def binarized(settings, data, left, rows, x):
     _binarize_span(0, blocks, data, left, rows, rows, *address, settings.key0, settings.key1, x)
 
 
-@njit(**INNER)
-def drawn(settings, rows, given, eps):
-    """Normal noise."""
-    settings = Settings(*settings)
-    count, address = settings.samples * settings.latent, (settings.noise_step, settings.noise_stream)
-    bits, flat, blocks = np.empty(eps.size, np.uint32), eps.reshape(eps.size), rows.size * ((count + 3) // 4)
-    _fill_span(NORMALS, 0, blocks, rows, count, *address, settings.key0, settings.key1, bits)
-    for i in range(bits.size):
-        flat[i] = float32_from_bits(np.int32(bits[i]))
-
-
-@njit(**INNER)
-def given(settings, rows, given, eps):
-    """Noise as it is given."""
-    samples = Settings(*settings).samples
-    for i in range(len(eps)):
-        _copy(given[rows[i // samples], i % samples], eps[i])
+@njit(**INLINED)
+def noise(settings, rows, given, eps):
+    """Normal noise, drawn or as it is given."""
+    count, bits, flat = settings.samples * settings.latent, np.empty(eps.size, np.uint32), eps.reshape(eps.size)
+    if settings.noise:
+        call(
+            settings.noise,
+            (
+                NORMALS, 0, rows.size * ((count + 3) // 4), rows, count, settings.noise_step, settings.noise_stream,
+                settings.key0, settings.key1, bits,
+            ),
+        )  # fmt: skip
+        for i in range(flat.size):
+            flat[i] = float32_from_bits(np.int32(bits[i]))
+    else:
+        for i in range(len(eps)):
+            _copy(given[rows[i // settings.samples], i % settings.samples], eps[i])
 
 
 # --- terms of an example, and their gradients -------------------------------------------------------------------------
@@ -195,12 +199,13 @@ def monte_carlo_bound(batch, beta, log_likelihood, ratios, terms, low, high):
         ratios[b] = beta * number(-1.0 / (batch * samples))
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def head_gradient(settings, beta, head, std, eps, z, dz, dratio, dhead):
     """dhead (B, 2 Z) from dz (B, K, Z), which is overwritten. The KL is in closed form, or, with a bound of
     log-weights, in the ratio log p(z) - log q(z|x), whose gradient is -z by z and 1/2 by logvar."""
     number, latent = head.dtype.type, std.shape[1]
-    dkl = np.full(len(head), (number(0) if settings.bound else beta) / number(settings.batch))
+    dkl = np.empty(len(head), head.dtype)
+    dkl[:] = (number(0) if settings.bound else beta) / number(settings.batch)
     if settings.bound:
         for b in range(len(head)):
             for k in range(dz.shape[1]):
