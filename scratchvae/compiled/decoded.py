@@ -103,7 +103,7 @@ def _decode(kernel, forward, flat, table, x, z, head, std, log_weights, low, hig
             if head.size:
                 log_weights[b, k] = _draw(head[b], std[b], z[start + i], drawn[i], terms)
         part = drawn if head.size else z[start : start + rows]
-        call(forward, (kernel, flat, table, part, hidden, none, out, finite, none, none, none, table[:0], 0, rows, 1))
+        call(forward, kernel, flat, table, part, hidden, none, out, finite, none, none, none, table[:0], 0, rows, 1)
         for i in range(rows):
             b, k = (start + i) // samples, (start + i) % samples
             log_weights[b, k] += _log_likelihood(x[b], out[i], lanes[0], lanes[1])
@@ -113,12 +113,12 @@ def _decode(kernel, forward, flat, table, x, z, head, std, log_weights, low, hig
 def _decode_in_parallel(decode, kernel, forward, flat, table, x, z, head, std, log_weights):
     rows = log_weights.size
     if rows * multiply_adds(table) < PARALLEL:
-        call(decode, (kernel, forward, flat, table, x, z, head, std, log_weights, 0, rows))
+        call(decode, kernel, forward, flat, table, x, z, head, std, log_weights, 0, rows)
         return
     parts = threads()
     for part in prange(parts):
         low, high = slice_of(rows, part, parts)
-        call(decode, (kernel, forward, flat, table, x, z, head, std, log_weights, low, high))
+        call(decode, kernel, forward, flat, table, x, z, head, std, log_weights, low, high)
 
 
 def _run(x: NDArray, z: NDArray, head: NDArray, std: NDArray, network: Network) -> NDArray:

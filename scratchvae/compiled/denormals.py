@@ -21,12 +21,7 @@ FLUSH = 0x8040  # of x86's control register MXCSR: small results become zero, an
 def mode(context):
     """What the thread does with such numbers now; always 0 on processors that compute with them at full speed."""
 
-    def emit(context, builder, signature, arguments):
-        place = cgutils.alloca_once_value(builder, INT32(0))
-        _control(builder, "llvm.x86.sse.stmxcsr", place)
-        return builder.zext(builder.load(place), INDEX)
-
-    return types.int64(), emit
+    return types.int64(), lambda context, builder, signature, arguments: read_mode(builder)
 
 
 @intrinsic
@@ -34,11 +29,24 @@ def set_mode(context, mode):
     """From here on, in this thread."""
 
     def emit(context, builder, signature, arguments):
-        place = cgutils.alloca_once_value(builder, builder.trunc(arguments[0], INT32))
-        _control(builder, "llvm.x86.sse.ldmxcsr", place)
+        write_mode(builder, *arguments)
         return context.get_dummy_value()
 
     return types.void(mode), emit
+
+
+def read_mode(builder):
+    """`mode` for who writes LLVM code."""
+    place = cgutils.alloca_once_value(builder, INT32(0))
+    _control(builder, "llvm.x86.sse.stmxcsr", place)
+    return builder.zext(builder.load(place), INDEX)
+
+
+def write_mode(builder, mode):
+    """`set_mode` for who writes LLVM code."""
+    place = cgutils.alloca_once(builder, INT32)
+    builder.store(builder.trunc(mode, INT32), place)
+    _control(builder, "llvm.x86.sse.ldmxcsr", place)
 
 
 def _control(builder, name, place):

@@ -340,19 +340,22 @@ def _transposed(builder, vectors):
 @intrinsic
 def matrix(context, flat, offset, rows, columns):
     """The (rows, columns) matrix that starts `offset` elements into a flat array. The array must outlive it."""
-    result = types.Array(flat.dtype, 2, "C")
 
     def emit(context, builder, signature, arguments):
-        array, offset, rows, columns = arguments
-        source = context.make_array(flat)(context, builder, array)
-        view = context.make_array(result)(context, builder)
-        size = INDEX(flat.dtype.bitwidth // 8)
-        view.data = builder.gep(source.data, [offset])
-        view.nitems, view.itemsize = builder.mul(rows, columns), size
-        view.shape = cgutils.pack_array(builder, (rows, columns))
-        view.strides = cgutils.pack_array(builder, (builder.mul(columns, size), size))
-        view.meminfo = cgutils.get_null_value(view.meminfo.type)
-        view.parent = cgutils.get_null_value(view.parent.type)
-        return view._getvalue()
+        return matrix_view(context, builder, flat, *arguments)
 
-    return result(flat, types.intp, types.intp, types.intp), emit
+    return types.Array(flat.dtype, 2, "C")(flat, types.intp, types.intp, types.intp), emit
+
+
+def matrix_view(context, builder, flat, array, offset, rows, columns):
+    """The same of an array of type `flat`, for who writes LLVM code."""
+    source = context.make_array(flat)(context, builder, array)
+    view = context.make_array(types.Array(flat.dtype, 2, "C"))(context, builder)
+    size = INDEX(flat.dtype.bitwidth // 8)
+    view.data = builder.gep(source.data, [offset])
+    view.nitems, view.itemsize = builder.mul(rows, columns), size
+    view.shape = cgutils.pack_array(builder, (rows, columns))
+    view.strides = cgutils.pack_array(builder, (builder.mul(columns, size), size))
+    view.meminfo = cgutils.get_null_value(view.meminfo.type)
+    view.parent = cgutils.get_null_value(view.parent.type)
+    return view._getvalue()

@@ -20,7 +20,7 @@ from numba.extending import intrinsic
 from numpy.typing import DTypeLike, NDArray
 
 from scratchvae.compiled.adam import adam_constants, update
-from scratchvae.compiled.denormals import FLUSH, mode, set_mode
+from scratchvae.compiled.denormals import FLUSH, read_mode, write_mode
 from scratchvae.compiled.gemm import (
     DENSE,
     NONE,
@@ -363,25 +363,18 @@ def _in_parallel(
     """Run the kernel at address `task`: a part a thread, or a single one where the work is small."""
     if x.shape[0] * multiply_adds(table) < PARALLEL:
         high = 1 if rows == NO_ROWS else rows
-        call_in_mode(flush, task, (
-            kernel, flat, table, x, hidden, hidden_das, out, dx, first, second, constants, spans, 0, high, 1,
-        ))  # fmt: skip
+        call_in_mode(
+            flush, task, kernel, flat, table, x, hidden, hidden_das, out, dx, first, second, constants, spans,
+            0, high, 1,
+        )  # fmt: skip
         return
     parts = threads()
     for part in prange(parts):
         low, high = (np.intp(part), np.intp(part + 1)) if rows == NO_ROWS else slice_of(rows, part, parts)
-        call_in_mode(flush, task, (
-            kernel, flat, table, x, hidden, hidden_das, out, dx, first, second, constants, spans, low, high, parts,
-        ))  # fmt: skip
-
-
-@njit(**INLINED)
-def call_in_mode(flush, task, arguments):
-    """Call the kernel at address `task`, denormal numbers being flushed or not."""
-    before = mode()
-    set_mode(before | flush)
-    call(task, arguments)
-    set_mode(before)
+        call_in_mode(
+            flush, task, kernel, flat, table, x, hidden, hidden_das, out, dx, first, second, constants, spans,
+            low, high, parts,
+        )  # fmt: skip
 
 
 @njit(**INNER)
@@ -444,15 +437,32 @@ def address(task: Any, arguments: tuple[types.Type, ...]) -> int:
 
 
 @intrinsic
-def call(context, task, arguments):
+def call(context, task, *arguments):
     """Call the kernel at address `task`: by its address, so that the parallel loop is compiled once, not with each."""
 
     def emit(context, builder, signature, values):
-        convention, kinds = context.call_conv, arguments.types
-        called = convention.get_function_type(types.void, kinds).as_pointer()
-        place = builder.inttoptr(values[0], called)
-        passed = [builder.extract_value(values[1], n) for n in range(len(kinds))]
-        convention.call_function(builder, place, types.void, kinds, passed)
+        _call(context, builder, arguments, *values)
         return context.get_dummy_value()
 
-    return types.void(task, arguments), emit
+    return types.void(task, types.StarArgTuple(arguments)), emit
+
+
+@intrinsic
+def call_in_mode(context, flush, task, *arguments):
+    """The same, denormal numbers being flushed or not."""
+
+    def emit(context, builder, signature, values):
+        flush, *others = values
+        before = read_mode(builder)
+        write_mode(builder, builder.or_(before, flush))
+        _call(context, builder, arguments, *others)
+        write_mode(builder, before)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, task, types.StarArgTuple(arguments)), emit
+
+
+def _call(context, builder, kinds, task, values):
+    called = context.call_conv.get_function_type(types.void, kinds).as_pointer()
+    place, passed = builder.inttoptr(task, called), cgutils.unpack_tuple(builder, values)
+    context.call_conv.call_function(builder, place, types.void, kinds, passed)

@@ -178,16 +178,16 @@ def _steps(
 ):  # fmt: skip
     """All steps in one region, a part a thread: the threads wait for one another by themselves."""
     if parts == 1:
-        call_in_mode(FLUSH, task, (
-            settings, pixel_steps, noise_steps, flat, encoder, decoder, data, rows, given, work, places, betas, terms,
-            first, second, constants, signals, 0, 1,
-        ))  # fmt: skip
+        call_in_mode(
+            FLUSH, task, settings, pixel_steps, noise_steps, flat, encoder, decoder, data, rows, given, work, places,
+            betas, terms, first, second, constants, signals, 0, 1,
+        )  # fmt: skip
         return
     for part in prange(parts):
-        call_in_mode(FLUSH, task, (
-            settings, pixel_steps, noise_steps, flat, encoder, decoder, data, rows, given, work, places, betas, terms,
-            first, second, constants, signals, np.intp(part), parts,
-        ))  # fmt: skip
+        call_in_mode(
+            FLUSH, task, settings, pixel_steps, noise_steps, flat, encoder, decoder, data, rows, given, work, places,
+            betas, terms, first, second, constants, signals, np.intp(part), parts,
+        )  # fmt: skip
 
 
 class Tasks(NamedTuple):

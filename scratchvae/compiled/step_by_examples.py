@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from scratchvae.compiled.barrier import meet, together
+from scratchvae.compiled.barrier import line_of, meet, together
 from scratchvae.compiled.gemm import matrix
 from scratchvae.compiled.kernel_cache import INLINED, INNER
 from scratchvae.compiled.network import call
@@ -38,30 +38,33 @@ from scratchvae.compiled.step_parts import (
 # not plain integers, for each of which Numba would compile the functions that take them once more
 EXAMPLES, WEIGHTS = np.intp(0), np.intp(1)  # what a pass shares out
 PIECES = np.intp(512)  # of every weight, which are shared out in the second pass
+KEPT = 3  # where in its cache line of the signals, behind its paces, a part says which rows have gone back
 ROWS = 256  # of the decoder that go forward and back together: what they write stays in the second-level cache
 
 
 class Space(NamedTuple):
-    """What a step writes, views on one array; B examples, K samples, D pixels, Z latents."""
+    """The arrays that a step writes, by their numbers; B examples, K samples, D pixels, Z latents."""
 
-    x: NDArray  # (B, D)
-    head: NDArray  # (B, 2 Z): mu, logvar
-    dhead: NDArray
-    std: NDArray  # (B, Z)
-    eps: NDArray  # (B K, Z)
-    z: NDArray
-    dz: NDArray
-    out: NDArray  # (B K, D): logits, then d loss / d logits
-    log_likelihood: NDArray  # (B, K)
-    ratios: NDArray  # (B, K): log p(z) - log q(z|x), then d loss / d log-weights
-    kept_z: NDArray  # (B K, Z): of the samples that go back; where that is all, z itself
-    kept: NDArray  # (parts,) of integers: the last + 1 of a part's rows that have gone back
-    encoder_hidden: NDArray  # (1, ...): as in `NetworkDeltas`
-    encoder_das: NDArray
-    decoder_hidden: NDArray
-    decoder_das: NDArray
-    encoder_finite: NDArray  # (parts, layers): of which weights it is known that they are
-    decoder_finite: NDArray
+    x: int  # (B, D)
+    head: int  # (B, 2 Z): mu, logvar
+    dhead: int
+    std: int  # (B, Z)
+    eps: int  # (B K, Z)
+    z: int
+    dz: int
+    out: int  # (B K, D): logits, then d loss / d logits
+    log_likelihood: int  # (B, K)
+    ratios: int  # (B, K): log p(z) - log q(z|x), then d loss / d log-weights
+    kept_z: int  # (B K, Z): of the samples that go back; where that is all, z itself
+    encoder_hidden: int  # (1, ...): as in `NetworkDeltas`
+    encoder_das: int
+    decoder_hidden: int
+    decoder_das: int
+    encoder_finite: int  # (parts, layers): of which weights it is known that they are
+    decoder_finite: int
+
+
+SPACE = Space(*range(len(Space._fields)))
 
 
 @cache
@@ -75,26 +78,15 @@ def places_of(
     shapes = (
         *((examples, pixels), (examples, 2 * latent), (examples, 2 * latent), (examples, latent)),
         *((all_samples, latent), (all_samples, latent), (all_samples, latent), (all_samples, pixels)),
-        *((examples, samples), (examples, samples), (all_samples if weighted else 0, latent), (2, parts)),
+        *((examples, samples), (examples, samples), (all_samples if weighted else 0, latent)),
         *((1, examples * below), (1, examples * below)),
         *((1, all_samples * above), (1, all_samples * above)),
         *((parts, layers), (parts, layers)),
     )
     places = np.array(laid_out(shapes))
     if not weighted:
-        places[Space._fields.index("kept_z")] = places[Space._fields.index("z")]
+        places[SPACE.kept_z] = places[SPACE.z]
     return places
-
-
-@njit(**INNER)
-def _space(work, places, parts):
-    return Space(
-        at(work, places[0]), at(work, places[1]), at(work, places[2]), at(work, places[3]), at(work, places[4]),
-        at(work, places[5]), at(work, places[6]), at(work, places[7]), at(work, places[8]), at(work, places[9]),
-        at(work, places[10]), work[places[11, 0] : places[11, 0] + 2 * parts].view(np.int64)[:parts],
-        at(work, places[12]), at(work, places[13]), at(work, places[14]), at(work, places[15]),
-        matrix(work, places[16, 0], parts, places[16, 2]), matrix(work, places[17, 0], parts, places[17, 2]),
-    )  # fmt: skip
 
 
 @njit(**INNER)
@@ -105,8 +97,8 @@ def several(
     """A part of all steps: rows (S, B), terms (S, 4, B), constants (S, 5), the others (S,). Without Adam's constants
     the gradient goes to `first`."""
     low, high = meet(signals, part, parts) if parts > 1 else (0, 1)
-    space, target = _space(work, places, parts), flat if constants.size else first
-    for finite in (space.encoder_finite, space.decoder_finite):
+    space, target = (work, places), flat if constants.size else first
+    for finite in (at(space, SPACE.encoder_finite), at(space, SPACE.decoder_finite)):
         for own in range(low, high):
             finite[own] = 0
     examples, spans, shares = rows.shape[1], np.empty((parts + 1, 2), np.int64), equal_shares(2, parts)
@@ -118,11 +110,11 @@ def several(
     for s in range(len(rows)):
         of = Settings(*(*settings, pixel_steps[s], noise_steps[s]))
         for own in range(low, high):
-            started, (begin, end), kept = ticks(), share_of(shares[EXAMPLES], examples, own), space.kept[own : own + 1]
+            started, (begin, end), kept = ticks(), share_of(shares[EXAMPLES], examples, own), _kept(signals, own)
             _examples(of, space, flat, encoder, decoder, data, rows[s], given, betas[s], terms[s], begin, end, kept)
             say(signals, own, EXAMPLES, ticks() - started)
         together(signals, low, high, parts)
-        kept_rows = _kept_rows(of, space, shares[EXAMPLES], spans)
+        kept_rows = _kept_rows(of, examples, shares[EXAMPLES], signals, spans)
         for own in range(low, high):
             started, share = ticks(), share_of(shares[WEIGHTS], PIECES, own)
             _sums(of, space, target, encoder, decoder, first, second, constants[s], kept_rows, all_rows, own, share)
@@ -140,76 +132,65 @@ def _examples(settings, space, flat, encoder, decoder, data, rows, given, beta, 
     """Examples low .. high - 1, forward and back. The objective is a bound of the log-weights, or, where there is none,
     the ELBO with its KL in closed form; beta weighs the KL. In kept[0] is then the last + 1 of the decoder's rows that
     have gone back."""
-    kernel, none, no_rows, samples = settings.kernel, flat[:0], space.out[:0], settings.samples
-    weights, log_weights = space.ratios.reshape(space.ratios.size), space.log_likelihood.reshape(space.ratios.size)
+    x, head, dhead, std = at(space, SPACE.x), at(space, SPACE.head), at(space, SPACE.dhead), at(space, SPACE.std)
+    all_z, kept_z, all_dz, out = at(space, SPACE.z), at(space, SPACE.kept_z), at(space, SPACE.dz), at(space, SPACE.out)
+    encoder_hidden, decoder_hidden = at(space, SPACE.encoder_hidden)[0], at(space, SPACE.decoder_hidden)[0]
+    ratios, log_likelihood = at(space, SPACE.ratios), at(space, SPACE.log_likelihood)
+    weights, log_weights = ratios.reshape(ratios.size), log_likelihood.reshape(ratios.size)
+    kernel, none, no_rows, samples = settings.kernel, flat[:0], out[:0], settings.samples
     no_spans, kept[0] = encoder[:0], low * samples
     own = slice(low * samples, high * samples)
-    call(settings.pixels, (settings, data, 0, rows[low:high], space.x[low:high]))
-    noise(settings, rows[low:high], given, space.eps[own])
+    own_eps = at(space, SPACE.eps)[own]
+    call(settings.pixels, settings, data, 0, rows[low:high], x[low:high])
+    noise(settings, rows[low:high], given, own_eps)
     call(
-        settings.forward,
-        (
-            kernel, flat, encoder, space.x, space.encoder_hidden[0], none, space.head, space.encoder_finite,
-            none, none, none, no_spans, low, high, 1,
-        ),
+        settings.forward, kernel, flat, encoder, x, encoder_hidden, none, head, at(space, SPACE.encoder_finite),
+        none, none, none, no_spans, low, high, 1,
     )  # fmt: skip
     shape = high - low, samples, settings.latent
-    eps, z, dz = space.eps[own].reshape(shape), space.z[own].reshape(shape), space.dz[own].reshape(shape)
-    posterior_forward_rows(space.head[low:high], eps, space.std[low:high], z, terms[KL, low:high])
+    eps, z, dz = own_eps.reshape(shape), all_z[own].reshape(shape), all_dz[own].reshape(shape)
+    posterior_forward_rows(head[low:high], eps, std[low:high], z, terms[KL, low:high])
     block = max(1, ROWS // samples)
     for start in range(low, high, block):
         stop = min(start + block, high)
         own_first, own_last = start * samples, stop * samples
         call(
-            settings.forward,
-            (
-                kernel, flat, decoder, space.z, space.decoder_hidden[0], none, space.out, space.decoder_finite,
-                none, none, none, no_spans, own_first, own_last, 1,
-            ),
+            settings.forward, kernel, flat, decoder, all_z, decoder_hidden, none, out, at(space, SPACE.decoder_finite),
+            none, none, none, no_spans, own_first, own_last, 1,
         )  # fmt: skip
         _objective(settings, space, start, stop, beta, terms)
         free = kept[0]
         if settings.keep:
             call(
-                settings.keep,
-                (
-                    weights, log_weights, decoder, space.z, space.decoder_hidden[0], space.out, space.kept_z,
-                    own_first, own_last, kept,
-                ),
+                settings.keep, weights, log_weights, decoder, all_z, decoder_hidden, out, kept_z, own_first, own_last,
+                kept,
             )  # fmt: skip
         else:
             kept[0] = own_last
         call(
-            settings.backward,
-            (
-                kernel, flat, decoder, space.kept_z, space.decoder_hidden[0], space.decoder_das[0], space.out, space.dz,
-                none, none, none, no_spans, free, kept[0], 1,
-            ),
+            settings.backward, kernel, flat, decoder, kept_z, decoder_hidden, at(space, SPACE.decoder_das)[0], out,
+            all_dz, none, none, none, no_spans, free, kept[0], 1,
         )  # fmt: skip
     if settings.keep:
-        call(settings.spread, (weights, log_weights, space.dz, own.start, own.stop, kept))
-    head_gradient(
-        settings, beta, space.head[low:high], space.std[low:high], eps, z, dz, space.ratios[low:high],
-        space.dhead[low:high],
-    )  # fmt: skip
+        call(settings.spread, weights, log_weights, all_dz, own.start, own.stop, kept)
+    head_gradient(settings, beta, head[low:high], std[low:high], eps, z, dz, ratios[low:high], dhead[low:high])
     call(
-        settings.backward,
-        (
-            kernel, flat, encoder, space.x, space.encoder_hidden[0], space.encoder_das[0], space.dhead, no_rows,
-            none, none, none, no_spans, low, high, 1,
-        ),
+        settings.backward, kernel, flat, encoder, x, encoder_hidden, at(space, SPACE.encoder_das)[0], dhead, no_rows,
+        none, none, none, no_spans, low, high, 1,
     )  # fmt: skip
 
 
 @njit(**INLINED)
 def _objective(settings, space, low, high, beta, terms):
     """Terms of examples low .. high - 1, and d loss / d logits of their samples."""
-    pixels, log_likelihood = space.x.shape[1], space.log_likelihood.reshape(space.log_likelihood.size)
+    x, log_likelihood, ratios = at(space, SPACE.x), at(space, SPACE.log_likelihood), at(space, SPACE.ratios)
     own = slice(low * settings.samples, high * settings.samples)
-    likelihoods(settings, space.x[low:high], space.out[own], 0, pixels, log_likelihood[own])
+    own_likelihoods = log_likelihood.reshape(log_likelihood.size)[own]
+    likelihoods(settings, x[low:high], at(space, SPACE.out)[own], 0, x.shape[1], own_likelihoods)
     if settings.bound:
-        log_ratios(space.head[low:high], space.eps[own], space.z[own], space.ratios[low:high])
-    example_terms(settings, beta, space.log_likelihood, space.ratios, terms, low, high)
+        eps, z = at(space, SPACE.eps)[own], at(space, SPACE.z)[own]
+        log_ratios(at(space, SPACE.head)[low:high], eps, z, ratios[low:high])
+    example_terms(settings, beta, log_likelihood, ratios, terms, low, high)
 
 
 @njit(**INNER)
@@ -264,29 +245,32 @@ def _sums(settings, space, flat, encoder, decoder, first, second, constants, kep
     """A part's share of both networks' gradients and, where there are constants, of Adam: pieces begin .. end - 1."""
     own, (begin, end) = slice(part, part + 1), share
     call(
-        settings.gradient,
-        (
-            settings.kernel, flat, decoder, space.kept_z, space.decoder_hidden[0], space.decoder_das[0], space.out,
-            space.decoder_finite[own], first, second, constants, kept_rows, begin, end, PIECES,
-        ),
+        settings.gradient, settings.kernel, flat, decoder, at(space, SPACE.kept_z), at(space, SPACE.decoder_hidden)[0],
+        at(space, SPACE.decoder_das)[0], at(space, SPACE.out), at(space, SPACE.decoder_finite)[own],
+        first, second, constants, kept_rows, begin, end, PIECES,
     )  # fmt: skip
     call(
-        settings.gradient,
-        (
-            settings.kernel, flat, encoder, space.x, space.encoder_hidden[0], space.encoder_das[0], space.dhead,
-            space.encoder_finite[own], first, second, constants, all_rows, begin, end, PIECES,
-        ),
+        settings.gradient, settings.kernel, flat, encoder, at(space, SPACE.x), at(space, SPACE.encoder_hidden)[0],
+        at(space, SPACE.encoder_das)[0], at(space, SPACE.dhead), at(space, SPACE.encoder_finite)[own],
+        first, second, constants, all_rows, begin, end, PIECES,
     )  # fmt: skip
 
 
 @njit(**INLINED)
-def _kept_rows(settings, space, shares, spans):
+def _kept(signals, part):
+    """(1,): where a part says the last + 1 of its rows that have gone back."""
+    place = line_of(part) + KEPT
+    return signals[place : place + 1]
+
+
+@njit(**INLINED)
+def _kept_rows(settings, examples, shares, signals, spans):
     """The decoder's rows that have gone back, those of all parts; a span goes on where the next part follows it."""
     parts, count = len(spans), 0
     for part in range(parts):
-        first = share_of(shares, len(space.x), part)[0] * settings.samples
+        first = share_of(shares, examples, part)[0] * settings.samples
         if part == 0 or first > spans[count - 1, 1]:
             spans[count, 0] = first
             count += 1
-        spans[count - 1, 1] = space.kept[part]
+        spans[count - 1, 1] = _kept(signals, part)[0]
     return spans[:count]

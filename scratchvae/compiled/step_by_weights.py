@@ -52,6 +52,7 @@ from scratchvae.compiled.step_parts import (
 from scratchvae.compiled.vector_math import activate_row, activation_backward_row
 
 BY_ROWS = SIMD.estimates  # whether Adam makes the gradient itself where inputs are zero (see `adam_by_rows`)
+BEGIN = np.intp(0)  # of columns and layers; not a plain integer, for which Numba would compile some functions once more
 HEIGHT = 4  # of a tile that is still fast: a half has a multiple of so many inputs, or whole cache lines of them
 
 
@@ -74,30 +75,31 @@ class Layer(NamedTuple):
 
 
 class Shared(NamedTuple):
-    """What one thread writes and the other reads; B examples, K samples, Z latents."""
+    """The arrays that one thread writes and the other reads, by their numbers; B examples, K samples, Z latents."""
 
-    eps: NDArray  # (B K, Z): each draws that of half of the examples
-    log_likelihood: NDArray  # (2, B K): of either half of the pixels
-    ratios: NDArray  # (2, B K): log p(z) - log q(z|x) of either half of the latents
-    kl: NDArray  # (2, B): of either half of the latents
+    eps: int  # (B K, Z): each draws that of half of the examples
+    log_likelihood: int  # (2, B K): of either half of the pixels
+    ratios: int  # (2, B K): log p(z) - log q(z|x) of either half of the latents
+    kl: int  # (2, B): of either half of the latents
 
 
 class Own(NamedTuple):
-    """What each thread has for itself: its H latents, and the sums over all latents and pixels."""
+    """The arrays that each thread has for itself, by their numbers: those of its H latents, and of the sums over all
+    latents and pixels."""
 
-    head: NDArray  # (B, 2 H)
-    dhead: NDArray  # (B, 2 H)
-    std: NDArray  # (B, H)
-    eps: NDArray  # (B K, H)
-    dz: NDArray  # (B K, H)
-    log_likelihood: NDArray  # (B, K)
-    ratios: NDArray  # (B, K): log p(z) - log q(z|x), then d loss / d log-weights
-    terms: NDArray  # (4, B)
-    finite: NDArray  # (1, layers): whether it is known of its half of a layer's weights that they are
+    head: int  # (B, 2 H)
+    dhead: int  # (B, 2 H)
+    std: int  # (B, H)
+    eps: int  # (B K, H)
+    dz: int  # (B K, H)
+    log_likelihood: int  # (B, K)
+    ratios: int  # (B, K): log p(z) - log q(z|x), then d loss / d log-weights
+    terms: int  # (4, B)
+    finite: int  # (1, layers): whether it is known of its half of a layer's weights that they are
 
 
-SHARED, OWN = len(Shared._fields), len(Own._fields)
-FIRST = SHARED + 2 * OWN + 1  # row of the plan where layers begin; above: arrays, and then how many are the encoder's
+SHARED, OWN = Shared(*range(len(Shared._fields))), Own(*range(len(Own._fields)))
+FIRST = len(SHARED) + 2 * len(OWN) + 1  # row of the plan where layers begin; above: arrays, how many are the encoder's
 
 
 @cache
@@ -138,19 +140,16 @@ def size_of(plan: NDArray[np.int64]) -> int:
 # --- what stands where ------------------------------------------------------------------------------------------------
 
 
-@njit(**INNER)
-def _shared(work, plan):
-    return Shared(at(work, plan[0]), at(work, plan[1]), at(work, plan[2]), at(work, plan[3]))
+@njit(**INLINED)
+def _shared(work, plan, number):
+    """The array of that number in `SHARED`."""
+    return at((work, plan), number)
 
 
-@njit(**INNER)
-def _own(work, plan, part):
-    n = SHARED + part * OWN
-    return Own(
-        at(work, plan[n]), at(work, plan[n + 1]), at(work, plan[n + 2]), at(work, plan[n + 3]),
-        at(work, plan[n + 4]), at(work, plan[n + 5]), at(work, plan[n + 6]), at(work, plan[n + 7]),
-        at(work, plan[n + 8]),
-    )  # fmt: skip
+@njit(**INLINED)
+def _own(work, plan, part, number):
+    """The array of that number in `OWN` that is a part's."""
+    return at((work, plan), len(SHARED) + part * len(OWN) + number)
 
 
 @njit(**INNER)
@@ -196,11 +195,11 @@ def _weights(flat, layer, part):
 @njit(**INLINED)
 def _draw(settings, data, rows, given, work, plan, part):
     """Half of the pixels of all examples, and all noise of half of the examples."""
-    first = _layer(plan, 0)
-    call(settings.pixels, (settings, data, _range(first, part)[0], rows, _inputs(work, first, part)))
+    first = _layer(plan, BEGIN)
+    call(settings.pixels, settings, data, _range(first, part)[0], rows, _inputs(work, first, part))
     low, high = slice_of(rows.size, part, 2)
     own = slice(low * settings.samples, high * settings.samples)
-    noise(settings, rows[low:high], given, _shared(work, plan).eps[own])
+    noise(settings, rows[low:high], given, _shared(work, plan, SHARED.eps)[own])
 
 
 @njit(**INNER)
@@ -223,16 +222,17 @@ def _copy_columns(source, low, target):
 @njit(**INLINED)
 def _latents(settings, work, plan, part):
     """A part's latents of all samples, with their KL and their addends to log p(z) - log q(z|x)."""
-    own, shared, below = _own(work, plan, part), _shared(work, plan), plan[FIRST - 1, 0]
-    head, (low, high) = _layer(plan, below - 1), _range(_layer(plan, below), part)
-    _add_halves(work, head, low, high, own.head, 0)
-    _add_halves(work, head, settings.latent + low, settings.latent + high, own.head, high - low)
-    _copy_columns(shared.eps, low, own.eps)
-    z, shape = _inputs(work, _layer(plan, below), part), (len(own.head), settings.samples, high - low)
-    kl, ratios = shared.kl[part, : len(own.head)], shared.ratios[part, : len(z)]
-    posterior_forward_rows(own.head, own.eps.reshape(shape), own.std, z.reshape(shape), kl)
+    below, head, eps = plan[FIRST - 1, 0], _own(work, plan, part, OWN.head), _own(work, plan, part, OWN.eps)
+    layer, (low, high) = _layer(plan, below - 1), _range(_layer(plan, below), part)
+    _add_halves(work, layer, low, high, head, BEGIN)
+    _add_halves(work, layer, settings.latent + low, settings.latent + high, head, high - low)
+    _copy_columns(_shared(work, plan, SHARED.eps), low, eps)
+    z, shape = _inputs(work, _layer(plan, below), part), (len(head), settings.samples, high - low)
+    kl, std = _shared(work, plan, SHARED.kl)[part, : len(head)], _own(work, plan, part, OWN.std)
+    posterior_forward_rows(head, eps.reshape(shape), std, z.reshape(shape), kl)
     if settings.bound:
-        log_ratios(own.head, own.eps, z, ratios.reshape(own.ratios.shape))
+        ratios = _shared(work, plan, SHARED.ratios)[part, : len(z)]
+        log_ratios(head, eps, z, ratios.reshape((len(head), settings.samples)))
 
 
 @njit(**INLINED)
@@ -243,14 +243,14 @@ def _forward_layer(settings, flat, work, plan, number, part):
     if number == plan[FIRST - 1, 0]:
         _latents(settings, work, plan, part)
     elif number > 0:
-        _add_halves(work, _layer(plan, number - 1), low, high, h, 0)
+        _add_halves(work, _layer(plan, number - 1), low, high, h, BEGIN)
         for i in range(layer.rows):
             activate_row(h[i], layer.activation)
     none, kernel, weights, sums = flat[:0], settings.kernel, _weights(flat, layer, part), _half_sums(work, layer, part)
     start = flat[layer.bias : layer.bias + layer.outputs] if part != layer.first else none
     zeros = layer.activation == RELU if number else mostly_zero(h)
     if zeros:
-        sparse_product(kernel, h, weights, start, sums, NONE, _own(work, plan, part).finite[0, number] != 0)
+        sparse_product(kernel, h, weights, start, sums, NONE, _own(work, plan, part, OWN.finite)[0, number] != 0)
     elif part == layer.first:  # from its last input to its first: the rows beyond are the same part's too
         product(kernel, h[:, ::-1], weights[::-1], start, sums, NONE)
     else:
@@ -260,27 +260,30 @@ def _forward_layer(settings, flat, work, plan, number, part):
 @njit(**INLINED)
 def _likelihood(settings, work, plan, part):
     """log p(x|z) of a part's pixels, whose logits become their gradients."""
-    first, last = _layer(plan, 0), len(plan) - FIRST - 1
+    first, last = _layer(plan, BEGIN), len(plan) - FIRST - 1
     (low, high), out = _range(first, part), _das(work, _layer(plan, last))
     _add_halves(work, _layer(plan, last), low, high, out, low)
-    likelihoods(settings, _inputs(work, first, part), out, low, high, _shared(work, plan).log_likelihood[part])
+    log_likelihood = _shared(work, plan, SHARED.log_likelihood)[part]
+    likelihoods(settings, _inputs(work, first, part), out, low, high, log_likelihood)
 
 
 @njit(**INLINED)
 def _objective(settings, beta, work, plan, part):
     """All terms, from both halves of the latents and of the pixels; weights of samples scale the gradients of a part's
     logits."""
-    own, shared, samples = _own(work, plan, part), _shared(work, plan), settings.samples
-    for b in range(len(own.ratios)):
-        own.terms[KL, b] = shared.kl[0, b] + shared.kl[1, b]
-        for k in range(samples):
-            n = b * samples + k
-            own.log_likelihood[b, k] = shared.log_likelihood[0, n] + shared.log_likelihood[1, n]
-            own.ratios[b, k] = shared.ratios[0, n] + shared.ratios[1, n]
-    example_terms(settings, beta, own.log_likelihood, own.ratios, own.terms, 0, len(own.ratios))
+    ratios, terms = _own(work, plan, part, OWN.ratios), _own(work, plan, part, OWN.terms)
+    log_likelihood, kl = _own(work, plan, part, OWN.log_likelihood), _shared(work, plan, SHARED.kl)
+    half_likelihoods, half_ratios = _shared(work, plan, SHARED.log_likelihood), _shared(work, plan, SHARED.ratios)
+    for b in range(len(ratios)):
+        terms[KL, b] = kl[0, b] + kl[1, b]
+        for k in range(settings.samples):
+            n = b * settings.samples + k
+            log_likelihood[b, k] = half_likelihoods[0, n] + half_likelihoods[1, n]
+            ratios[b, k] = half_ratios[0, n] + half_ratios[1, n]
+    example_terms(settings, beta, log_likelihood, ratios, terms, 0, len(ratios))
     if settings.weighted:
-        (low, high), out = _range(_layer(plan, 0), part), _das(work, _layer(plan, len(plan) - FIRST - 1))
-        scale(out, low, high, own.ratios.reshape(own.ratios.size))
+        (low, high), out = _range(_layer(plan, BEGIN), part), _das(work, _layer(plan, len(plan) - FIRST - 1))
+        scale(out, low, high, ratios.reshape(ratios.size))
 
 
 # --- backward ---------------------------------------------------------------------------------------------------------
@@ -293,17 +296,18 @@ def _backward_layer(settings, beta, flat, work, plan, number, part):
         return
     layer, below = _layer(plan, number), plan[FIRST - 1, 0]
     (low, high), target = _range(layer, part), _das(work, _layer(plan, number - 1))
-    own, h, weights = _own(work, plan, part), _inputs(work, layer, part), _weights(flat, layer, part)
+    h, weights = _inputs(work, layer, part), _weights(flat, layer, part)
     if number == below:
-        inner_products(_das(work, layer), weights, own.dz)
-        shape = len(own.head), settings.samples, high - low
+        head, dhead = _own(work, plan, part, OWN.head), _own(work, plan, part, OWN.dhead)
+        dz, shape = _own(work, plan, part, OWN.dz), (len(head), settings.samples, high - low)
+        inner_products(_das(work, layer), weights, dz)
         head_gradient(
-            settings, beta, own.head, own.std, own.eps.reshape(shape), h.reshape(shape), own.dz.reshape(shape),
-            own.ratios, own.dhead,
+            settings, beta, head, _own(work, plan, part, OWN.std), _own(work, plan, part, OWN.eps).reshape(shape),
+            h.reshape(shape), dz.reshape(shape), _own(work, plan, part, OWN.ratios), dhead,
         )  # fmt: skip
         for i in range(len(target)):
             for j in range(high - low):
-                target[i, low + j], target[i, settings.latent + low + j] = own.dhead[i, j], own.dhead[i, high - low + j]
+                target[i, low + j], target[i, settings.latent + low + j] = dhead[i, j], dhead[i, high - low + j]
         return
     inner_products(_das(work, layer), weights, target[:, low:high])
     for i in range(layer.rows):
@@ -321,7 +325,7 @@ def _sums(settings, target, work, plan, number, part, first, second, constants):
         known = update_by_rows(target, weight, h, da, first, second, constants)
     else:
         known = weight_sums(kernel, target, weight, h, da, spans, zeros, False, first, second, constants)
-    _own(work, plan, part).finite[0, number] = known
+    _own(work, plan, part, OWN.finite)[0, number] = known
     if part != layer.first:
         bias_sums(target, layer.bias, da, spans, first, second, constants)
 
@@ -341,23 +345,23 @@ def halves(
     """
     low, high = meet(signals, part, 2) if parts == 2 else (0, 2)
     for own in range(low, high):
-        _own(work, plan, own).finite[:] = 0
+        _own(work, plan, own, OWN.finite)[:] = 0
     for s in range(len(rows)):
         arguments = (
             (*settings, pixel_steps[s], noise_steps[s]), flat, encoder, decoder, data, rows[s], given, work, plan,
             betas[s], terms[s], first, second, constants[s], signals, low, high,
         )  # fmt: skip
         of = Settings(*arguments[0])
-        call(of.forward, arguments)
+        call(of.forward, *arguments)
         if s + 1 < len(rows):
             _ask_for_pixels(data, rows[s + 1], plan, low, high)
-        call(of.backward, arguments)
+        call(of.backward, *arguments)
 
 
 @njit(**INLINED)
 def _ask_for_pixels(data, rows, plan, low, high):
     """Parts low .. high - 1 ask for theirs of these rows of the data: they come from memory during a backward pass."""
-    first = _layer(plan, 0)
+    first = _layer(plan, BEGIN)
     item = data.shape[1] // first.inputs
     for part in range(low, high):
         begin, end = _range(first, part)
@@ -386,7 +390,7 @@ def halves_forward(
     if settings.weighted:
         together(signals, low, high, 2)
     if low == 0 and high > 0:
-        _copy_columns(_own(work, plan, 0).terms, 0, terms)
+        _copy_columns(_own(work, plan, 0, OWN.terms), 0, terms)
 
 
 @njit(**INNER)

@@ -12,11 +12,13 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from scratchvae.compiled.bernoulli import bernoulli_row
 from scratchvae.compiled.gather import _gather
-from scratchvae.compiled.gemm import matrix
+from scratchvae.compiled.gemm import matrix_view
 from scratchvae.compiled.importance import drop_negligible
 from scratchvae.compiled.kernel_cache import INLINED, INNER
 from scratchvae.compiled.log_sum_exp import _rows as log_sum_exp_rows
@@ -24,6 +26,7 @@ from scratchvae.compiled.network import call
 from scratchvae.compiled.posterior import _backward as posterior_backward_rows
 from scratchvae.compiled.posterior import log_ratio
 from scratchvae.compiled.random import NORMALS, _binarize_span, _copy
+from scratchvae.compiled.tile import INDEX, element
 from scratchvae.compiled.vector_math import float32_from_bits, sum_row
 
 ELBO, RECONSTRUCTION, KL, OBJECTIVE = range(4)  # rows of `terms`
@@ -67,10 +70,24 @@ def laid_out(shapes: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
     return [(offset, *shape) for offset, shape in zip(accumulate(sizes, initial=0), [*shapes, (0, 0)], strict=True)]
 
 
-@njit(**INNER)
-def at(work, place):
-    """The array of an (offset, rows, columns)."""
-    return matrix(work, place[0], place[1], place[2])
+@intrinsic
+def at(context, space, number):
+    """The array of that number in space = (memory, places), whose rows begin with offset, rows and columns. The memory
+    must outlive it.
+
+    A tuple of all arrays would read better. But for every array that is handed on Numba writes some twenty instructions
+    that count its references, and all of them take the compiler's time.
+    """
+    memory = space.types[0]
+
+    def emit(context, builder, signature, arguments):
+        flat, places = cgutils.unpack_tuple(builder, arguments[0])
+        table = context.make_array(space.types[1])(context, builder, places)
+        place = element(builder, table, arguments[1], INDEX(0))
+        offset, rows, columns = (builder.load(builder.gep(place, [INDEX(n)])) for n in range(3))
+        return matrix_view(context, builder, memory, flat, offset, rows, columns)
+
+    return types.Array(memory.dtype, 2, "C")(space, types.intp), emit
 
 
 # --- pixels and noise -------------------------------------------------------------------------------------------------
@@ -107,11 +124,8 @@ def noise(settings, rows, given, eps):
     count, bits, flat = settings.samples * settings.latent, np.empty(eps.size, np.uint32), eps.reshape(eps.size)
     if settings.noise:
         call(
-            settings.noise,
-            (
-                NORMALS, 0, rows.size * ((count + 3) // 4), rows, count, settings.noise_step, settings.noise_stream,
-                settings.key0, settings.key1, bits,
-            ),
+            settings.noise, NORMALS, 0, rows.size * ((count + 3) // 4), rows, count,
+            settings.noise_step, settings.noise_stream, settings.key0, settings.key1, bits,
         )  # fmt: skip
         for i in range(flat.size):
             flat[i] = float32_from_bits(np.int32(bits[i]))
@@ -170,7 +184,7 @@ def example_terms(settings, beta, log_likelihood, ratios, terms, low, high):
         terms[ELBO, b] = reconstruction - terms[KL, b]
         terms[OBJECTIVE, b] = reconstruction - beta * terms[KL, b]
     if settings.bound:
-        call(settings.bound, (settings.batch, beta, log_likelihood, ratios, terms, low, high))
+        call(settings.bound, settings.batch, beta, log_likelihood, ratios, terms, low, high)
 
 
 @njit(**INNER)

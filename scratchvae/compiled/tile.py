@@ -39,6 +39,8 @@ def on_x86(builder):
 
 
 def scalar_bytes(scalar):
+    if isinstance(scalar, ir.IntType):
+        return scalar.width // 8
     return 8 if scalar == ir.DoubleType() else 4
 
 

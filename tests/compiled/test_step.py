@@ -186,7 +186,7 @@ def test_a_thread_that_is_alone_does_all_parts(rows, monkeypatch):
     @njit
     def one_after_the_other(task, parts, *arguments):
         for part in range(parts - 1, -1, -1):
-            call(task, (*arguments, part, parts))
+            call(task, *(*arguments, part, parts))
 
     monkeypatch.setattr(step, "_steps", one_after_the_other)
     for one, other in zip(trained(Trainer, sv.ELBO(), rows=rows), want, strict=True):
