@@ -113,11 +113,18 @@ def one_thread(wanted: bool = True) -> Iterator[None]:
         return
     from threadpoolctl import threadpool_limits  # comes with scikit-learn
 
+    with one_compiled_thread(), threadpool_limits(1):
+        yield
+
+
+@contextmanager
+def one_compiled_thread(wanted: bool = True) -> Iterator[None]:
+    """The same for compiled operations alone: to come and go takes no time."""
     before = get_threads()
-    set_threads(1)
+    if wanted:
+        set_threads(1)
     try:
-        with threadpool_limits(1):
-            yield
+        yield
     finally:
         set_threads(before)
 

@@ -23,7 +23,7 @@ from scratchvae.checkpoint import TrainingState, load_state, save_model
 from scratchvae.data.binarize import binarize as draw_batch
 from scratchvae.data.binarize import mean_shown
 from scratchvae.data.mapped import Data, fingerprint
-from scratchvae.engine import get_threads, one_order_of_sums
+from scratchvae.engine import get_threads, one_compiled_thread, one_order_of_sums
 from scratchvae.finite import (
     DivergedError,
     arrays_of_a_pass,
@@ -47,6 +47,8 @@ VALIDATION_ROWS = 500  # examples handled together; the result does not depend o
 VALIDATION_VALUES = 16_000_000  # decoded of them at most, so that wide data or many samples take no more memory
 UPDATES_TOGETHER = 1_024  # made in one call of the engine at most
 FIRST_CORRECTION = math.sqrt(1 - 0.999)  # what `adam_update` multiplies epsilon by at update 1, the least it ever does
+SMALL = 20_000_000  # multiply-adds of a forward pass below which one thread may be faster than many
+PACED_TOGETHER = 64  # updates that are made before it is looked whether it is, at least
 WORK_TOGETHER = 5_000_000_000  # multiply-adds of a thread in their forward passes at most: a quarter of a second
 
 OnEpoch: TypeAlias = Callable[[dict[str, Any]], object]  # is called with a copy of each entry of the history
@@ -138,6 +140,7 @@ class Trainer:
         self.first = vae.parameters.zeros_like()
         self.second = vae.parameters.zeros_like()
         self.updates = 0
+        self._pace = vae.ops.Pace() if hasattr(vae.ops, "Pace") else None  # of steps made operation by operation
         self.noise = noise
         self.writes = True  # whether this process writes files: of several, the first does
 
@@ -157,7 +160,7 @@ class Trainer:
     def calls(self, batches: Iterable[NDArray]) -> Iterator[Terms]:
         """The same, by calls of the engine: the terms of the updates that one makes, each (S, B)."""
         if not self._in_one_call():
-            yield from map(of_one_update, map(self._composed_step, batches))
+            yield from map(of_one_update, self._composed_steps(batches))
             return
         for size, alike in groupby(batches, len):
             together = max(1, min(UPDATES_TOGETHER, WORK_TOGETHER * get_threads() // max(1, self._work(size))))
@@ -283,6 +286,30 @@ class Trainer:
             bound=bound,
             betas=betas,
         )
+
+    def _composed_steps(self, batches: Iterable[NDArray]) -> Iterator[Terms]:
+        """Updates made operation by operation; small ones by all threads or by one, whichever is faster.
+
+        Each has dozens of parallel operations. While another program keeps a processor busy, all threads wait in every
+        one of them for the one that it has taken the place of.
+        """
+        if self._pace is None or get_threads() == 1:
+            yield from map(self._composed_step, batches)
+            return
+        batches = iter(batches)
+        while several := list(islice(batches, PACED_TOGETHER)):
+            if self._work(len(several[0])) >= SMALL:
+                yield from map(self._composed_step, several)
+                continue
+            for begin, end, alone in self._pace.pieces(len(several)):
+                seconds = []
+                for rows in several[begin:end]:
+                    started = time.perf_counter()
+                    with one_compiled_thread(alone):
+                        terms = self._composed_step(rows)
+                    seconds.append(time.perf_counter() - started)
+                    yield terms
+                self._pace.took(alone, float(np.median(seconds)))
 
     def _composed_step(self, rows: NDArray) -> Terms:
         """An update made operation by operation."""

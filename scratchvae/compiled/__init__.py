@@ -79,6 +79,9 @@ with kernel_cache():
     )
     from scratchvae.compiled.log_sum_exp import log_sum_exp_backward, log_sum_exp_forward
     from scratchvae.compiled.network import network_adam, network_backward, network_forward, network_gradient
+
+    # no twins: `Trainer.steps` in one call, with their updates and without; and how many threads other small steps get
+    from scratchvae.compiled.pace import Pace as Pace
     from scratchvae.compiled.poisson import (
         poisson_log_likelihood_backward,
         poisson_log_likelihood_forward,
@@ -98,8 +101,6 @@ with kernel_cache():
         random_words,
         uniforms,
     )
-
-    # no twins: `Trainer.steps` in one call, with their updates and without
     from scratchvae.compiled.step import Minibatches as Minibatches
     from scratchvae.compiled.step import compile_steps as compile_steps
     from scratchvae.compiled.step import step_gradient as step_gradient

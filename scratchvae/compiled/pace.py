@@ -1,8 +1,9 @@
-"""How many threads a small step is given: all, or one where the others cost more than they save.
+"""How many threads a small step is given, or one made operation by operation: all, or one where the others cost more
+than they save.
 
 Processors that share no cache pass a line on some three times as slowly, and a virtual machine's may share one at one
-moment and not at the next. So now and then a few steps are made by the other number of threads, and timed. Bits do not
-depend on it.
+moment and not at the next; and another program may keep one of them busy. So now and then a few steps are made by the
+other number of threads, and timed. Bits do not depend on it.
 """
 
 from functools import cache

@@ -1,10 +1,13 @@
 """How many threads small steps are given."""
 
+from types import SimpleNamespace
+
 import pytest
 
+from scratchvae import training
 from scratchvae.compiled.pace import EVERY, Pace, pace_of
 from scratchvae.engine import get_threads
-from tests.compiled.test_step import SOME, Trainer, batches, pixels, sv
+from tests.compiled.test_step import SOME, Composed, Trainer, batches, pixels, sv
 
 STEPS = EVERY // 8  # of a call
 
@@ -82,3 +85,53 @@ def test_a_look_changes_no_bit(rows, monkeypatch, made_by):
     assert made_by == [most, 1, most]
     for one, other in zip(*results, strict=True):
         assert (one == other).all()
+
+
+def test_steps_made_of_operations_are_given_one_thread_too(monkeypatch):
+    """And the same bits; between the steps all threads are there."""
+    if get_threads() < 2:
+        pytest.skip("one processor")
+    results, given, between = [], [], []
+
+    class Watched(Composed):
+        def _composed_step(self, rows):
+            given.append(get_threads())
+            return super()._composed_step(rows)
+
+    for pieces in ([(0, 6, False)], [(0, 2, True), (2, 6, False)]):
+        monkeypatch.setattr(Pace, "pieces", lambda self, steps, pieces=pieces: pieces)
+        trainer = Watched(sv.VAE(37, 5, hidden=(150, 131), seed=1), pixels(), seed=5)
+        terms = []
+        for part in trainer.steps(batches(6, 90)):
+            terms.append(part.elbo)
+            between.append(get_threads())
+        results.append([*terms, trainer.vae.parameters.flat.copy()])
+    most = get_threads()
+    assert given == [most] * 6 + [1] * 2 + [most] * 4
+    assert between == [most] * 12
+    for one, other in zip(*results, strict=True):
+        assert (one == other).all()
+
+
+def test_large_steps_made_of_operations_are_not_looked_at(monkeypatch):
+    """By one of many threads each would take many times as long."""
+    monkeypatch.setattr(training, "SMALL", 9 * Composed(sv.VAE(37, 5, hidden=(12,)), pixels())._work(1))
+    calls = []
+    monkeypatch.setattr(Pace, "pieces", lambda self, steps: calls.append(steps) or [(0, steps, False)])
+    trainer = Composed(sv.VAE(37, 5, hidden=(12,)), pixels())
+    assert len(list(trainer.steps(batches(5, 9)))) == 5
+    assert not calls
+    assert len(list(trainer.steps(batches(5, 8)))) == 5
+    assert calls == ([5] if get_threads() > 1 else [])
+
+
+def test_steps_made_of_operations_say_what_they_took(monkeypatch):
+    """In the middle: what the first took, which compiles, counts for nothing."""
+    if get_threads() < 2:
+        pytest.skip("one processor")
+    took, clock = [], iter([0, 1_000, 0, 1, 0, 2, 0, 5, 0, 6])
+    monkeypatch.setattr(Pace, "pieces", lambda self, steps: [(0, 3, True), (3, 5, False)])
+    monkeypatch.setattr(Pace, "took", lambda self, alone, seconds: took.append((alone, seconds)))
+    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    list(Composed(sv.VAE(37, 5, hidden=(12,)), pixels()).steps(batches(5, 9)))
+    assert took == [(True, 2), (False, 5.5)]
