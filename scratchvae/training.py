@@ -298,18 +298,20 @@ class Trainer:
             return
         batches = iter(batches)
         while several := list(islice(batches, PACED_TOGETHER)):
-            if self._work(len(several[0])) >= SMALL:
-                yield from map(self._composed_step, several)
-                continue
-            for begin, end, alone in self._pace.pieces(len(several)):
-                seconds = []
-                for rows in several[begin:end]:
-                    started = time.perf_counter()
-                    with one_compiled_thread(alone):
-                        terms = self._composed_step(rows)
-                    seconds.append(time.perf_counter() - started)
-                    yield terms
-                self._pace.took(alone, float(np.median(seconds)))
+            small = self._work(len(several[0])) < SMALL
+            yield from self._paced_steps(self._pace, several) if small else map(self._composed_step, several)
+
+    def _paced_steps(self, pace: Any, batches: list[NDArray]) -> Iterator[Terms]:
+        """The same, by as many threads as the pace gives each, which is told what they took."""
+        for begin, end, alone in pace.pieces(len(batches)):
+            seconds = []
+            for rows in batches[begin:end]:
+                started = time.perf_counter()
+                with one_compiled_thread(alone):
+                    terms = self._composed_step(rows)
+                seconds.append(time.perf_counter() - started)
+                yield terms
+            pace.took(alone, float(np.median(seconds)))
 
     def _composed_step(self, rows: NDArray) -> Terms:
         """An update made operation by operation."""

@@ -24,7 +24,7 @@ SPINS = 2_000  # turns between two offers of the processor to others
 
 def signals_for(parts: int) -> NDArray[np.int64]:
     """What so many threads speak by: how many have come; then, a cache line each, how many steps a part has done, and
-    behind that what else it says (`shares`)."""
+    behind that what else it says (`shares`, and in `step_by_examples` which rows have gone back)."""
     return aligned_zeros((1 + parts) * LINE, np.int64)
 
 
