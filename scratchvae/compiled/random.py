@@ -16,7 +16,7 @@ from scratchvae.compiled.gather import ask, within
 from scratchvae.compiled.kernel_cache import INNER, KERNEL
 from scratchvae.compiled.philox import COUNTERS, ROUNDS, philox
 from scratchvae.compiled.slices import slices_for
-from scratchvae.compiled.vector_math import bits_from_float32, float32_from_bits
+from scratchvae.compiled.vector_math import bits_from_float32, float32_from_bits, fused_multiply_add, multiply_add
 from scratchvae.reference.random import (
     ATTEMPT_SHIFT,
     COS_COEFFICIENTS,
@@ -99,25 +99,29 @@ def _as_bytes(typing_context, words):
 
 
 @njit(forceinline=True, **INNER)
+def _cubic(x, c0, c1, c2, c3):
+    return fused_multiply_add(x, fused_multiply_add(x, fused_multiply_add(x, c3, c2), c1), c0)
+
+
+@njit(forceinline=True, **INNER)
 def _minus_two_log(u):
     bits = bits_from_float32(u)
     exponent = i32(i32(bits - i32(SQRT_HALF_BITS)) >> i32(23))
     x = float32_from_bits(i32(bits - i32(exponent << i32(23)))) - f32(1)
     q = x * x
-    even = L0 + q * (L2 + q * (L4 + q * (L6 + q * L8)))
-    odd = L1 + q * (L3 + q * (L5 + q * L7))
-    return f32(exponent) * MINUS_TWO_LOG_TWO + x * (even + x * odd)
+    even, odd = fused_multiply_add(q, _cubic(q, L2, L4, L6, L8), L0), _cubic(q, L1, L3, L5, L7)
+    return fused_multiply_add(x, fused_multiply_add(x, odd, even), f32(exponent) * MINUS_TWO_LOG_TWO)
 
 
 @njit(forceinline=True, **INNER)
 def _box_muller_pair(radius_word, angle_word):
-    """Plain products and sums in the reference's order: no flag lets LLVM contract them, so the bits are the same."""
-    radius = np.sqrt(_minus_two_log(f32(radius_word) * f32(2.0**-32) + f32(2.0**-33)))
+    """In the reference's order, fused where the reference is and nowhere else, so the bits are the same."""
+    u = multiply_add(f32(radius_word), f32(2.0**-32), f32(2.0**-33))  # the product is exact, fused or not
+    radius = np.sqrt(_minus_two_log(u))
     radius = float32_from_bits(bits_from_float32(radius) ^ (i32(angle_word) & i32(-0x80000000)))
     w = f32(i32(angle_word << u32(2))) * f32(2.0**-31)
     q = w * w
-    cosine = C0 + q * (C1 + q * (C2 + q * C3))
-    sine = w * (S0 + q * (S1 + q * (S2 + q * S3)))
+    cosine, sine = _cubic(q, C0, C1, C2, C3), w * _cubic(q, S0, S1, S2, S3)
     mirrored = (angle_word & u32(1 << 30)) != u32(0)
     return radius * (sine if mirrored else cosine), radius * (cosine if mirrored else sine)
 

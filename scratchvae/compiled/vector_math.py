@@ -101,10 +101,20 @@ def join_bits(typing_context, pattern, value):
     )
 
 
+def _fused(context, builder, signature, args):
+    return builder.fma(*args)
+
+
 def _multiply_add(context, builder, signature, args):
     if SIMD.fused:
-        return builder.fma(*args)
+        return _fused(context, builder, signature, args)
     return builder.fadd(builder.fmul(args[0], args[1]), args[2])
+
+
+@intrinsic
+def fused_multiply_add(typing_context, a, b, c):
+    """a b + c, rounded once. A processor that has no instruction for it calls the C library, for each."""
+    return a(a, a, a), _fused
 
 
 @intrinsic
