@@ -65,7 +65,7 @@ def _two_dimensions(vae: VAE, kl: NDArray[Any], dimensions: tuple[int, int] | No
     return dimensions
 
 
-def _groups(labels: NDArray[Any]) -> dict[str, NDArray[Any]]:
+def label_groups(labels: NDArray[Any]) -> dict[str, NDArray[Any]]:
     """Rows by label, in the labels' order; of too many words, the commonest, and the rest as "other"."""
     values, places, counts = np.unique(labels, return_inverse=True, return_counts=True)
     commonest = np.argsort(-counts, kind="stable")
@@ -95,7 +95,7 @@ def _is_scale(labels: NDArray[Any] | None) -> bool:
     return labels is not None and labels.dtype.kind in "iuf" and len(np.unique(labels)) > CATEGORIES
 
 
-def _colour(index: int) -> Any:
+def label_colour(index: int) -> Any:
     """The colours of the style in turn; a second round is paler."""
     cycle = matplotlib.rcParams["axes.prop_cycle"].by_key()["color"]
     return matplotlib.colors.to_rgba(cycle[index % len(cycle)], 0.75 if index < len(cycle) else 0.4)
@@ -132,8 +132,8 @@ def latent_scatter(
             axes.scatter(across, up, s=9, c=labels, cmap="viridis", linewidths=0), ax=axes, label="label"
         )
     else:
-        for index, (name, rows) in enumerate(_groups(labels).items()):
-            axes.scatter(across[rows], up[rows], s=9, color=[_colour(index)], linewidths=0, label=name)
+        for index, (name, rows) in enumerate(label_groups(labels).items()):
+            axes.scatter(across[rows], up[rows], s=9, color=[label_colour(index)], linewidths=0, label=name)
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title="label", markerscale=1.6, fontsize="small")
     return _finish_plane(axes, plane, "Latent space: the mean of q(z|x) of every example", "datalim")
 
@@ -152,7 +152,7 @@ def posterior_ellipses(
     Takes     as `latent_scatter`; first: how many examples are drawn, in the colours that all of them would have
     """
     labels, axes = _labels(labels, len(x)), axes_or_new(axes, 6.2, 4.8)
-    groups = {"": np.ones(len(x), bool)} if labels is None or _is_scale(labels) else _groups(labels)
+    groups = {"": np.ones(len(x), bool)} if labels is None or _is_scale(labels) else label_groups(labels)
     mu, covariance, plane = _on_plane(vae, x[:first], dimensions)
     values, vectors = np.linalg.eigh(covariance[:, plane][:, :, plane])
     across = 2.0 * np.sqrt(values)  # full axes of the ellipse, the shorter first
@@ -169,12 +169,12 @@ def posterior_ellipses(
             offsets=mu[rows][:, list(plane)],
             offset_transform=axes.transData,
             facecolors="none",
-            edgecolors=[_colour(index)],
+            edgecolors=[label_colour(index)],
             linewidths=0.8,
             label=f"q(z|x), {name}" if name else "q(z|x)",
         )
         axes.add_collection(ellipses)
-        handles.append(matplotlib.lines.Line2D([], [], color=_colour(index), label=ellipses.get_label()))
+        handles.append(matplotlib.lines.Line2D([], [], color=label_colour(index), label=ellipses.get_label()))
     ink: Any = matplotlib.rcParams["text.color"]
     axes.add_patch(Circle((0, 0), 1.0, fill=False, linestyle="--", linewidth=1.6, edgecolor=ink, zorder=3))
     reach = 1.05 * max(1.0, float((np.abs(mu[:, list(plane)]) + across.max(1, keepdims=True) / 2).max()))

@@ -11,7 +11,7 @@ from PIL import Image
 import scratchvae as sv
 from scratchvae.data import Dataset
 from scratchvae.report import plots
-from scratchvae.report.drawing import shades
+from scratchvae.report.drawing import as_written, shades
 from scratchvae.report.explain import Settings, figures, page, subject_of
 from scratchvae.report.explain.answers import numbers
 from scratchvae.report.explain.identity import identity
@@ -47,8 +47,22 @@ def test_labels_that_are_words_are_shown_as_they_are_written(words):
     drawn = figures.the_model(subject), figures.two_divergences(one, subject), figures.shapes(found, subject)
     for figure in drawn:
         figure.draw_without_rendering()  # where text that is a formula would be read
-    colours = {text.get_text(): text.get_color() for text in drawn[0].axes[0].texts}
+    (axes,) = drawn[0].axes
+    colours = {text.get_text(): text.get_color() for text in axes.texts} or {
+        text.get_text(): tuple(points.get_edgecolor()[0])
+        for text, points in zip(axes.get_legend().get_texts(), axes.collections, strict=True)
+    }
     assert len(colours) == len(set(colours.values())) == 2, "a colour for each label"
+
+
+@pytest.mark.parametrize("latent_dim", [1, 2])
+def test_words_stand_in_a_legend_and_not_across_one_another(latent_dim):
+    words = np.array(["setosa", "_virginica"])
+    subject = subject_on(PIXELS, words[np.arange(60) % 2], latent_dim=latent_dim)
+    (axes,) = figures.the_model(subject).axes
+    assert not axes.texts
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [as_written("_virginica"), "setosa"]
+    assert sum(len(points.get_offsets()) for points in axes.collections) == len(subject.held_out)
 
 
 def test_examples_whose_label_is_no_number_are_in_the_picture_too():

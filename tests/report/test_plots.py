@@ -359,6 +359,12 @@ def test_no_example_is_left_out_for_its_label(labels):
     assert sum(len(points.get_offsets()) for points in groups) == 30
 
 
+def test_a_label_that_begins_with_an_underscore_is_in_the_legend():
+    axes = plots.latent_scatter(model(), ROWS, np.array(["_a", "b", "c"])[LABELS])
+    assert legend_of(axes) == [r"$\_$a", "b", "c"]
+    axes.figure.draw_without_rendering()
+
+
 def test_a_dollar_sign_in_a_label_begins_no_formula():
     axes = plots.latent_scatter(model(), ROWS, np.array([r"$\foo$", "$5", "5$ or $6"])[LABELS])
     axes.figure.draw_without_rendering()  # where a formula would be read

@@ -13,6 +13,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from ..drawing import as_written, shades, show_grid, tile_middles
+from ..latent_space import label_colour, label_groups
 from .estimators import Estimators
 from .gradient_noise import GradientNoise
 from .identity import Forms, Identity
@@ -24,6 +25,7 @@ from .subject import Subject
 
 WIDTH = 9.4
 MANIFOLD = 15  # decoded grid points along each axis
+LONGEST = 3  # letters of a label that stands at its example's place: words would lie across one another
 
 COLOURS = {"elbo": "C0", "gap": "C1", "prior": "C2", "other": "C3", "first": "C4", "second": "C6", "third": "C5"}
 """In the style's order of colours. log p(x) is drawn in the colour of the text. What has a colour in one picture alone,
@@ -112,9 +114,16 @@ def _means_on_a_line(axes: Axes, subject: Subject) -> None:
 
 
 def _examples(axes: Axes, x: NDArray, y: NDArray, labels: NDArray | None, marker: str) -> None:
-    """Each example at its place: its label, in a colour for each, or a mark where there are none."""
+    """Each example at its place: its label, in a colour for each, or, where there are none or long ones, a mark."""
+    marks: Any = {"s": 8 if marker == "o" else 300, "marker": marker, "linewidths": 0.8}
     if labels is None:
-        axes.scatter(x, y, s=8 if marker == "o" else 300, marker=marker, color=colour("first"), linewidths=0.8)
+        axes.scatter(x, y, color=colour("first"), **marks)
+        return
+    if max(len(str(label)) for label in labels) > LONGEST:
+        for index, (name, own) in enumerate(label_groups(labels).items()):
+            axes.scatter(x[own], y[own], color=[label_colour(index)], label=name, **marks)
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title="label", fontsize="small",
+                    markerscale=1.6 if marker == "o" else 0.4)  # fmt: skip
         return
     palette = matplotlib.colormaps["tab10"]
     values, places = np.unique(labels, return_inverse=True)
