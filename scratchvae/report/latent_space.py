@@ -246,6 +246,7 @@ def traversals(
     axes.set_title(f"Traversals: the mean of p(x|z), one dimension of z from {-span:g} to {span:g}")
     names = [f"z[{index}]" for index in chosen]
     if shape is None:
+        axes.set_ylabel(f"{-span:g} above, {span:g} below")
         return show_lines(axes, dict(zip(names, decoded, strict=True)), None)
     show_grid(axes, decoded.reshape(-1, *shape), steps, shades(decoded))
     axes.set_yticks(tile_middles(range(len(chosen)), shape[0]), names)

@@ -505,6 +505,7 @@ def test_traversals_of_real_numbers_are_in_their_own_shades():
 
 def test_traversals_of_rows_that_are_no_images_are_a_heat_map():
     axes = plots.traversals(model(5, likelihood="gaussian"), dimensions=[0, 1], steps=4)
+    assert axes.get_ylabel() == "-3 above, 3 below"
     assert axes.images[0].get_array().shape == (2 * 4 + 1, 5)
     assert written(axes.get_yticklabels()) == ["z[0]", "z[1]"]
 
