@@ -15,7 +15,7 @@ LearningRate = float | Schedule
 
 @dataclass(frozen=True)
 class Stages:
-    """A rate that is constant in stages, as in Burda, Grosse, Salakhutdinov 2015, section 5.
+    """A rate that is constant in stages, as in Burda, Grosse, Salakhutdinov 2015, section 5.1.
 
     Takes     rates, each a positive number; updates: how many updates each lasts. The last rate goes on for ever
     Raises    ValueError for stages that are empty, rates and updates that do not pair, or updates that are not whole

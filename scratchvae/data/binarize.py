@@ -6,7 +6,8 @@
     dynamic     a fresh draw per pixel for every (stream, step)
 
 Every draw is a function of (seed, stream, step, row, column) alone, so none depends on the batch that a row is in.
-Source: Salakhutdinov, Murray 2008 (drawing pixels); Burda, Grosse, Salakhutdinov 2015, section 5 (dynamic and fixed).
+Source: Salakhutdinov, Murray 2008 (drawing pixels); Burda, Grosse, Salakhutdinov 2015, section 5.1 (drawn in training)
+and appendix D (fixed).
 """
 
 from typing import Any

@@ -11,8 +11,8 @@ Walked the other way, from a sample of the true posterior, the same product esti
 bound. A sample of the posterior is at hand for data that the model itself made: its z.
 
 Shapes: B examples, K chains per example, Z latent dimensions. All logarithms are in nats.
-Sources: Neal 2001 (annealing); Neal 2011 (Hamiltonian Monte Carlo); Grosse, Ghahramani, Adams 2015 (both bounds);
-Wu, Burda, Salakhutdinov, Grosse 2016 (for decoders, and the schedule).
+Sources: Neal 2001 (annealing); Neal 2011 (Hamiltonian Monte Carlo; numbers as in arXiv:1206.1901); Grosse, Ghahramani,
+Adams 2015 (both bounds); Wu, Burda, Salakhutdinov, Grosse 2016 (for decoders, and the schedule).
 """
 
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ def log_joint_and_gradient(vae: VAE, x: NDArray, z: NDArray) -> tuple[NDArray, N
     Gives     d log p(x, z)/dz = d log p(x | out)/d out * d out/dz - z
     Takes     x (B, D), z (B, K, Z) in the model's dtype, not checked
     Returns   (B, K), (B, K, Z)
-    Source    Wu et al. 2016, section 3.1: the force of Hamiltonian Monte Carlo
+    Source    Wu et al. 2016, section 3: the force of Hamiltonian Monte Carlo
     """
     ops = vae.ops
     rows, samples, latent = z.shape
@@ -131,7 +131,7 @@ def sigmoid_schedule(num_temperatures: int) -> NDArray:
     Formula   beta_t = (s(r_t) - s(-4)) / (s(4) - s(-4)), r_t = -4 + 8 t / (T - 1), s the logistic sigmoid
     Returns   (T,)
     Raises    ValueError for fewer than 2 temperatures
-    Source    Wu et al. 2016, section 4.1
+    Source    Wu et al. 2016
     """
     if _positive("num_temperatures", num_temperatures) < 2 or num_temperatures >= 2**RUN_SHIFT:
         raise ValueError(f"num_temperatures is {num_temperatures}; expected at least 2 and fewer than 2^{RUN_SHIFT}")
@@ -260,7 +260,7 @@ class Annealing:
 
         Formula   log e += 0.5 (mean acceptance of the example's chains - 0.65) after every transition
         Returns   (T, B)
-        Source    Robbins, Monro 1951; frozen after a pilot run: Wu et al. 2016
+        Source    Robbins, Monro 1951; the acceptance: Neal 2011, section 4.4, as Wu et al. 2016, section 5.3.1
         """
         temperatures = min(self.settings.num_temperatures, PILOT_TEMPERATURES)
         betas = sigmoid_schedule(temperatures)
@@ -291,7 +291,7 @@ class Annealing:
         Formula   log w = sum_{t=1}^{n} (log f_{beta_t} - log f_{beta_{t-1}})(z_{t-1}),  z_t from z_{t-1} by a
                   transition that leaves f_{beta_t} invariant; none at the last temperature: it would change no weight
         Takes     betas (T,), rising from 0 to 1 or falling from 1 to 0; step_sizes (T, B), in that order; z (B, K, Z)
-        Source    Neal 2001, equation 11; Grosse, Ghahramani, Adams 2015, section 3.1
+        Source    Neal 2001; Grosse, Ghahramani, Adams 2015
         """
         point = self.path.at(z)
         log_weights = np.zeros(z.shape[:2])
@@ -352,7 +352,7 @@ def annealed_importance(
               neighbours
     Returns   Evidence, each (B,), in nats; its effective sample size is out of K
     Raises    ValueError for bad input
-    Source    Neal 2001, equation 11; for decoders Wu et al. 2016, section 3.1
+    Source    Neal 2001; for decoders Wu et al. 2016, sections 2.2 and 3
     """
     settings = _settings(num_chains, num_temperatures, num_leapfrog, start)
     x, seed = vae._batch(x), _seed(seed)
@@ -429,7 +429,7 @@ def bidirectional(
     Takes     n examples; the rest as `annealed_importance`. Both directions use the step sizes of one pilot run
     Returns   Bounds, each (n,); print it for the means
     Raises    ValueError for bad input
-    Source    Grosse, Ghahramani, Adams 2015, section 4; Wu et al. 2016, section 3.2
+    Source    Grosse, Ghahramani, Adams 2015; Wu et al. 2016, section 2.3
     """
     settings = _settings(num_chains, num_temperatures, num_leapfrog, start)
     x, z = draw_joint(vae, _positive("n", n), _seed(seed))

@@ -88,7 +88,7 @@ class LinearGaussian:
         """log p(x) - ELBO of the best diagonal q: what any diagonal Gaussian has to lose, the same for every x.
 
         Formula   1/2 [sum_j log M_jj - log|M|]  >= 0, and 0 exactly where the rows of W diag(s2)^-1/2 are orthogonal
-        Source    Lucas et al. 2019, section 4
+        Source    Lucas et al. 2019
         """
         return max(0.0, 0.5 * float(np.log(np.diag(self.precision)).sum() - self._log_determinant))  # Hadamard
 
@@ -193,7 +193,7 @@ def principal_components(x: ArrayLike, latent_dim: int, variance: float | None =
               row j of W = sqrt(max(l_j - s2, 0)) times the j-th eigenvector: orthogonal, so that the gap is 0
     Takes     x (N, D); latent_dim Z < D; variance: an s2 that is held, for which this W is the best
     Raises    ValueError where the left-out variance is zero and none is given: then the likelihood has no maximum
-    Source    Tipping, Bishop 1999, equations 7 and 8; with s2 held Lucas et al. 2019, section 4
+    Source    Tipping, Bishop 1999, equations 7 and 8; with s2 held Lucas et al. 2019
     """
     x = float_data(x)
     variance = left_out_variance(x, latent_dim) if variance is None else variance
@@ -232,7 +232,7 @@ def left_out_variance(x: ArrayLike, latent_dim: int) -> float:
 def active_units_at(x: ArrayLike, variance: float, latent_dim: int) -> int:
     """How many latent units a linear VAE uses at its best with s2 held at `variance`: eigenvalues above s2, at most Z.
 
-    Source    Lucas et al. 2019, section 4; the others collapse to the prior
+    Source    Lucas et al. 2019; the others collapse to the prior
     """
     return min(latent_dim, int((covariance_eigenvalues(x) > variance).sum()))
 

@@ -12,7 +12,7 @@ The search is a local one, from the encoder's q. Where it ends below the best th
 gives is too large and the amortization gap too small, by the same amount: an upper and a lower estimate.
 
 Shapes: B examples, K samples per example, Z latent dimensions. All in nats.
-Source: Cremer, Li, Duvenaud 2018, "Inference suboptimality in variational autoencoders", equations 4 and 5.
+Source: Cremer, Li, Duvenaud 2018, "Inference suboptimality in variational autoencoders".
 """
 
 from dataclasses import dataclass
@@ -103,7 +103,7 @@ def inference_gap(
               `best_posterior`
     Returns   Gap, each (B,). Errors of a difference between log p(x) and L count them as independent
     Raises    ValueError for bad input, or a method that the model cannot take
-    Source    Cremer, Li, Duvenaud 2018, equations 4 and 5
+    Source    Cremer, Li, Duvenaud 2018
     """
     _positive("num_samples", num_samples)
     if method != "importance":
@@ -141,7 +141,7 @@ def best_posterior(
     Takes     x (B, D); num_samples K (an odd one is rounded up); num_steps; learning_rate of the first step; seed
     Returns   Gaussian, or FullGaussian, as `encode`. A row depends on its number, not on its neighbours
     Raises    ValueError for bad input
-    Source    Cremer, Li, Duvenaud 2018, section 5.2; the mean of a path: Polyak, Juditsky 1992
+    Source    Cremer, Li, Duvenaud 2018; the mean of a path: Polyak, Juditsky 1992
     """
     return vae.posterior.gaussian(best_heads(vae, x, num_samples, num_steps, learning_rate, seed))
 

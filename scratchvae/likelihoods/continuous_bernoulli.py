@@ -17,7 +17,7 @@ class ContinuousBernoulli(Likelihood):
     """p(x|z) = prod_d exp(x_d out_d - A(out_d)) on [0, 1]: a density, so that log p(x) may be positive.
 
     Source    Loaiza-Ganem, Cunningham 2019, "The continuous Bernoulli: fixing a pervasive error in variational
-              autoencoders", section 3
+              autoencoders"
     """
 
     name: str = "continuous-bernoulli"

@@ -26,7 +26,7 @@ class DiscretisedLogistic(Likelihood):
     Takes     per_dimension: a scale for each column; levels L: values are k / (L - 1), k = 0 .. L - 1
     Learns    likelihood.log_scale, the log of the scale in units of the range 0 .. 1
     Raises    ValueError for levels that are not from 2 to 65536
-    Source    Kingma et al. 2016, appendix C; Salimans et al. 2017, section 2.1
+    Source    Salimans et al. 2017, section 2.1; after Kingma et al. 2016, appendix C.5
     """
 
     per_dimension: bool = False

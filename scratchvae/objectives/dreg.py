@@ -24,7 +24,7 @@ class DReG(Estimator):
               g = sum_k w~_k^2 (d log w_k / d z_k) (d z_k / d phi)
     Unbiased  for any K; its signal-to-noise ratio grows as sqrt(K), where that of IWAE's gradient falls as 1/sqrt(K)
     Raises    ValueError for num_samples < 1
-    Source    Tucker, Lawson, Gu, Maddison 2018; the ratios: Rainforth et al. 2018, theorem 1
+    Source    Tucker, Lawson, Gu, Maddison 2018; the ratio of IWAE's gradient: Rainforth et al. 2018, theorem 1
     """
 
     num_samples: int = 50

@@ -34,7 +34,7 @@ class ELBO(Settings):
     Raises    ValueError for num_samples < 1; a beta or free_bits that is negative or not finite; a warm_up that is not
               a number of updates; an unknown kl, or free_bits with a KL that is not exact
     Source    Kingma, Welling 2013, equations 10 (exact) and 6 (monte-carlo); beta: Higgins et al. 2017, equation 4;
-              free bits: Kingma et al. 2016, appendix; warm-up: Sonderby et al. 2016
+              free bits: Kingma et al. 2016, equation 15; warm-up: Sonderby et al. 2016
     """
 
     beta: float = 1.0

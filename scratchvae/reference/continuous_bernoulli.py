@@ -27,7 +27,7 @@ NEWTON_STEPS = 60  # from 0 to |l| = 1e6 takes 25
 
 
 def _tangent_numbers(count: int) -> list[int]:
-    """1, 2, 16, 272, ...: tan(t) = sum_n T_n t^(2n-1) / (2n-1)! (Brent, Harvey 2011, algorithm 4)."""
+    """1, 2, 16, 272, ...: tan(t) = sum_n T_n t^(2n-1) / (2n-1)! (Brent, Harvey 2011, figure 2)."""
     numbers = [math.factorial(n) for n in range(count)]
     for k in range(1, count):
         for j in range(k, count):
@@ -112,7 +112,7 @@ def continuous_bernoulli_log_likelihood_forward(
               exp(-a)) / a): no large numbers cancel
     Takes     x (B, D) in [0, 1]; logits (B, K, D)
     Returns   log p (B, K), cache
-    Source    Loaiza-Ganem, Cunningham 2019, section 3
+    Source    Loaiza-Ganem, Cunningham 2019
     """
     x = x[:, None, :]
     near, a, decay, rise = _parts(logits)

@@ -37,7 +37,7 @@ def discretised_logistic_log_likelihood_forward(
     Takes     x (B, D), multiples of 1/(levels - 1) in [0, 1]; location (B, K, D); log_scale (1,): one scale shared by
               all dimensions, or (D,): one for each; levels, at least 2
     Returns   log p (B, K), cache
-    Source    Kingma et al. 2016, appendix C; Salimans et al. 2017, equation 2
+    Source    Salimans et al. 2017, equation 2; after Kingma et al. 2016, appendix C.5, whose bins begin at x
     """
     x, half = x[:, None, :], 0.5 / (levels - 1)
     has_lower, has_upper = x > half, x < 1 - half

@@ -190,7 +190,7 @@ def kl_per_dimension(vae: VAE, x: NDArray[Any], axes: Axes | None = None) -> Axe
 
     Formula   1/2 (mu_j^2 + sigma_j^2 - 1 - log sigma_j^2); under a diagonal q their sum is the KL of the ELBO
     Active    where the variance over examples of the mean of q(z_j|x) is above 0.01
-    Source    Burda, Grosse, Salakhutdinov 2015, section 5
+    Source    Burda, Grosse, Salakhutdinov 2015, section 5.2
     """
     axes = axes_or_new(axes, 6.0, 3.2)
     mu, covariance = _posterior(vae, x)

@@ -108,7 +108,7 @@ def summarise(
               estimate of log p(x), as `log_evidence`
     Returns   Summary
     Raises    ValueError for data that do not fit the model
-    Source    Nowozin 2018, "Debiasing evidence approximations", proposition 1 (the bias)
+    Source    Nowozin 2018, "Debiasing evidence approximations", corollary 1 (the bias)
     """
     rows = spread_rows(len(data), limit)
     x = as_seen(vae, data, rows, binarize, seed if pixel_seed is None else pixel_seed)
