@@ -140,12 +140,3 @@ def test_threads_fill_their_own_part_and_nothing_behind_it():
         want = reference.random_words(1 + (2 << 32), Stream.LATENT, 5, examples, count)
         np.testing.assert_array_equal(out[: 20 * count].reshape(want.shape), want)
         assert not out[20 * count :].any()
-
-
-def test_a_permutation_of_many_sorts_ties_of_the_upper_words_by_the_lower_ones():
-    many, address = 300_000, (7, Stream.SHUFFLE, 3)
-    words = reference.random_words(*address, np.zeros(1, np.int64), 2 * many)[0]
-    assert np.unique(words[1::2]).size < many, "no tie, so that nothing is shown"
-    np.testing.assert_array_equal(compiled.permutation(*address, many), reference.permutation(*address, many))
-    by_hand = np.lexsort((words[0::2], words[1::2]))
-    np.testing.assert_array_equal(reference.permutation(*address, many), by_hand)

@@ -236,6 +236,13 @@ def test_a_permutation_has_every_number_once_in_every_place_equally_often(ops):
     assert np.abs(counts - 400).max() < 5 * np.sqrt(400 * 0.8)
 
 
+def test_a_permutation_of_many_sorts_ties_of_the_upper_words_by_the_lower_ones(ops):
+    many, address = 300_000, (7, Stream.SHUFFLE, 3)
+    words = ops.random_words(*address, np.zeros(1, np.int64), 2 * many)[0]
+    assert np.unique(words[1::2]).size < many, "no tie, so that nothing is shown"
+    np.testing.assert_array_equal(ops.permutation(*address, many), np.lexsort((words[0::2], words[1::2])))
+
+
 @pytest.mark.parametrize("count", [0, 1])
 def test_empty_draws_are_empty(ops, count):
     assert ops.normals(1, Stream.LATENT, 0, np.arange(0), count).shape == (0, count)
