@@ -38,12 +38,14 @@ DAMAGE = (OSError, ValueError, TypeError, AttributeError, RecursionError)
 
 @dataclass
 class TrainingState:
-    """Everything that a run needs to go on: moments, the best parameters so far, and the header's training entry."""
+    """Everything that a run needs to go on: moments, the best parameters so far, and the header's training entry. Of
+    that the history is kept as JSON, an entry a text: to write all of a long one anew takes longer than an epoch."""
 
     first: Parameters
     second: Parameters
     best: Parameters | None = None
-    progress: dict[str, Any] = field(default_factory=dict)
+    progress: dict[str, Any] = field(default_factory=dict)  # all but the history
+    history: list[str] = field(default_factory=list)
 
 
 def save_model(vae: "VAE", path: str | os.PathLike[str], state: TrainingState | None = None) -> None:
@@ -59,9 +61,12 @@ def save_model(vae: "VAE", path: str | os.PathLike[str], state: TrainingState | 
         arrays |= _prefixed("adam.first.", state.first) | _prefixed("adam.second.", state.second)
         if state.best is not None:
             arrays |= _prefixed("best.", state.best)
-        header["training"] = state.progress
+        header["training"] = state.progress | {"history": []}
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    write_whole(path, save(contiguous, {FORMAT: json.dumps(header)}))
+    text = json.dumps(header)
+    if state is not None:
+        text = f"{text.removesuffix(']}}')}{', '.join(state.history)}]}}}}"
+    write_whole(path, save(contiguous, {FORMAT: text}))
 
 
 def load_model(path: str | os.PathLike[str], engine: str = "compiled") -> "VAE":
@@ -104,7 +109,9 @@ def load_state(vae: "VAE", path: str | os.PathLike[str]) -> tuple[Parameters, Tr
             raise ValueError(f"{path}: {error}") from None
 
     first, second = (held(_without_prefix(f"adam.{moment}.", arrays)) for moment in ("first", "second"))
-    return held(_of_the_model(arrays)), TrainingState(first, second, held(best) if best else None, training)
+    history = [json.dumps(entry) for entry in training.pop("history")]
+    state = TrainingState(first, second, held(best) if best else None, training, history)
+    return held(_of_the_model(arrays)), state
 
 
 def trained_epochs(path: str | os.PathLike[str]) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ example by (seed, update, row). So a run is the same bits whatever is logged or 
 stopping and resuming.
 """
 
+import json
 import math
 import os
 import time
@@ -468,6 +469,7 @@ class _Run:
         self.written: float | None = None  # when the checkpoint was, on the monotonic clock
         self.started = time.monotonic()
         self.history = History()
+        self.written_entries: list[str] = []  # the history as a checkpoint keeps it
         self.best: Parameters | None = None
         self.best_elbo = -np.inf
         self.best_epoch = 0
@@ -502,7 +504,8 @@ class _Run:
         trainer.vae.parameters.flat[:] = parameters.flat
         trainer.first, trainer.second = state.first, state.second
         trainer.updates = state.progress["updates"]
-        self.history.epochs = state.progress["history"]
+        self.written_entries = state.history
+        self.history.epochs = [json.loads(entry) for entry in state.history]
         if self.checkpoint is not None and Path(path).resolve() == Path(self.checkpoint).resolve():
             self.written = self.started
         self.best, self.best_epoch = state.best, state.progress["best_epoch"]
@@ -528,6 +531,7 @@ class _Run:
         self._check_entry(entry)
         entry["seconds"] = time.perf_counter() - started
         self.history.epochs.append(entry)
+        self.written_entries.append(json.dumps(_without_seconds(entry)))
         bar.epoch(entry)
         return entry
 
@@ -620,9 +624,8 @@ class _Run:
             "settings": self._settings(),
             "updates": trainer.updates,
             "best_epoch": self.best_epoch,
-            "history": [_without_seconds(entry) for entry in self.history.epochs],
         }
-        return TrainingState(trainer.first, trainer.second, self.best, progress)
+        return TrainingState(trainer.first, trainer.second, self.best, progress, self.written_entries)
 
 
 def _without_seconds(entry: dict[str, Any]) -> dict[str, Any]:

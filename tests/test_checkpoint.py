@@ -49,6 +49,24 @@ def test_a_file_is_plain_safetensors_with_a_json_header(tmp_path):
     assert described["model"] == vae.config
 
 
+def test_an_entry_of_the_history_is_put_into_words_once_and_the_header_is_still_the_json_of_what_it_says(
+    tmp_path, monkeypatch
+):
+    vae, x, _ = build()
+    settings = {"progress": False, "validation": x, "checkpoint": tmp_path / "run.safetensors"}
+    first = sv.fit(vae, x, epochs=2, **settings)
+    dumped, dumps = [], json.dumps
+    monkeypatch.setattr(json, "dumps", lambda said: dumped.append(said) or dumps(said))
+    sv.fit(vae, x, epochs=5, resume=True, **settings)
+    assert [said["epoch"] for said in dumped if "epoch" in said] == [1, 2, 3, 4, 5]
+    monkeypatch.undo()
+    text = safe_open(tmp_path / "run.safetensors", "np").metadata()["scratchvae"]
+    assert json.dumps(json.loads(text)) == text
+    entries = trained_epochs(tmp_path / "run.safetensors")
+    assert len(entries) == 5
+    assert [entry | {"seconds": 0} for entry in entries[:2]] == [entry | {"seconds": 0} for entry in first]
+
+
 @pytest.mark.parametrize("patience", [None, 2, 50])
 def test_resuming_gives_the_bits_of_the_run_that_was_not_stopped(engine, tmp_path, patience):
     resuming_continues_the_run(tmp_path, patience, engine)
