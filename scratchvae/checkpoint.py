@@ -186,6 +186,9 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray], dict[str, A
         raise ValueError(f"{path}: a safetensors file of something else; expected a model written by save or fit")
     if header.get("version") != FORMAT_VERSION:
         raise ValueError(f"{path}: format version {reprlib.repr(header.get('version'))}; expected {FORMAT_VERSION}")
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ValueError(f"{path}: {name} holds a NaN or an infinity; expected finite numbers")
     return arrays, header
 
 
@@ -199,6 +202,10 @@ def read_safetensors(path: str | os.PathLike[str], key: str, expected: str) -> t
     if not Path(path).is_file():
         what = "is a folder" if Path(path).is_dir() else "no such file"
         raise ValueError(f"{path}: {what}; expected {expected}")
+    try:
+        open(path, "rb").close()  # safetensors says of a file that may not be read that there is none
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}; expected {expected}") from None
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}

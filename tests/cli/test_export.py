@@ -5,7 +5,8 @@ import sys
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from scratchvae import VAE, export
 from tests.cli.conftest import Command
@@ -41,6 +42,19 @@ def test_onnx_graphs_are_written_and_written_over(command: Command, trained, tmp
         assert "encoder.onnx and decoder.onnx written to graphs" in result.err
     vae = VAE.load(trained / "model.safetensors", engine="reference")
     assert {path.name: path.read_bytes() for path in (tmp_path / "graphs").iterdir()} == export.onnx_files(vae)
+
+
+def test_weights_that_are_not_finite_are_not_passed_on(command: Command, trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    model = tmp_path / "run" / "model.safetensors"
+    for name in ("decoder.0.weight", "adam.first.decoder.0.weight"):
+        tensors, metadata = load_file(trained / "model.safetensors"), safe_open(model, "np").metadata()
+        tensors[name][0, 0] = np.nan
+        save_file(tensors, model, metadata)
+        wrong = f"{name} holds a NaN or an infinity; expected finite numbers"
+        assert_refused(command("export", "run", "--format", "torch"), f"model.safetensors: {wrong}")
+        assert_refused(command("train", "--out", "run", "--resume", "--epochs", "9"), wrong)
+    assert not (tmp_path / "run" / "torch").exists()
 
 
 def test_bad_input_is_refused_and_writes_nothing(command: Command, trained, tmp_path, monkeypatch):
