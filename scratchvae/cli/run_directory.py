@@ -64,7 +64,10 @@ ENTRIES: dict[str, dict[str, Any]] = {  # what config.json must hold, and of whi
 }
 
 
-ADDED = {"model": {"posterior": "diagonal"}, "training": {"free_bits": 0.0, "warm_up": 0, "kl": "exact"}}
+ADDED: dict[str, dict[str, Any]] = {
+    "model": {"posterior": "diagonal"},
+    "training": {"free_bits": 0.0, "warm_up": 0, "kl": "exact"},
+}
 """What older runs do not say, and meant."""
 
 
@@ -137,7 +140,7 @@ class RunDirectory:
             raise ValueError(f"{self.config_file} is of format {reprlib.repr(config.get('format'))}; expected {FORMAT}")
         for part, entries in ADDED.items():
             if isinstance(config.get(part), dict):
-                config[part] = entries | config[part]
+                config[part] |= {name: value for name, value in entries.items() if name not in config[part]}
         self._check_entries(config)
         return config
 

@@ -315,6 +315,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(command: Command
     result = command("train", "--out", "halves", "--resume", "--epochs", "3")
     assert result.status == 0, result.err
     assert_same_run(tmp_path / "halves", trained)
+    assert (tmp_path / "halves/config.json").read_bytes() == (trained / "config.json").read_bytes(), "in the same order"
     assert all("seconds" in json.loads(line) for line in (tmp_path / "halves/history.jsonl").read_text().splitlines())
 
 
