@@ -69,6 +69,10 @@ def test_the_contents_page_lists_what_is_there():
             assert hasattr(module, name)
 
 
+def test_what_is_imported_when_it_is_asked_for_is_found_by_completion_too():
+    assert set(sv.__all__) <= set(dir(sv))
+
+
 PINNED = {  # what programs rely on: these parameters, in this order, with these defaults
     sv.VAE: {
         "data_dim": 784, "latent_dim": 20, "hidden": (400,), "likelihood": "bernoulli", "activation": "relu",
