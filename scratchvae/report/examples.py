@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from scratchvae.vae import VAE, _positive
@@ -49,6 +50,7 @@ def show_lines(
     middles = [start + (len(rows) - 1) / 2 for start, rows in zip(starts, lines.values(), strict=True)]
     axes.set_yticks(middles, list(lines))
     axes.set_xlabel("dimension")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.figure.colorbar(picture, ax=axes, label="value", pad=0.02)
     return axes
 

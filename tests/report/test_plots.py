@@ -510,6 +510,11 @@ def test_traversals_of_rows_that_are_no_images_are_a_heat_map():
     assert written(axes.get_yticklabels()) == ["z[0]", "z[1]"]
 
 
+def test_of_few_dimensions_none_has_a_tick_between_two():
+    axes = plots.traversals(model(3, likelihood="gaussian"), dimensions=[0])
+    assert all(tick == round(tick) for tick in axes.get_xticks())
+
+
 def test_a_manifold_is_a_grid_of_equally_probable_z():
     from scipy.stats import norm
 
