@@ -102,7 +102,8 @@ class VAE:
         self.data_dim = _positive("data_dim", data_dim)
         self.latent_dim = _positive("latent_dim", latent_dim)
         if not isinstance(hidden, Iterable):
-            raise ValueError(f"hidden is {hidden!r}; expected a sequence of sizes, such as ({hidden!r},)")
+            size = hidden if is_whole_number(hidden) else 400
+            raise ValueError(f"hidden is {hidden!r}; expected a sequence of sizes, such as ({size!r},)")
         self.hidden = tuple(_positive("a hidden size", size) for size in hidden)
         self.likelihood = as_likelihood(likelihood)
         self.activation = _one_of("activation", activation, ACTIVATION_CODES)

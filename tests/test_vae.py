@@ -27,6 +27,12 @@ from tests.proofs.checks import (
 # --- names, shapes, first weights -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("hidden", "such_as"), [(400, r"\(400,\)"), (None, r"\(400,\)"), (7, r"\(7,\)")])
+def test_hidden_sizes_that_are_none_are_refused_with_an_example_of_some(hidden, such_as):
+    with pytest.raises(ValueError, match=f"hidden is {hidden}; expected a sequence of sizes, such as {such_as}"):
+        sv.VAE(6, 2, hidden=hidden, engine="reference")
+
+
 def test_parameters_have_the_names_and_shapes_that_others_rely_on():
     vae = sv.VAE(7, 2, (5, 3), engine="reference")
     assert {name: array.shape for name, array in vae.parameters.items()} == {

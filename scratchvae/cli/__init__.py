@@ -114,9 +114,20 @@ def _processes() -> Processes | None:
         return None
 
 
+def _words(error: BaseException | str) -> str:
+    """What an error says; of the system's, which know numbers, and of memory that there is not, with what is wanted."""
+    if isinstance(error, OSError) and error.strerror:
+        what = error.filename or "standard output, or another file"
+        return f"{what}: {error.strerror}; expected a file that can be read or written"
+    if isinstance(error, MemoryError):
+        found = f": {error}" if str(error) else ""
+        return f"not enough memory{found}; expected fewer or smaller examples, samples or layers"
+    return str(error)
+
+
 def _report(error: BaseException | str, status: int) -> int:
     """Say in one line what went wrong; of several processes once, and where it is one's alone, end them all."""
-    words = " ".join(str(error).split()) or type(error).__name__
+    words = " ".join(_words(error).split()) or type(error).__name__
     processes = _processes()
     alone = processes is not None and not processes.all_failed()
     if processes is None or processes.is_first or alone:

@@ -266,6 +266,8 @@ def _numbers_and_labels(path: Path, text: str, labels: str | None) -> Arrays:
 
 
 def _column_of_labels(path: Path, names: list[str], labels: str) -> int:
+    if labels not in names and names and not _is_header(names):
+        raise NoLabelsError(f"{path}: no column {labels!r}; expected a first line that names the columns")
     if labels not in names:
         raise NoLabelsError(f"{path}: no column {labels!r}; expected one of {', '.join(map(repr, names[:6]))}")
     if names.count(labels) > 1:
@@ -327,7 +329,8 @@ def _first_bad_field(lines: Iterable[tuple[int, str]], delimiter: str, label: in
             return f"line {number} has {len(fields)} fields; expected {width} as in line {first}"
         for column, field in enumerate(fields, 1):
             if column - 1 != label and not _is_number(field):
-                return f"line {number}, column {column} is {field[:40]!r}; expected a number"
+                hint = " (one column of words can be the labels)" if label is None else ""
+                return f"line {number}, column {column} is {field[:40]!r}; expected a number{hint}"
     return None
 
 

@@ -201,7 +201,9 @@ def _check_values(array: Data, low: float, high: float, unit_interval: bool, nam
         raise DataError(f"{name}: {where}; expected finite numbers")
     if unit_interval and (low < 0.0 or high > 1.0):
         where = _first(array, lambda block: (block < 0) | (block > 1)) or f"values from {low:g} to {high:g}"
-        hint = " (pixels 0..255: pass uint8, or divide by 255)" if low >= 0.0 and high <= 255.0 else ""
+        pixels = low >= 0.0 and high <= 255.0
+        hint = " (pixels 0..255: pass uint8, or divide by 255; counts" if pixels else " (any numbers"
+        hint += ": likelihood poisson)" if pixels else ": likelihood gaussian-learned)"
         raise DataError(f"{name}: {where}; expected values in [0, 1]{hint}")
 
 

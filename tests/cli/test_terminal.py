@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -152,3 +153,20 @@ def test_the_bar_shows_the_time_that_remains_in_80_columns(monkeypatch, capsys):
     assert "ELBO -123.45 = -98.76 - KL 24.69" in last
     assert "held out" in last
     assert len(last) <= 80
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no file that is always full")
+def test_an_output_that_is_full_is_said_in_words():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "scratchvae", "audit"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=REPOSITORY,
+        )
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "scratchvae: standard output, or another file: No space left on device; expected a file that can be read or "
+        "written"
+    ]

@@ -151,6 +151,7 @@ def test_a_column_of_a_csv_is_taken_out_of_the_data(tmp_path, labels):
     ("text", "words"),
     [
         ("a,b\n1,2\n3,4\n", ["no column 'kind'", "'a', 'b'"]),
+        ("0.5,2\n3,4\n", ["no column 'kind'; expected a first line that names the columns"]),
         ("a,kind\n1,x\n3,y,z\n", ["line 3 has 3 fields", "expected 2"]),
         ("kind,a\n1,x,3\n2,y,4\n", ["line 2 has 3 fields", "expected 2 as in line 1"]),
         ("a,kind\n1,x\nq,y\n", ["line 3, column 1 is 'q'", "expected a number"]),
