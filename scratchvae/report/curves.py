@@ -41,7 +41,7 @@ def _terms(history: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _draw_curves(axes: Axes, history: Sequence[Mapping[str, Any]], curves: Sequence[tuple[str, str, str, str]]) -> None:
     """Curves of (part, term, label, line style or colour), and limits that show their ends."""
-    limits = []
+    limits, shown = [], []
     for part, term, label, look in curves:
         epochs, values = _series(history, part, term)
         if len(epochs):
@@ -49,10 +49,13 @@ def _draw_curves(axes: Axes, history: Sequence[Mapping[str, Any]], curves: Seque
             colour, _, line = look.partition(" ")
             axes.plot(epochs, values, color=colour, linestyle=line or "-", **drawn)
             limits.append(zoom(values))
+            shown.append(values[np.isfinite(values)])
     zooms = [limit for limit in limits if limit]
     if zooms and len(zooms) == len(limits):
         axes.set_ylim(min(limit[0] for limit in zooms), max(limit[1] for limit in zooms))
-    axes.set_xlabel("epoch")
+    low, high = axes.get_ylim()
+    cut = any(((values < low) | (values > high)).any() for values in shown)
+    axes.set_xlabel("epoch" + (", the first cut off" if cut else ""))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
 
 
@@ -72,7 +75,7 @@ def learning_curves(history: Sequence[Mapping[str, Any]]) -> Figure:
     for axes, term in zip(panels, terms, strict=True):
         learning_curve(axes, history, term, TERMS[term])
     panels[0].set_ylabel("nats per example")
-    panels[0].legend(loc="lower right")
+    panels[0].legend(loc="best")
     return figure
 
 
@@ -93,5 +96,5 @@ def training_curves(history: History | Sequence[Mapping[str, Any]], axes: Axes |
     _draw_curves(axes, entries, curves)
     axes.set_ylabel("nats per example")
     axes.set_title("Training: ELBO = reconstruction - KL")
-    axes.legend(loc="center right", fontsize="small")
+    axes.legend(loc="best", fontsize="small")
     return axes

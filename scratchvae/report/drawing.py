@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+CUT = 3  # times the height of a curve's middle: of a higher one the first epochs leave the frame
 TILE_GAP = 1  # pixels between the images of a grid
 MOST_ACROSS = 1000  # pixels of a grid of images: of more, a picture would lose some, and gaps with them
 # blue and orange first: they differ for colour-blind readers too
@@ -162,13 +163,17 @@ def shades(data: NDArray[Any]) -> tuple[float, float]:
 
 
 def zoom(values: NDArray[Any]) -> tuple[float, float] | None:
-    """Limits that show the end of a curve: the first epochs, often ten times worse, leave the frame at the edge."""
+    """Limits that show the end of a curve: the first epochs, often ten times worse, leave the frame at the edge. Where
+    the whole curve is at most CUT times as high it is all in the frame."""
     finite = values[np.isfinite(values)]
     if len(finite) < 10:
         return None
     low, high = np.percentile(finite, [8.0, 92.0])
     low, high = min(low, finite[-1]), max(high, finite[-1])
     margin = 0.25 * (high - low) or 1.0
+    lowest, highest = finite.min(), finite.max()
+    if highest - lowest <= CUT * (high - low):
+        return lowest - 0.2 * margin, highest + 0.2 * margin
     return max(low - margin, finite.min() - 0.05 * margin), min(high + margin, finite.max() + 0.05 * margin)
 
 
