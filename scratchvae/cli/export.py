@@ -36,7 +36,9 @@ def export(
     threads: Threads = None,
     engine: Engine = "compiled",
 ) -> None:
-    r"""Write a trained model in the format of another tool. ONNX needs: pip install 'scratchvae\[onnx]'
+    r"""Write a trained model, of a diagonal posterior, in the format of another tool.
+
+    ONNX needs: pip install 'scratchvae\[onnx]'
 
     [bold]Examples[/bold]
     scratchvae export runs/digits-1
