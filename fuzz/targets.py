@@ -109,8 +109,9 @@ def _checkpoints() -> tuple[bytes, bytes]:
     import tempfile
 
     vae = _model()
-    progress = {"settings": {"batch_size": 2}, "updates": 2, "best_epoch": 1, "history": [_entry(1)]}
-    state = TrainingState(vae.parameters.zeros_like(), vae.parameters.zeros_like(), vae.parameters.copy(), progress)
+    progress, history = {"settings": {"batch_size": 2}, "updates": 2, "best_epoch": 1}, [json.dumps(_entry(1))]
+    moments, best = (vae.parameters.zeros_like(), vae.parameters.zeros_like()), vae.parameters.copy()
+    state = TrainingState(*moments, best, progress, history)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "m"
         vae.save(path)
