@@ -3,6 +3,7 @@
 B examples, K samples an example, D pixels, H hidden units, Z latent dimensions. Weights are (in, out).
 """
 
+import itertools
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -70,6 +71,8 @@ class Workload:
         return total
 
 
+KINK = 1e-5  # ten times what sums of 784 numbers are off by in float32
+
 WORKLOADS = {
     workload.name: workload
     for workload in (
@@ -94,9 +97,34 @@ def glorot_parameters(workload: Workload, seed: int) -> dict[str, NDArray[np.flo
 
 
 def write_problem(workload: Workload, images: NDArray[np.uint8], path: str, seed: int = 0) -> None:
-    """Writes the .npz that every system proves itself on: weights, one minibatch `x` (B, D), noise `eps` (B, K, Z)."""
+    """Writes the .npz that every system proves itself on: weights, one minibatch `x` (B, D), noise `eps` (B, K, Z).
+
+    The seed, or the first after it with which no relu is within KINK of 0: there a system's rounding would decide
+    whether the unit is on, and with it a gradient that another has not.
+    """
+    problems = (_problem(workload, images, seed) for seed in itertools.count(seed))
+    np.savez(path, **next(problem for problem in problems if _distance_from_kinks(workload, problem) > KINK))
+
+
+def _problem(workload: Workload, images: NDArray[np.uint8], seed: int) -> dict[str, NDArray[np.float32]]:
     rng = np.random.default_rng(seed + 1)
     rows = rng.choice(len(images), workload.batch_size, replace=False)
     eps = rng.standard_normal(workload.noise_shape).astype(np.float32)
     x = images[rows].astype(np.float32) / np.float32(255)
-    np.savez(path, x=x, eps=eps, **glorot_parameters(workload, seed))
+    return {"x": x, "eps": eps, **glorot_parameters(workload, seed)}
+
+
+def _distance_from_kinks(workload: Workload, problem: dict[str, NDArray[np.float32]]) -> float:
+    """How near to 0 the nearest of all inputs of a relu is, over both networks."""
+    if workload.activation != "relu":
+        return np.inf
+    exact, nearest = {name: array.astype(np.float64) for name, array in problem.items()}, np.inf
+    h = exact["x"]
+    for network in ("encoder", "decoder"):
+        for layer in range(len(workload.hidden)):
+            a = h @ exact[f"{network}.{layer}.weight"] + exact[f"{network}.{layer}.bias"]
+            nearest, h = min(nearest, float(np.abs(a).min())), np.maximum(a, 0)
+        if network == "encoder":
+            mu, logvar = np.split(h @ exact["encoder.head.weight"] + exact["encoder.head.bias"], 2, axis=1)
+            h = mu[:, None] + np.exp(logvar / 2)[:, None] * exact["eps"]
+    return nearest

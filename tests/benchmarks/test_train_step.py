@@ -14,7 +14,15 @@ from benchmarks.peers.scratchvae_training import (
 )
 from benchmarks.processes import PeerError
 from benchmarks.train_step import bars_of, fill_row, fractions_of_peak, steps_a_round
-from benchmarks.workloads import WORKLOADS, Workload, glorot_parameters, write_problem
+from benchmarks.workloads import (
+    KINK,
+    WORKLOADS,
+    Workload,
+    _distance_from_kinks,
+    _problem,
+    glorot_parameters,
+    write_problem,
+)
 from scratchvae.compiled.nonzeros import GROUP
 from scratchvae.compiled.step_by_weights import BY_ROWS
 
@@ -118,6 +126,22 @@ def test_what_a_step_executes_is_what_it_states_less_what_it_leaves_out(tmp_path
     peer.prepare(workload.as_json(), str(tmp_path / "problem.npz"), str(tmp_path / "data.npy"))
     executed = workload.multiply_adds() - skipped_multiply_adds(workload, pixels[:8])
     assert peer.count_multiply_adds() == {"multiply_adds_executed": executed}
+
+
+def test_no_system_proves_itself_on_a_relu_that_rounding_switches(tmp_path):
+    workload = Workload("kinks", 40, (300, 300), 3, "relu", 20)
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 40), dtype=np.uint8)
+    near = [_distance_from_kinks(workload, _problem(workload, pixels, seed)) < KINK for seed in range(40)]
+    assert 0 < sum(near) < 40, "nothing is shown"
+    seed = near.index(True)
+    write_problem(workload, pixels, str(tmp_path / "problem.npz"), seed)
+    written, following = dict(np.load(tmp_path / "problem.npz")), seed + near[seed:].index(False)
+    want = _problem(workload, pixels, following)
+    assert written.keys() == want.keys()
+    for name, array in want.items():
+        np.testing.assert_array_equal(written[name], array)
+    first = written["x"].astype(float) @ written["encoder.0.weight"] + written["encoder.0.bias"]
+    assert np.abs(first).min() > KINK
 
 
 # --- what is made of its time ---------------------------------------------------------------------------------------
