@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scratchvae.data.checks import one_line
 from scratchvae.engine import check_engine
 from scratchvae.files import write_whole
-from scratchvae.finite import is_whole_number
+from scratchvae.finite import first_not_finite, is_whole_number
 from scratchvae.parameters import Parameters
 
 if TYPE_CHECKING:
@@ -186,9 +186,8 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray], dict[str, A
         raise ValueError(f"{path}: a safetensors file of something else; expected a model written by save or fit")
     if header.get("version") != FORMAT_VERSION:
         raise ValueError(f"{path}: format version {reprlib.repr(header.get('version'))}; expected {FORMAT_VERSION}")
-    for name, array in arrays.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ValueError(f"{path}: {name} holds a NaN or an infinity; expected finite numbers")
+    if name := first_not_finite(arrays.items()):
+        raise ValueError(f"{path}: {name} holds a NaN or an infinity; expected finite numbers")
     return arrays, header
 
 
