@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from scratchvae.cli import app
+from scratchvae.cli import _report, app
 from scratchvae.cli.output import Output
+from scratchvae.cli.status import BAD_INPUT
 from scratchvae.progress import progress_bar
 from tests.cli.conftest import FAST, REPOSITORY, Command
 
@@ -153,6 +154,11 @@ def test_the_bar_shows_the_time_that_remains_in_80_columns(monkeypatch, capsys):
     assert "ELBO -123.45 = -98.76 - KL 24.69" in last
     assert "held out" in last
     assert len(last) <= 80
+
+
+def test_an_error_without_words_is_named(capsys):
+    assert _report(ValueError(), BAD_INPUT) == BAD_INPUT
+    assert capsys.readouterr().err == "scratchvae: ValueError\n"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no file that is always full")
