@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from scratchvae import VAE, __version__, checkpoint
-from scratchvae.data import Dataset, load
+from scratchvae.data import Data, Dataset, load
 from scratchvae.data.images import parse_size
 from scratchvae.data.mapped import fingerprint
 from scratchvae.likelihoods import data_set_for, likelihood_named
@@ -56,10 +56,16 @@ class Job(NamedTuple):
 def new_job(out: Path | None, asked: Mapping[str, Any]) -> Job:
     """A run that starts from nothing, with all its input checked. Raises ValueError for bad input; writes nothing."""
     options = {name: asked[name] for name in ("data_dir", "seed", "labels")}
-    dataset = load(asked["data"], resize=parse_size(asked["resize"]), **options)
+    likelihood, method = likelihood_named(asked["likelihood"]), _binarize(asked)
+
+    def check(rows: Data, name: str) -> None:
+        likelihood.parameter_shapes(rows.shape[1])  # refuses columns that it cannot have
+        data_set_for(likelihood, rows, None, method, asked["allow_grey"], name)
+
+    dataset = load(asked["data"], resize=parse_size(asked["resize"]), check=check, **options)
     run = new_run(out, Path(dataset.name).stem)
     config = _configuration(asked, dataset)
-    vae, objective = _model_and_objective(config, dataset)
+    vae, objective = _model_and_objective(config)
     return Job(run, config, dataset, vae, objective, resumed=False)
 
 
@@ -80,7 +86,7 @@ def job_to_resume(out: Path | None, given: Mapping[str, Any]) -> Job:
     if "epochs" in given:
         config["training"]["epochs"] = given["epochs"]
     dataset = run.data(config, given.get("data_dir"))
-    vae, objective = _model_and_objective(config, dataset)
+    vae, objective = _model_and_objective(config)
     if run.model_file.is_file():  # else it was stopped before its first checkpoint, and starts again
         checkpoint.load_state(vae, run.model_file)
     return Job(run, config, dataset, vae, objective, resumed=True)
@@ -93,7 +99,6 @@ def _configuration(asked: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]
     nothing = (None, ())  # how typer says that an option was not given
     chosen = {name: value if asked[name] in nothing else asked[name] for name, value in suited._asdict().items()}
     likelihood, objective = likelihood_named(asked["likelihood"]), asked["objective"]
-    suited_method = "dynamic" if likelihood.binary else "none"
     return {
         "format": FORMAT,
         "scratchvae": __version__,
@@ -126,7 +131,7 @@ def _configuration(asked: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]
             "epochs": chosen["epochs"],
             "batch_size": chosen["batch_size"],
             "learning_rate": chosen["learning_rate"],
-            "binarize": suited_method if asked["binarize"] is None else asked["binarize"],
+            "binarize": _binarize(asked),
             "allow_grey": asked["allow_grey"],
             "patience": asked["patience"],
             "seed": asked["seed"],
@@ -134,16 +139,18 @@ def _configuration(asked: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]
     }
 
 
-def _model_and_objective(config: Mapping[str, Any], dataset: Dataset) -> tuple[VAE, Objective]:
-    """The untrained model and its objective. Raises ValueError for an unknown name or data that do not fit."""
+def _binarize(asked: Mapping[str, Any]) -> str:
+    suited = "dynamic" if likelihood_named(asked["likelihood"]).binary else "none"
+    return suited if asked["binarize"] is None else asked["binarize"]
+
+
+def _model_and_objective(config: Mapping[str, Any]) -> tuple[VAE, Objective]:
+    """The untrained model and its objective. Raises ValueError for an unknown name or setting."""
     model, training = config["model"], config["training"]
     vae = VAE(**{name: model[name] for name in ENTRIES["model"]}, seed=training["seed"])
     objective = objective_of(training)
     if not 0.0 < training["learning_rate"] < math.inf:
         raise ValueError(f"learning_rate is {training['learning_rate']}; expected a positive, finite number")
-    for part, array in {"training": dataset.train, "held-out": dataset.held_out}.items():
-        name = f"{dataset.name}, {part} part"
-        data_set_for(vae.likelihood, array, vae.data_dim, training["binarize"], training["allow_grey"], name)
     return vae, objective
 
 

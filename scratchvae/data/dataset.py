@@ -1,7 +1,7 @@
 """One call for all data: a name or a path in, the training part and the held-out part out."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
@@ -23,7 +23,12 @@ from scratchvae.data.split import split_rows
 DIGITS_HELD_OUT = 0.2
 OWN_HELD_OUT = 0.1
 STAYS_ON_DISK = 1 << 28  # bytes of a .npy from which on its rows are read as batches take them
+Check = Callable[[Data, str], object]  # of rows and what messages call them; raises a DataError
 EXPECTED = "digits, mnist, a .npy, .npz, .csv, .parquet, .idx, -ubyte or .gz (IDX) file, or a folder of images"
+
+
+def any_rows(rows: Data, name: str) -> None:
+    """The check that all rows pass."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +52,7 @@ def load(
     held_out: float | None = None,
     resize: tuple[int, int] | None = None,
     labels: str | None = None,
+    check: Check = any_rows,
 ) -> Dataset:
     """The data set of a name, or the user's own data from a path.
 
@@ -60,6 +66,7 @@ def load(
               resize: (width, height) that every image of a folder is resized to
               labels: where labels for pictures are, beyond those found by themselves: a column of a .csv or .parquet,
               an array of a .npz, or for .npy and IDX a file with one label a row
+              check: is called with rows and their name, before any are held out: what it raises counts rows as the file
     Returns   Dataset; images are flattened. A .npy of 256 MB or more stays on the disk, read as batches take its rows
     Raises    DataError (a ValueError), one line that names the file, what was found and what is expected
     """
@@ -70,12 +77,12 @@ def load(
                 if value is not None:
                     raise DataError(f"{known}: {name} is {value}; expected none: it has its own")
         if known == "digits":
-            return _digits(DIGITS_HELD_OUT if held_out is None else held_out)
+            return _digits(DIGITS_HELD_OUT if held_out is None else held_out, check)
         if known == "mnist":
             if held_out is not None:
                 raise DataError(f"mnist: held_out is {held_out}; expected None: its test set is what is held out")
-            return _mnist(data_dir)
-        return _own(_existing(source), seed, held_out, resize, labels)
+            return _mnist(data_dir, check)
+        return _own(_existing(source), seed, held_out, resize, labels, check)
 
 
 def load_rows(source: str | PathLike[str], resize: tuple[int, int] | None = None, labels: str | None = None) -> Data:
@@ -100,15 +107,18 @@ def _words_for_the_system() -> Iterator[None]:
         raise DataError(f"{where}{error.strerror or one_line(error)}; expected {EXPECTED}") from None
 
 
-def _digits(held_out: float) -> Dataset:
+def _digits(held_out: float, check: Check) -> Dataset:
     data, labels = digits.read_digits()
+    check(data, "digits")
     train, held = split_rows(len(data), held_out, seed=0)
     found = f"scikit-learn's 8x8 digits, {len(held)} of {len(data)} rows held out"
     return Dataset("digits", data[train], data[held], digits.IMAGE_SHAPE, True, found, labels[train], labels[held])
 
 
-def _mnist(data_dir: str | PathLike[str] | None) -> Dataset:
+def _mnist(data_dir: str | PathLike[str] | None, check: Check) -> Dataset:
     train, train_labels, test, test_labels = mnist.read_mnist(data_dir)
+    check(train, "mnist")
+    check(test, "mnist, held out")
     found = "MNIST as published, its test set held out"
     return Dataset("mnist", train, test, mnist.IMAGE_SHAPE, True, found, train_labels, test_labels)
 
@@ -122,8 +132,18 @@ def _existing(source: str | PathLike[str]) -> Path:
     return path
 
 
-def _own(path: Path, seed: int, held_out: float | None, resize: tuple[int, int] | None, labels: str | None) -> Dataset:
+def _own(
+    path: Path,
+    seed: int,
+    held_out: float | None,
+    resize: tuple[int, int] | None,
+    labels: str | None,
+    check: Check,
+) -> Dataset:
     rows, shape, kept, found, marks = _read_rows(path, resize, labels)
+    check(rows, str(path))
+    if kept is not None:
+        check(kept, f"{path}, held out")
     parts: tuple[Data, Data]
     if kept is None:
         train, held = split_rows(len(rows), OWN_HELD_OUT if held_out is None else held_out, seed, str(path))

@@ -94,7 +94,7 @@ def data_for(likelihood: Likelihood, x: Any, data_dim: int, name: str = "x") -> 
 
 
 def data_set_for(
-    likelihood: Likelihood, x: Any, data_dim: int, binarize: str, allow_grey: bool = False, name: str = "x"
+    likelihood: Likelihood, x: Any, data_dim: int | None, binarize: str, allow_grey: bool = False, name: str = "x"
 ) -> Data:
     """As `data_for`, for a whole data set, which may stay on the disk, and how it is binarized.
 

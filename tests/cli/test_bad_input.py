@@ -116,15 +116,29 @@ def test_train_refuses_data_that_are_none_and_names_them(command: Command, tmp_p
     assert files_of(tmp_path) == before
 
 
-@pytest.mark.parametrize(("part", "words"), [("train", "training part"), ("held_out", "held-out part")])
-def test_train_refuses_a_value_that_does_not_fit_in_either_part(command: Command, tmp_path, part, words):
+@pytest.mark.parametrize("part", ["train", "held_out"])
+def test_train_names_the_row_of_the_file_that_does_not_fit_in_whichever_part_it_is(command: Command, tmp_path, part):
     pixels = np.random.default_rng(0).random((20, 3))
     np.save("data.npy", pixels)
-    row = getattr(load("data.npy"), part)[0]
-    pixels[np.isclose(pixels, row).all(axis=1), 0] = 1.5
+    row = int(np.isclose(pixels, getattr(load("data.npy"), part)[-1]).all(axis=1).argmax())
+    pixels[row, 0] = 1.5
     np.save("data.npy", pixels)
-    assert_refused(command("train", "data.npy", *FAST, "--out", "run"), words)
+    assert_refused(command("train", "data.npy", *FAST, "--out", "run"), f"data.npy: row {row}, column 0 ")
     assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(("likelihood", "words"), [("poisson", "row 11, column 2 "), ("categorical", "row 11 has 2 ")])
+def test_train_names_the_row_of_the_file_that_a_likelihood_does_not_take(command: Command, likelihood, words):
+    x = np.eye(3)[np.arange(20) % 3]
+    x[11] = [0, 1, 1 if likelihood == "categorical" else 0.5]
+    np.savetxt("data.csv", x, delimiter=",")
+    assert_refused(command("train", "data.csv", *FAST, "--likelihood", likelihood), f"data.csv: {words}")
+
+
+def test_train_names_the_part_of_a_file_that_has_two(command: Command):
+    x = np.eye(3)[np.arange(20) % 3]
+    np.savez("data.npz", x_train=x, x_test=2 * x)
+    assert_refused(command("train", "data.npz", *FAST, "--likelihood", "categorical"), "data.npz, held out: row 0, ")
 
 
 @pytest.mark.parametrize("place", ["file", "folder", "link"])
