@@ -173,10 +173,14 @@ class VAE:
         Raises    ValueError for n below 1 or a seed outside its range; NotFiniteError for a draw, or a mean, beyond
                   this precision
         """
-        examples = np.arange(_positive("n", n))
-        eps = self.ops.normals(_seed(seed), Stream.LATENT, 0, examples, self.latent_dim)
-        out = self._decoder_output(self.prior_draws(eps.astype(self.dtype)))
-        return self._mean(out) if mean else self._draw(out, Draws(seed, examples))
+        n, seed = _positive("n", n), _seed(seed)
+        x = np.empty((n, self.data_dim), self.dtype)
+        for start in range(0, n, self._decoded_together):
+            examples = np.arange(start, min(start + self._decoded_together, n))
+            eps = self.ops.normals(seed, Stream.LATENT, 0, examples, self.latent_dim)
+            out = self._decoder_output(self.prior_draws(eps.astype(self.dtype)))
+            x[examples] = self._mean(out) if mean else self._draw(out, Draws(seed, examples))
+        return x
 
     def elbo(self, x: NDArray, eps: NDArray) -> Elbo:
         """The ELBO of every example with the noise given, in nats.
@@ -244,14 +248,17 @@ class VAE:
         """
         if self.likelihood.name == "bernoulli":  # one operation here too
             return self.ops.decoded_bernoulli_log_likelihood(x, z, self.output_network)
-        together = min(DECODED_TOGETHER, max(1, DECODED_ELEMENTS // self.data_dim))
         log_likelihood = np.empty(z.shape[:2], z.dtype)
-        for rows, samples in pieces(z, together):
+        for rows, samples in pieces(z, self._decoded_together):
             part = z[rows, samples]
             out, _ = self.ops.network_forward(part.reshape(-1, z.shape[2]), self.output_network)
             out = out.reshape(*part.shape[:2], -1)
             log_likelihood[rows, samples] = self.likelihood.forward(self.ops, x[rows], out, self.parameters)[0]
         return log_likelihood
+
+    @property
+    def _decoded_together(self) -> int:
+        return min(DECODED_TOGETHER, max(1, DECODED_ELEMENTS // self.data_dim))
 
     # --- forward and backward ---------------------------------------------------------------------------------------
 

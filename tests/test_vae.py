@@ -297,6 +297,17 @@ def test_a_draw_is_the_same_however_many_are_drawn(engine, likelihood):
     assert (vae.sample(20, seed=4) != many).any()
 
 
+@pytest.mark.parametrize("mean", [False, True])
+def test_many_draws_take_little_more_memory_than_they_are(mean):
+    vae = sv.VAE(500, 2, hidden=(300,), engine="reference")
+    vae.sample(1)
+    tracemalloc.start()
+    x = vae.sample(10_000, mean=mean)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2 * x.nbytes
+
+
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian", "gaussian-learned", "gaussian-learned-diagonal"])
 def test_draws_scatter_around_their_means_as_the_likelihood_says(likelihood):
     vae, _, _ = build(likelihood=likelihood)
