@@ -68,6 +68,8 @@ def scratchvae(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; what went wrong is one line on standard error, never a traceback."""
+    if arguments is None:  # a process of its own
+        _refuse_more_than_memory_holds()
     _replace_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # as standard error: no letter takes a result away
@@ -78,6 +80,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
             processes.abort(FAILED)
         raise
+
+
+def _refuse_more_than_memory_holds() -> None:
+    """Arrays that are larger together than all memory fail where they are made: Linux would grant them, and kill the
+    process when they are filled."""
+    try:
+        import resource
+    except ImportError:  # not on Windows, which grants no more than there is
+        return
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if soft == resource.RLIM_INFINITY or soft > memory:
+        resource.setrlimit(resource.RLIMIT_DATA, (memory, hard))
 
 
 def _replace_closed_streams() -> None:

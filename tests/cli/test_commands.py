@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -401,3 +402,19 @@ def test_the_command_line_starts_without_plotting_or_learning_libraries():
     code = "import sys, scratchvae.cli; print(sorted({'matplotlib', 'sklearn', 'pooch', 'PIL'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not grant more memory than there is")
+def test_a_process_asks_for_no_more_memory_than_there_is_or_it_was_left():
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for before, after in ((-1, memory), (memory // 2, memory // 2), (2 * memory, memory)):
+        code = f"""
+import resource, sys
+from scratchvae.cli import main
+resource.setrlimit(resource.RLIMIT_DATA, ({before}, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+sys.argv[1:] = ["--version"]
+main()
+print(resource.getrlimit(resource.RLIMIT_DATA)[0])
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == str(after)
