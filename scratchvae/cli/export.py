@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from scratchvae import VAE
-from scratchvae.export import onnx_files, torch_files
+from scratchvae.export import onnx_files, torch_call, torch_files
 from scratchvae.files import make_folder, may_be_written, write_whole
 
 from .options import Engine, Json, Quiet, Seed, Threads, use_threads
@@ -59,6 +59,7 @@ def export(
     make_folder(folder)
     for name, content in files.items():
         write_whole(folder / name, content)
-    output.message(f"{' and '.join(files)} written to {folder}")
+    made = f"; the module is {torch_call(vae)}" if kind == "torch" else ""
+    output.message(f"{' and '.join(files)} written to {folder}{made}")
     paths = [folder / name for name in files]
     output.record({"command": "export", "run": run, "format": kind, "files": paths, "model": vae.config})

@@ -98,6 +98,12 @@ def torch_files(vae: VAE) -> dict[str, bytes]:
     return {"weights.safetensors": _safetensors(vae), "vae.py": torch_module_source().encode()}
 
 
+def torch_call(vae: VAE) -> str:
+    """The call that makes the module of `torch_module.py` whose state_dict `torch_state` is."""
+    given = ", ".join(f"{name}={vae.config[name]!r}" for name in ("data_dim", "latent_dim", "hidden", *ARGUMENTS))
+    return f"VAE({given})"
+
+
 def _safetensors(vae: VAE) -> bytes:
     from safetensors.numpy import save
 

@@ -24,6 +24,8 @@ def test_torch_weights_and_the_module_they_fit_are_written(command: Command, tra
     assert (folder / "vae.py").read_text() == export.torch_module_source()
     assert result.record["model"] == vae.config
     assert result.record["format"] == "torch"
+    module = "VAE(data_dim=16, latent_dim=2, hidden=[8], likelihood='bernoulli', activation='relu')"
+    assert f"vae.py written to theirs; the module is {module}" in " ".join(result.err.split())
 
 
 def test_the_files_go_into_the_run_where_no_folder_is_given(command: Command, trained, tmp_path):

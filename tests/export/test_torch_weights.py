@@ -34,8 +34,7 @@ def module_of(vae, torch):
     """The model's module, its weights as they are."""
     from scratchvae.export import torch_module
 
-    dtype, arguments = getattr(torch, vae.dtype.name), (vae.hidden, vae.likelihood.name, vae.activation)
-    module = torch_module.VAE(vae.data_dim, vae.latent_dim, *arguments).to(dtype)
+    module = eval(export.torch_call(vae), {"VAE": torch_module.VAE}).to(getattr(torch, vae.dtype.name))
     module.load_state_dict({name: torch.from_numpy(array) for name, array in export.torch_state(vae).items()})
     return module
 
