@@ -134,7 +134,7 @@ def _words(error: BaseException | str) -> str:
     if isinstance(error, OSError) and error.strerror:
         what = error.filename or "standard output, or another file"
         return f"{what}: {error.strerror}; expected a file that can be read or written"
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or str(error).startswith("Maximum allowed "):  # NumPy's, beyond all addresses
         found = f": {error}" if str(error) else ""
         return f"not enough memory{found}; expected fewer or smaller examples, samples or layers"
     return str(error)

@@ -33,6 +33,7 @@ def files_of(folder: Path) -> dict[Path, bytes | None]:
         (("--epochs", "many"), "--epochs"),
         (("--hidden", "0"), "--hidden"),
         (("--hidden", "8", "--hidden", "-3"), "--hidden"),
+        (("--latent-dim", "1" + 23 * "0"), "not enough memory"),
         (("--latent-dim", "0"), "--latent-dim"),
         (("--batch-size", "0"), "--batch-size"),
         (("--learning-rate", "0"), "learning"),
@@ -81,6 +82,11 @@ def files_of(folder: Path) -> dict[Path, bytes | None]:
 def test_train_refuses_an_option_that_cannot_be(command: Command, tmp_path, arguments, words):
     assert_refused(command("train", *arguments), words)
     assert files_of(tmp_path) == {}
+
+
+def test_samples_beyond_all_memory_are_refused_and_leave_nothing(command: Command, tmp_path):
+    assert_refused(command("train", *FAST, "--samples", "1" + 23 * "0", "--quiet"), "not enough memory")
+    assert files_of(tmp_path / "runs") == {}
 
 
 def write_truncated(path: Path) -> None:
