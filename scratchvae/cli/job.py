@@ -87,7 +87,7 @@ def job_to_resume(out: Path | None, given: Mapping[str, Any]) -> Job:
         config["training"]["epochs"] = given["epochs"]
     dataset = run.data(config, given.get("data_dir"))
     vae, objective = _model_and_objective(config)
-    if run.model_file.is_file():  # else it was stopped before its first checkpoint, and starts again
+    if run.model_file.exists():  # else it was stopped before its first checkpoint, and starts again
         checkpoint.load_state(vae, run.model_file)
     return Job(run, config, dataset, vae, objective, resumed=True)
 

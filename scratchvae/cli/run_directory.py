@@ -179,7 +179,7 @@ class RunDirectory:
     def trained_model(self) -> Path:
         """The path of the last complete checkpoint. Raises ValueError if there is none."""
         self.config()
-        if not self.model_file.is_file():
+        if not self.model_file.exists():
             raise ValueError(f"{self.path} has no model.safetensors: training stopped before its first checkpoint")
         return self.model_file
 

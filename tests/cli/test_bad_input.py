@@ -220,6 +220,14 @@ def test_a_folder_that_is_no_run_is_refused(command: Command, tmp_path, trained,
     assert files_of(tmp_path) == before
 
 
+@pytest.mark.parametrize("name", ["evaluate", "sample", "train"])
+def test_a_folder_in_the_place_of_the_model_is_said_to_be_one(command: Command, tmp_path, trained, name):
+    make_no_run(tmp_path / "run", trained, "no model")
+    (tmp_path / "run" / "model.safetensors").mkdir()
+    arguments = ("train", "--resume", "--out", "run") if name == "train" else (name, "run")
+    assert_refused(command(*arguments), "run/model.safetensors: is a folder")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
