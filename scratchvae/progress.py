@@ -3,9 +3,10 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
+COMPILING = "compiling, once"  # kernels are kept
 REFRESH = 0.1  # seconds between updates of the numbers, so that watching costs nothing
 
 Watch = Callable[[int, int], None]  # called with the number of steps done and to do
@@ -30,6 +31,29 @@ def _on_a_terminal() -> bool:
     return sys.stderr is not None and sys.stderr.isatty()
 
 
+def _that_says_when_it_compiles(bar: Any, task: Any) -> AbstractContextManager[None]:
+    """The bar says so while Numba compiles kernels: the first time that takes longer than many an epoch."""
+    if "numba" not in sys.modules:  # the reference engine
+        return nullcontext()
+    from numba.core import event
+
+    class Listener(event.Listener):  # type: ignore[misc]  # Numba has no types
+        depth, before = 0, ""  # kernels are compiled within one another
+
+        def on_start(self, event: Any) -> None:
+            if self.depth == 0:
+                self.before = bar.tasks[task].description
+                bar.update(task, description=COMPILING)
+            self.depth += 1
+
+        def on_end(self, event: Any) -> None:
+            self.depth -= 1
+            if self.depth == 0:
+                bar.update(task, description=self.before)
+
+    return event.install_listener("numba:compile", Listener())
+
+
 @contextmanager
 def counting_bar(words: str, enabled: bool = True) -> Iterator[Watch | None]:
     """A bar that counts steps; None where it is not enabled or standard error is no terminal."""
@@ -43,7 +67,8 @@ def counting_bar(words: str, enabled: bool = True) -> Iterator[Watch | None]:
     columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
     with RichProgress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(words, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        with _that_says_when_it_compiles(bar, task):
+            yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 class Progress(Protocol):
@@ -113,4 +138,6 @@ def progress_bar(epochs: int, updates: int, enabled: bool = True, done: int = 0)
     numbers = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1))
     columns = BarColumn(bar_width=8), TimeRemainingColumn(), numbers
     with RichProgress(*columns, expand=True, console=Console(stderr=True)) as bar:
-        yield RichBar(bar, bar.add_task("training", total=epochs * updates, completed=done * updates), epochs)
+        task = bar.add_task("training", total=epochs * updates, completed=done * updates)
+        with _that_says_when_it_compiles(bar, task):
+            yield RichBar(bar, task, epochs)

@@ -2,10 +2,12 @@
 
 import re
 import sys
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from numba.core import event
 
 import scratchvae as sv
 from scratchvae import progress
@@ -110,3 +112,20 @@ def test_the_bar_of_a_resumed_run_begins_where_the_run_stands(monkeypatch):
         assert (task.completed, task.total) == (12, 30)
         bar.advance(5, Terms(*np.zeros((4, 3, 2))))
         assert task.completed == 15
+
+
+def test_a_bar_says_so_while_kernels_are_compiled(monkeypatch, capsys):
+    as_on_a_terminal(monkeypatch)
+    compiling = partial(event.trigger_event, "numba:compile")
+    with progress_bar(10, 3) as bar:
+        (task,) = bar._bar.tasks
+        with compiling():
+            with compiling():
+                assert task.description == "compiling, once"
+            assert task.description == "compiling, once", "the kernel that waited for the other"
+        assert task.description == "training"
+    with compiling():
+        assert task.description == "training", "the bar is gone"
+    with counting_bar("work"):
+        event.start_event("numba:compile")  # and the bar is drawn once more at its end
+    assert "compiling, once" in capsys.readouterr().err
