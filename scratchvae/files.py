@@ -1,36 +1,44 @@
 """Files that are there whole or not at all, and directories that one process writes at a time."""
 
 import os
-import tempfile
+import secrets
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
+UNFINISHED = ".unfinished"  # the end of the name of what is beside a file; others are not ours to take away
 LOCK = ".lock"  # in a directory that is being written; it stays, empty: what counts is who holds it
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes | str) -> None:
     """Write a file so that a kill at any moment leaves the old one or the new one, never a part.
 
-    It is written beside its place, synced, and renamed. A kill can leave what is beside: `unfinished`.
+    It is written beside its place, synced, and renamed. A kill can leave what is beside: `unfinished`. A link still
+    leads to the file, and who may read and write it stays as it was.
     Raises    ValueError, one line, where it cannot be written: no folder, no permission, no space
     """
-    target = Path(path)
+    target = Path(os.path.realpath(path))
+    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}{UNFINISHED}")
     try:
-        handle, beside = tempfile.mkstemp(dir=target.parent, prefix=_unfinished(target.name))
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content.encode() if isinstance(content, str) else content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(beside, 0o666 & ~_umask())
+        with _gone_unless_renamed(beside), open(beside, "xb") as file:
+            if target.exists():
+                os.chmod(beside, stat.S_IMODE(target.stat().st_mode))
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
             os.replace(beside, target)
-        except BaseException:
-            with suppress(FileNotFoundError):  # Ctrl-C may come right after the renaming
-                os.unlink(beside)
-            raise
     except OSError as error:
-        raise _cannot_be_written(target, error) from None
+        raise _cannot_be_written(path, error) from None
+
+
+@contextmanager
+def _gone_unless_renamed(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:  # Ctrl-C may come right after the renaming
+        file.unlink(missing_ok=True)
+        raise
 
 
 def append_whole(path: str | os.PathLike[str], line: bytes) -> None:
@@ -71,7 +79,8 @@ def make_folder(path: Path, parents: bool = False) -> None:
 
 def unfinished(path: Path) -> list[Path]:
     """What a killed `write_whole` of this file left beside it. Only who holds the directory may take it away."""
-    return list(path.parent.glob(f"{_unfinished(path.name)}*"))
+    target = Path(os.path.realpath(path))
+    return list(target.parent.glob(f".{target.name}.*{UNFINISHED}"))
 
 
 @contextmanager
@@ -95,15 +104,5 @@ def held(directory: Path) -> Iterator[None]:
         lock.release()
 
 
-def _unfinished(name: str) -> str:
-    return f".{name}."
-
-
 def _cannot_be_written(path: str | os.PathLike[str], error: OSError) -> ValueError:
     return ValueError(f"{os.fspath(path)}: cannot be written ({error.strerror or error})")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

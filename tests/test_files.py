@@ -1,6 +1,7 @@
 """Files that are there whole or not at all, and the folders that they are in."""
 
 import os
+import stat
 
 import pytest
 
@@ -17,6 +18,46 @@ def test_what_is_not_yet_written_lies_beside_its_place_where_it_is_looked_for(tm
     assert [beside.parent for beside in seen] == [tmp_path]
     assert unfinished(path) == []
     assert sorted(os.listdir(tmp_path)) == ["model.safetensors", "report.html"]
+
+
+def test_what_others_keep_beside_a_file_is_not_unfinished(tmp_path):
+    for name in (".history.jsonl.swp", ".history.jsonl.1234", "history.jsonl~"):
+        (tmp_path / name).write_text("an editor's")
+    assert unfinished(tmp_path / "history.jsonl") == []
+
+
+def test_who_may_read_a_file_stays_as_it_was_and_is_what_is_usual_of_a_new_one(tmp_path):
+    path = tmp_path / "model.safetensors"
+    before = os.umask(0o027)
+    try:
+        write_whole(path, b"1")
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640
+        path.chmod(0o604)
+        write_whole(path, b"2")
+        assert stat.S_IMODE(path.stat().st_mode) == 0o604
+    finally:
+        os.umask(before)
+
+
+def test_a_link_still_leads_to_the_file_that_is_written(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    link, path = tmp_path / "samples.npy", tmp_path / "elsewhere" / "samples.npy"
+    link.symlink_to(path)
+    for content in (b"1", b"2"):
+        write_whole(link, content)
+        assert (link.is_symlink(), path.read_bytes()) == (True, content)
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_what_is_not_written_leaves_nothing(tmp_path, monkeypatch, step):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    (tmp_path / "page.html").write_text("the old one")
+    monkeypatch.setattr(files.os, step, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(tmp_path / "page.html", "the new one")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("page.html", "the old one")]
 
 
 def test_a_folder_is_made_where_it_is_not_there_and_those_it_is_in_if_wanted(tmp_path):

@@ -102,7 +102,8 @@ class RunDirectory:
 
     def is_free(self) -> bool:
         """Whether a new run may be made here: nothing is there, or what a run leaves that is killed as it starts."""
-        return not self.path.is_dir() or set(self.path.iterdir()) <= {self.path / LOCK, *self._unfinished()}
+        left = {LOCK, *(file.name for file in self._unfinished())}
+        return not self.path.is_dir() or {file.name for file in self.path.iterdir()} <= left
 
     def _unfinished(self) -> list[Path]:
         files = self.config_file, self.history_file, self.model_file, self.pictures_file, self.report_file

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from scratchvae import VAE, files
-from scratchvae.cli import main
+from scratchvae.cli import main, run_directory
 from scratchvae.cli.run_directory import RunDirectory
 
 SIZES = ("--engine", "reference", "--hidden", "8", "--latent-dim", "2", "--batch-size", "10")
@@ -34,9 +34,8 @@ class Doom:
         self.left = steps
         for name in ("fsync", "replace"):
             setattr(files.os, name, self.surrounding(getattr(os, name)))
-        real = os.fdopen
-        files.os.fdopen = lambda *arguments: self.halting(real(*arguments))  # type: ignore[assignment]
-        files.append_whole = self.surrounding(files.append_whole)
+        files.open = self.opening  # type: ignore[attr-defined]
+        run_directory.append_whole = self.surrounding(run_directory.append_whole)
 
     def step(self) -> None:
         self.left -= 1
@@ -52,8 +51,11 @@ class Doom:
 
         return stepping
 
+    def opening(self, path: Any, mode: str, **more: Any) -> Any:
+        """The file; where it is one that `write_whole` writes, its writes pause half way."""
+        return self.halting(open(path, mode)) if mode == "xb" else open(path, mode, **more)
+
     def halting(self, file: Any) -> Any:
-        """The file, whose writes pause half way."""
         doom = self
 
         class Halting:

@@ -51,6 +51,24 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(tm
     assert sorted(os.listdir(tmp_path / "parts")) == sorted(os.listdir(tmp_path / "whole"))
 
 
+def test_kills_meet_every_step_of_an_epochs_files(tmp_path):
+    """Five of a file that is written whole, and before and after a line of the history."""
+    code = f"""
+from pathlib import Path
+from scratchvae.cli.run_directory import RunDirectory
+from scratchvae.files import write_whole
+from tests.cli.killing import STEPS_AN_EPOCH, Doom
+run, doom = RunDirectory(Path({str(tmp_path)!r})), Doom(100)
+run.append_epoch({{"epoch": 1}})
+doom.left = 100
+write_whole(run.model_file, b"1234")
+run.append_epoch({{"epoch": 2}})
+print(100 - doom.left, STEPS_AN_EPOCH)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout == "7 7\n"
+
+
 # --- a disk that is full --------------------------------------------------------------------------------------------
 
 
@@ -279,7 +297,7 @@ def test_a_directory_that_is_removed_under_a_run_is_one_line(command: Command, i
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("left", [[".lock", ".config.json.abc123"], [".config.json.abc123"]])
+@pytest.mark.parametrize("left", [[".lock", ".config.json.abc123.unfinished"], [".config.json.abc123.unfinished"]])
 def test_what_a_run_leaves_that_is_killed_as_it_starts_is_in_nobodys_way(
     command: Command, undrawn, images, tmp_path, left
 ):
@@ -288,7 +306,7 @@ def test_what_a_run_leaves_that_is_killed_as_it_starts_is_in_nobodys_way(
         (tmp_path / "run" / name).touch()
     result = command("train", images, *FAST, "--epochs", "1", "--out", "run")
     assert result.status == 0, result.err
-    assert not (tmp_path / "run" / ".config.json.abc123").exists()
+    assert not (tmp_path / "run" / ".config.json.abc123.unfinished").exists()
 
 
 # --- two processes --------------------------------------------------------------------------------------------------
