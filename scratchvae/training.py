@@ -357,8 +357,8 @@ def of_one_update(terms: Terms) -> Terms:
 
 
 def _in_kernels(objective: Objective) -> bool:
-    """Whether the engine has a kernel for the objective."""
-    return isinstance(objective, IWAE) or (isinstance(objective, ELBO) and not objective.free_bits)
+    """Whether the engine has a kernel for the objective: for these themselves, and none that is made from them."""
+    return type(objective) is IWAE or (type(objective) is ELBO and not objective.free_bits)
 
 
 def fit(

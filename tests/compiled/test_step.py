@@ -333,6 +333,20 @@ def test_other_objectives_are_composed(objective, expected):
     assert Trainer(sv.VAE(37, 5, hidden=(12,)), pixels(), objective=objective)._in_one_call() is expected
 
 
+@pytest.mark.parametrize("known", [sv.ELBO, sv.IWAE])
+def test_an_objective_that_is_made_from_a_known_one_is_asked_for_its_values(known):
+    class Halved(known):
+        def evaluate(self, *arguments):
+            value, upstream = super().evaluate(*arguments)
+            return value / 2, upstream
+
+    whole, half = (
+        sv.fit(sv.VAE(37, 5, hidden=(12,)), pixels(), epochs=1, objective=of(2)).epochs[0]["train"]["objective"]
+        for of in (known, Halved)
+    )
+    assert half == pytest.approx(whole / 2, rel=1e-6)
+
+
 @pytest.mark.parametrize("rows", [np.arange(50)[::-2], np.arange(25, dtype=np.int32), np.arange(25, dtype=np.uint8)])
 def test_rows_may_be_of_any_whole_numbers_and_strides(rows):
     both = [Trainer(sv.VAE(37, 5, hidden=(12,), seed=1), pixels(), seed=5) for _ in range(2)]
