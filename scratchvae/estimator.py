@@ -17,7 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from scratchvae.data.binarize import mean_shown
 from scratchvae.data.checks import check_pixels
-from scratchvae.evidence.importance import BLOCK_ROWS, BLOCK_SAMPLES, importance_evidence
+from scratchvae.evidence.door import door
+from scratchvae.evidence.estimate import log_evidence
+from scratchvae.evidence.importance import BLOCK_ROWS, BLOCK_SAMPLES
 from scratchvae.finite import quiet
 from scratchvae.likelihoods import as_likelihood, data_set_for
 from scratchvae.objectives import Objective
@@ -264,6 +266,7 @@ def _row_keys(x: NDArray) -> NDArray[np.int64]:
     return np.array([zlib.crc32(row) for row in np.ascontiguousarray(x) + 0.0], np.int64)
 
 
+@door
 def _elbo_bound(vae: VAE, x: NDArray, num_samples: int, seed: int, examples: NDArray) -> NDArray:
     """The ELBO of every row, its reconstruction the mean over K samples, its KL exact. Returns (N,), in nats."""
     parts = []
@@ -280,7 +283,7 @@ def _elbo_bound(vae: VAE, x: NDArray, num_samples: int, seed: int, examples: NDA
 
 def _importance_bound(vae: VAE, x: NDArray, num_samples: int, seed: int, examples: NDArray) -> NDArray:
     """The importance-weighted bound of K samples, of every row. Returns (N,), in nats."""
-    return importance_evidence(vae, x, num_samples, seed, examples=examples).log_evidence
+    return log_evidence(vae, x, "importance", num_samples, seed, examples=examples).log_evidence
 
 
 BOUNDS: Mapping[str, Callable[..., NDArray]] = MappingProxyType({"elbo": _elbo_bound, "iwae": _importance_bound})

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from scratchvae.evidence.door import door, refuse_nan
 from scratchvae.evidence.importance import Evidence, RunningWeights
 from scratchvae.likelihoods import Draws
 from scratchvae.posteriors import DiagonalPosterior, Posterior
@@ -331,6 +332,7 @@ def _evidence(walk: Walk) -> Evidence:
 # --- the two estimators -----------------------------------------------------------------------------------------------
 
 
+@door
 def annealed_importance(
     vae: VAE,
     x: NDArray,
@@ -351,7 +353,7 @@ def annealed_importance(
               one at each of up to 200 temperatures. The estimate of a row depends on the row's number, not on its
               neighbours
     Returns   Evidence, each (B,), in nats; its effective sample size is out of K
-    Raises    ValueError for bad input
+    Raises    ValueError for bad input; NotFiniteError where an estimate is NaN
     Source    Neal 2001; for decoders Wu et al. 2016, sections 2.2 and 3
     """
     settings = _settings(num_chains, num_temperatures, num_leapfrog, start)
@@ -362,7 +364,9 @@ def annealed_importance(
     for rows in blocks:
         annealing = _annealing(vae, x[rows], rows, settings, seed, advance)
         parts.append(_evidence(annealing.upwards(annealing.tune())))
-    return Evidence(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    found = Evidence(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    refuse_nan(log_evidence=found.log_evidence)
+    return found
 
 
 def ais_evidence(
@@ -412,6 +416,7 @@ def _mean_and_error(values: NDArray) -> tuple[float, float]:
     return float(values.mean()), float(error)
 
 
+@door
 def bidirectional(
     vae: VAE,
     n: int = 16,
@@ -428,7 +433,7 @@ def bidirectional(
               E lower <= log p(x) <= E upper by Jensen's inequality, because E w = p(x) and E v = 1 / p(x)
     Takes     n examples; the rest as `annealed_importance`. Both directions use the step sizes of one pilot run
     Returns   Bounds, each (n,); print it for the means
-    Raises    ValueError for bad input
+    Raises    ValueError for bad input; NotFiniteError where a bound is NaN
     Source    Grosse, Ghahramani, Adams 2015; Wu et al. 2016, section 2.3
     """
     settings = _settings(num_chains, num_temperatures, num_leapfrog, start)
@@ -436,7 +441,9 @@ def bidirectional(
     blocks = row_blocks(vae, n, num_chains)
     advance = counted(watch, len(blocks) * _transitions(settings, walks=2))
     parts = [_bracket(_annealing(vae, x[rows], rows, settings, seed, advance), z[rows]) for rows in blocks]
-    return Bounds(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    bounds = Bounds(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    refuse_nan(lower=bounds.lower, upper=bounds.upper)
+    return bounds
 
 
 def _bracket(annealing: Annealing, z: NDArray) -> tuple[NDArray, ...]:

@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scratchvae.engine import one_order_of_sums
 from scratchvae.evidence import importance
 from scratchvae.evidence.annealed import ais_evidence
+from scratchvae.evidence.door import door, refuse_nan
 from scratchvae.evidence.exact import LinearGaussian
 from scratchvae.evidence.importance import Evidence
 from scratchvae.evidence.quadrature import integrate_evidence
-from scratchvae.finite import check_finite, named_parameters, quiet
 from scratchvae.progress import Watch
 from scratchvae.vae import VAE, _one_of, _positive, _seed
 
 Method = Callable[..., Evidence]  # vae, x (B, D), num_samples, seed, watch, and options of the method's own
 
 
+@door
 def log_evidence(
     vae: VAE,
     x: NDArray,
@@ -48,12 +48,8 @@ def log_evidence(
               where an estimate is NaN
     """
     _check_options(_one_of("method", method, METHODS), options)
-    check_finite([vae.parameters.flat], named_parameters(vae))
-    with quiet(), one_order_of_sums(vae.engine):
-        found = METHODS[method](vae, x, _positive("num_samples", num_samples), _seed(seed), watch=watch, **options)
-    if np.isnan(found.log_evidence).any():
-        values = f"log_evidence of row {int(np.isnan(found.log_evidence).argmax())}", found.log_evidence
-        check_finite([found.log_evidence], [values])
+    found = METHODS[method](vae, x, _positive("num_samples", num_samples), _seed(seed), watch=watch, **options)
+    refuse_nan(log_evidence=found.log_evidence)
     return found
 
 

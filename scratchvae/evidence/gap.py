@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scratchvae.evidence.annealed import row_blocks
+from scratchvae.evidence.door import door, refuse_nan
 from scratchvae.evidence.estimate import log_evidence as estimate_log_evidence
 from scratchvae.evidence.importance import Evidence, importance_log_weights
 from scratchvae.finite import is_finite_number
@@ -79,6 +80,7 @@ class Gap:
         return "\n".join(lines)
 
 
+@door
 def inference_gap(
     vae: VAE,
     x: NDArray,
@@ -102,7 +104,7 @@ def inference_gap(
               num_samples: for log p(x), and for L[q] rounded up to a multiple of 64; seed; num_steps: of
               `best_posterior`
     Returns   Gap, each (B,). Errors of a difference between log p(x) and L count them as independent
-    Raises    ValueError for bad input, or a method that the model cannot take
+    Raises    ValueError for bad input, or a method that the model cannot take; NotFiniteError where a bound is NaN
     Source    Cremer, Li, Duvenaud 2018
     """
     _positive("num_samples", num_samples)
@@ -115,6 +117,7 @@ def inference_gap(
         for rows in row_blocks(vae, len(x), EVALUATION_SAMPLES)
     ]
     compared = Comparison(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    refuse_nan(elbo=compared.elbo, best_elbo=compared.best_elbo)
     if method == "importance":
         options = {"head": compared.best_head} | options
         evidence = estimate_log_evidence(vae, x, method, num_samples, seed, **options)
@@ -124,6 +127,7 @@ def inference_gap(
 # --- the best q of one example ----------------------------------------------------------------------------------------
 
 
+@door
 def best_posterior(
     vae: VAE,
     x: NDArray,
@@ -140,7 +144,7 @@ def best_posterior(
               noise for all steps q* would fit that noise. Noise comes in pairs eps, -eps: what is linear in it cancels
     Takes     x (B, D); num_samples K (an odd one is rounded up); num_steps; learning_rate of the first step; seed
     Returns   Gaussian, or FullGaussian, as `encode`. A row depends on its number, not on its neighbours
-    Raises    ValueError for bad input
+    Raises    ValueError for bad input; NotFiniteError where the search meets a NaN
     Source    Cremer, Li, Duvenaud 2018; the mean of a path: Polyak, Juditsky 1992
     """
     return vae.posterior.gaussian(best_heads(vae, x, num_samples, num_steps, learning_rate, seed))
@@ -161,7 +165,10 @@ def best_heads(
         raise ValueError(f"learning_rate is {learning_rate!r}; expected a positive number")
     search = Search(vae, -(-num_samples // 2), num_steps, learning_rate, _seed(seed))
     x = vae._batch(x)
-    return np.concatenate([search.best_head(x[rows], rows) for rows in row_blocks(vae, len(x), 2 * search.num_pairs)])
+    heads = [search.best_head(x[rows], rows) for rows in row_blocks(vae, len(x), 2 * search.num_pairs)]
+    found = np.concatenate(heads)
+    refuse_nan(best_head=found)
+    return found
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from scratchvae.evidence.door import in_one_order
 from scratchvae.evidence.triangles import affine_pieces, gauss_on_triangles
 from scratchvae.finite import is_finite_number
 from scratchvae.likelihoods import Bernoulli
@@ -95,6 +96,7 @@ class PosteriorGrid(NamedTuple):
     log_evidence: NDArray  # (B,)
 
 
+@in_one_order
 def integrate(
     vae: VAE, x: ArrayLike, tolerance: float = 1e-10, max_points: int = 1 << 21, watch: Watch | None = None
 ) -> Quadrature:
@@ -158,6 +160,7 @@ def _columns(vae: VAE, x: NDArray, row: Callable[[int, "Survey"], tuple], watch:
     return [np.array(column) for column in zip(*rows, strict=True)]
 
 
+@in_one_order
 def posterior_on_grid(vae: VAE, x: ArrayLike, axes: tuple[ArrayLike, ...] | None = None) -> PosteriorGrid:
     """log p(z|x) of every example on one tensor grid, normalised by the integral over all of z and not of the grid.
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from scratchvae.evidence.door import door
 from scratchvae.hierarchical import HierarchicalVAE
 from scratchvae.posteriors import check_diagonal
 from scratchvae.reference.gaussian import LOG_2_PI, kl_per_dimension_forward
@@ -43,6 +44,7 @@ class Surgery(NamedTuple):
     kl_per_dimension: NDArray  # (Z,): the average KL of each latent dimension, exact
 
 
+@door
 def elbo_surgery(vae: VAE, x: ArrayLike, num_samples: int = 10, seed: int = 0) -> Surgery:
     """Carve up the average KL to the prior, by samples of every q(z|x_n).
 
@@ -62,6 +64,7 @@ def elbo_surgery(vae: VAE, x: ArrayLike, num_samples: int = 10, seed: int = 0) -
     return _carve(q, float(information.mean()), math.sqrt(float(variance.sum())) / len(eps))
 
 
+@door
 def elbo_surgery_by_quadrature(vae: VAE, x: ArrayLike) -> Surgery:
     """Carve up the average KL to the prior by integration over z, for one or two latent dimensions.
 
@@ -94,6 +97,7 @@ def active_units(vae: VAE, x: ArrayLike) -> int:
     return sum(active_units_by_layer(vae, x))
 
 
+@door
 def active_units_by_layer(vae: VAE, x: ArrayLike) -> tuple[int, ...]:
     """`active_units` of each stochastic layer, the one next to the data first: one number for a `VAE`, two for a
     `HierarchicalVAE`, whose E[z2|x] is a mean over samples of z1.
