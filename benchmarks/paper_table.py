@@ -22,7 +22,7 @@ from benchmarks.report import say
 from scratchvae.data.mnist import Mnist, read_mnist
 from scratchvae.engine import get_threads, set_threads
 from scratchvae.evidence import active_units_by_layer
-from scratchvae.files import write_whole
+from scratchvae.files import append_whole, write_whole
 from scratchvae.objectives.elbo import KLS
 from scratchvae.progress import counting_bar
 from scratchvae.report.summary import Summary, as_seen, spread_rows, summarise
@@ -149,13 +149,12 @@ class Clock:
         self.path = path
 
     def keep(self, epoch: int, seconds: float) -> None:
-        with self.path.open("a") as file:
-            file.write(f"{epoch} {seconds:.6f}\n")
+        append_whole(self.path, f"{epoch} {seconds:.6f}\n".encode())
 
     def seconds(self) -> float:
-        """Of all passes together."""
+        """Of all passes together; a line that a crash has cut short is none."""
         lines = self.path.read_text().splitlines() if self.path.exists() else []
-        latest = dict(line.split() for line in lines)
+        latest = dict(words for line in lines if len(words := line.split()) == 2)
         return sum(map(float, latest.values()))
 
 

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import describe_machine
+from scratchvae.files import write_whole
 
 OURS, THEIRS = "#c0392b", "#7f8c8d"
 
@@ -22,7 +23,7 @@ def write_json(path: str | Path, benchmark: str, settings: dict, rows: list[dict
     document = {"benchmark": benchmark, "machine": describe_machine(), "settings": settings, **more}
     document |= {"rows": rows, "bars": bars}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(document, indent=1) + "\n")
     say(f"wrote {path}")
 
 

@@ -50,11 +50,11 @@ def launch(processes: int, options: argparse.Namespace) -> dict:
 
 
 def mpiexec() -> str:
-    """The launcher that came with this Python's packages, else the system's."""
+    """The launcher that came with this Python's packages, else the system's. Raises PeerError where there is none."""
     beside = Path(sys.executable).parent / "mpiexec"
     found = str(beside) if beside.exists() else shutil.which("mpiexec")
     if found is None:
-        sys.exit("there is no mpiexec: pip install scratchvae[mpi]")
+        raise PeerError("there is no mpiexec: pip install scratchvae[mpi]")
     return found
 
 
@@ -62,6 +62,7 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, list[float]], int, s
     """Seconds of everything, over rounds, the number of parameters and what the data are. One and two processes take
     turns."""
     seen: dict[str, list[float]] = {}
+    mpiexec()  # or there is nothing to measure
     for turn in range(options.turns):
         for processes in (1, 2) if turn % 2 == 0 else (2, 1):
             answer = launch(processes, options)

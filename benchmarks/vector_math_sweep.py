@@ -18,6 +18,7 @@ from numba import njit, prange
 
 from benchmarks.numbers import count
 from scratchvae.compiled import vector_math as vm
+from scratchvae.files import write_whole
 
 
 @njit
@@ -154,7 +155,7 @@ def main(arguments=None):
         print(f"{name:20} {error:7.3f} ulp at {argument!r}", file=sys.stderr, flush=True)
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps({"stride": options.stride, "errors": rows}, indent=2) + "\n")
+        write_whole(options.json, json.dumps({"stride": options.stride, "errors": rows}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

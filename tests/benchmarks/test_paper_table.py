@@ -206,6 +206,12 @@ def test_the_time_of_a_pass_that_is_made_again_counts_once_and_that_of_a_stop_no
     assert paper_table.Clock(tmp_path / "cell.seconds").seconds() == 6.5
 
 
+@pytest.mark.parametrize("torn", ["2", "2 3.4" + "3 5.000000"])
+def test_a_line_that_a_crash_has_cut_short_keeps_no_time_and_stops_no_run(tmp_path, torn):
+    (tmp_path / "cell.seconds").write_text(f"1 2.000000\n{torn}\n")
+    assert paper_table.Clock(tmp_path / "cell.seconds").seconds() == 2
+
+
 def stop_after_three(countdown, done, total, more="") -> None:
     if done == 3:
         raise KeyboardInterrupt

@@ -33,6 +33,7 @@ def test_one_and_two_processes_take_turns_and_their_steps_are_paired(monkeypatch
         return {"step": [seconds, 2 * seconds], "parameters": PARAMETERS, "data": "pixels", **exchanges}
 
     monkeypatch.setattr(scaling, "launch", launch)
+    monkeypatch.setattr(scaling, "mpiexec", lambda: "mpiexec")
     seen, parameters, data = scaling.measure(Namespace(turns=3))
     assert launched == [1, 2, 2, 1, 1, 2]
     assert (parameters, data) == (PARAMETERS, "pixels")
@@ -42,8 +43,16 @@ def test_one_and_two_processes_take_turns_and_their_steps_are_paired(monkeypatch
 
 def test_a_process_that_fails_is_one_line_and_status_2(monkeypatch, capsys):
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    monkeypatch.setattr(scaling, "mpiexec", lambda: "mpiexec")
     assert scaling.main([]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == "processes 1: one ended with status 1"
+
+
+def test_without_a_launcher_nothing_is_measured_and_the_status_is_2(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert scaling.main([]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "there is no mpiexec: pip install scratchvae[mpi]"
 
 
 def test_one_process_on_paper_is_the_one_that_was_measured():
