@@ -38,7 +38,7 @@ def set_threads(threads: int) -> None:
     numba = _numba()
     most = numba.config.NUMBA_NUM_THREADS
     if not 1 <= threads <= most:
-        raise ValueError(f"threads is {threads}; expected 1 to {most}, the processors of this machine")
+        raise ValueError(f"threads is {threads}; expected 1 to {most}, as many as Numba was started with")
     numba.set_num_threads(threads)
 
 

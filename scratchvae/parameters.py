@@ -78,9 +78,9 @@ class Parameters(Mapping[str, NDArray]):
         Raises    ValueError for an array that is missing or too many, or of another shape or dtype
         """
         for name, shape in shapes.items():
-            array = arrays.get(name)
-            if array is None:
+            if arrays.get(name) is None:
                 raise ValueError(f"has no tensor {name}")
+            array = np.asarray(arrays[name])
             if array.shape != shape or array.dtype != dtype:
                 raise ValueError(f"tensor {name} is {array.dtype} {array.shape}; expected {dtype} {shape}")
         if unknown := sorted(arrays.keys() - shapes.keys()):

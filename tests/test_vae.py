@@ -374,6 +374,7 @@ def test_parameters_that_are_given_are_copied_and_refused_where_they_do_not_fit(
         ({name: given[name].T}, r"decoder.0.weight is float32 \(4, 2\); expected float32 \(2, 4\)"),
         ({name: given[name][None]}, r"decoder.0.weight is float32 \(1, 2, 4\); expected float32 \(2, 4\)"),
         ({name: given[name].astype(float)}, r"decoder.0.weight is float64 \(2, 4\); expected float32 \(2, 4\)"),
+        ({name: given[name].tolist()}, r"decoder.0.weight is float64 \(2, 4\); expected float32 \(2, 4\)"),
         ({"decoder.1.weight": np.eye(4)}, "has a tensor decoder.1.weight; expected encoder.0.weight, "),
     ):
         with pytest.raises(ValueError, match=message):

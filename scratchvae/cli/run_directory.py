@@ -10,7 +10,7 @@ import os
 import re
 import reprlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,12 +88,13 @@ class RunDirectory:
         return self.config_file.is_file()
 
     @contextmanager
-    def held(self) -> Iterator[bool]:
-        """Hold the directory, made if it is not there (True if so), so that no other process trains in it.
+    def held(self) -> Iterator[list[Path]]:
+        """Hold the directory, made if it is not there, so that no other process trains in it. Gives the folders that
+        were made for it, the innermost first.
 
         Raises    ValueError, one line, where another does, or where it cannot be made or written
         """
-        made = not self.path.exists()
+        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         make_folder(self.path, parents=True)
         with held(self.path):
             for file in self._unfinished():
@@ -113,15 +114,13 @@ class RunDirectory:
         """Write config.json. Called once the input is checked and the directory is held."""
         write_whole(self.config_file, json.dumps(plain(config), indent=2) + "\n")
 
-    def remove(self, made: bool) -> None:
-        """Take away a run in which nothing was trained; if its directory was made for it, that and an empty parent."""
+    def remove(self, made: list[Path]) -> None:
+        """Take away a run in which nothing was trained, and the folders that were made for it."""
         for file in (self.config_file, self.history_file, self.path / LOCK):
             file.unlink(missing_ok=True)
-        if not (made and self.path.exists()):
-            return
-        self.path.rmdir()
-        if self.path.parent == DEFAULT_PARENT and not any(DEFAULT_PARENT.iterdir()):
-            DEFAULT_PARENT.rmdir()
+        with suppress(OSError):  # one that is gone, or has another run in it by now
+            for folder in made:
+                folder.rmdir()
 
     def config(self) -> dict[str, Any]:
         """What config.json says. Raises ValueError if this is no run of ours."""

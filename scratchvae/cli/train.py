@@ -177,11 +177,11 @@ def _take_part(job: Job, processes: Processes) -> None:
 
 
 def _train_measure_and_draw(
-    output: Output, job: Job, made: bool, processes: Processes | None
+    output: Output, job: Job, made: list[Path], processes: Processes | None
 ) -> tuple[History, float, dict[str, Summary]]:
     """All that takes time. Whatever ends it early, the last complete checkpoint is kept.
 
-    Takes     made: whether the run's directory was made for this
+    Takes     made: the folders that were made for the run
     """
     try:
         history, seconds = _fit(job, made, processes, output.is_live)
@@ -218,7 +218,7 @@ def _arguments(job: Job) -> dict[str, Any]:
     return data | {name: job.config["training"][name] for name in names}
 
 
-def _fit(job: Job, made: bool, processes: Processes | None, live: bool) -> tuple[History, float]:
+def _fit(job: Job, made: list[Path], processes: Processes | None, live: bool) -> tuple[History, float]:
     """Train, one line of history an epoch. What `fit` refuses, or has no memory for, leaves nothing behind; nor does a
     new run that diverges in its first epoch: taken up again it would again."""
     run = job.run

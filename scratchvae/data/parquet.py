@@ -48,7 +48,7 @@ def read_parquet(path: Path, labels: str | None = None) -> Arrays:
 def _columns(path: Path, file: "ParquetFile", labels: str | None) -> Arrays:
     names = [name for name in file.schema_arrow.names if not INDEX.fullmatch(name)]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise DataError(f"{path}: {len(twice)} columns are called {twice[0]!r}; expected a name for each")
+        raise DataError(f"{path}: {names.count(twice[0])} columns are called {twice[0]!r}; expected a name for each")
     if labels is not None and labels not in names:
         raise NoLabelsError(f"{path}: no column {labels!r}; expected one of {', '.join(map(repr, names[:6]))}")
     parts = [_values(path, name, file.read([name]).column(name)) for name in names if name != labels]

@@ -1,5 +1,7 @@
 """Which rows are held out: drawn once from the seed, the same on every machine."""
 
+from fractions import Fraction
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +21,7 @@ def split_rows(count: int, held_out: float, seed: int, name: str = "x") -> tuple
         raise DataError(f"seed is {seed!r}; expected a whole number from 0 to 2^64 - 1")
     if count < 2:
         raise DataError(f"{name}: {count} row; expected at least 2, one of them to hold out")
-    number = min(max(1, int(held_out * count)), count - 1)
+    exact = Fraction(repr(float(held_out)))  # as it is written: 0.29 of 100 rows are 29
+    number = min(max(1, int(exact * count)), count - 1)
     order = permutation(seed, Stream.SPLIT, 0, count)
     return np.sort(order[number:]), np.sort(order[:number])

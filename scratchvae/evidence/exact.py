@@ -192,10 +192,12 @@ def principal_components(x: ArrayLike, latent_dim: int, variance: float | None =
     Formula   b = mean of x,  s2 = mean of the left-out eigenvalues of the covariance of x,
               row j of W = sqrt(max(l_j - s2, 0)) times the j-th eigenvector: orthogonal, so that the gap is 0
     Takes     x (N, D); latent_dim Z < D; variance: an s2 that is held, for which this W is the best
-    Raises    ValueError where the left-out variance is zero and none is given: then the likelihood has no maximum
+    Raises    ValueError for another Z, or where the left-out variance is zero and none is given: then the likelihood
+              has no maximum
     Source    Tipping, Bishop 1999, equations 7 and 8; with s2 held Lucas et al. 2019
     """
     x = float_data(x)
+    _check_latent_dim(latent_dim, x.shape[1])
     variance = left_out_variance(x, latent_dim) if variance is None else variance
     values, vectors = np.linalg.eigh(_covariance(x))
     leading, directions = values[::-1][:latent_dim], vectors[:, ::-1][:, :latent_dim]
@@ -221,12 +223,16 @@ def left_out_variance(x: ArrayLike, latent_dim: int) -> float:
     """s2 of probabilistic PCA: the mean of the eigenvalues beyond the first `latent_dim`. Raises as
     `principal_components`."""
     values = covariance_eigenvalues(x)
-    if not 1 <= latent_dim < values.size:
-        raise ValueError(f"latent_dim is {latent_dim}; expected 1 to {values.size - 1}, fewer than data dimensions")
+    _check_latent_dim(latent_dim, values.size)
     variance = float(values[latent_dim:].mean())
     if variance <= values.size * np.finfo(np.float64).eps * values[0]:
         raise ValueError(f"x varies in no more than {latent_dim} directions: the likelihood has no maximum")
     return variance
+
+
+def _check_latent_dim(latent_dim: int, data_dim: int) -> None:
+    if not 1 <= latent_dim < data_dim:
+        raise ValueError(f"latent_dim is {latent_dim}; expected 1 to {data_dim - 1}, fewer than data dimensions")
 
 
 def active_units_at(x: ArrayLike, variance: float, latent_dim: int) -> int:

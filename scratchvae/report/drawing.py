@@ -87,15 +87,15 @@ def axes_or_new(axes: Axes | None, width: float = 6.0, height: float = 4.0) -> A
 
 
 def image_shape_of(data_dim: int, image_shape: Sequence[int] | None = None) -> tuple[int, int] | None:
-    """(height, width) of one example: as the data says, else a square of at least 4 x 4, else None: not an image.
+    """(height, width) of one example: as given, else a square of at least 4 x 4, else None: not an image.
 
-    Raises    ValueError for an image of more or fewer pixels than an example has
+    Raises    ValueError for what is no height and width, or an image of more or fewer pixels than an example has
     """
-    if image_shape is not None and len(image_shape) == 2:
-        height, width = map(int, image_shape)
-        if height * width != data_dim:
-            raise ValueError(f"image_shape is {(height, width)}; expected a height and a width of {data_dim} pixels")
-        return height, width
+    if image_shape is not None:
+        sides = tuple(map(int, image_shape))
+        if len(sides) != 2 or sides[0] * sides[1] != data_dim:
+            raise ValueError(f"image_shape is {sides}; expected a height and a width of {data_dim} pixels")
+        return sides
     side = isqrt(data_dim)
     return (side, side) if side * side == data_dim and side >= 4 else None
 

@@ -156,6 +156,8 @@ def test_what_leaves_nothing_leaves_no_folder_of_runs_either_but_keeps_the_other
     failed = command("train", images, *FAST)
     assert failed.err.splitlines()[-1] == f"scratchvae: not enough memory; {SMALLER}"
     assert list(tmp_path.iterdir()) == []
+    assert command("train", images, *FAST, "--out", "a/b/c").status == 2
+    assert list(tmp_path.iterdir()) == []
     (tmp_path / "runs" / "others").mkdir(parents=True)
     assert command("train", images, *FAST).status == 2
     assert list((tmp_path / "runs").iterdir()) == [tmp_path / "runs" / "others"]

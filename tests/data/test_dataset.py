@@ -68,6 +68,7 @@ def test_a_split_is_the_same_in_every_version_so_that_results_can_be_compared():
     held_out = split_rows(1797, 0.2, 0)[1]
     np.testing.assert_array_equal(load("digits").held_out, read_digits()[0][held_out])
     assert held_out[:6].tolist() == [4, 9, 11, 15, 29, 45]
+    assert [len(split_rows(100, fraction, 0)[1]) for fraction in (0.29, 0.57, 0.58)] == [29, 57, 58]
     assert split_rows(40, 0.2, 2**40)[1].tolist() == [5, 19, 21, 22, 27, 30, 32, 39]
 
 

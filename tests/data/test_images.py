@@ -1,6 +1,8 @@
 """A folder of images: grey bytes in the order of the names, one size, one line for what cannot be read."""
 
+import struct
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -98,6 +100,19 @@ def test_an_image_that_claims_to_be_enormous_is_refused(tmp_path):
 def test_images_of_more_than_eight_bits_are_refused_rather_than_clipped(folder, dtype):
     Image.fromarray(np.full((4, 6), 40000, dtype)).save(folder / "99.tif")
     message_of(lambda: load(folder), "99.tif", "more than 8 bits", "expected 8 bits a channel")
+
+
+def test_colours_of_sixteen_bits_are_refused_as_greys_of_sixteen_are(folder):
+    """Pillow would take the upper byte of each and leave the lower out."""
+    rows = b"".join(b"\0" + struct.pack(">18H", *range(0, 18 * 3000, 3000)) for _ in range(4))  # 6 x 4, three channels
+    parts = (b"IHDR", struct.pack(">IIBBBBB", 6, 4, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")
+    chunks = [
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in parts
+    ]
+    (folder / "99.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    with Image.open(folder / "99.png") as image:
+        assert image.mode == "RGB"
+    message_of(lambda: load(folder), "99.png", "more than 8 bits", "expected 8 bits a channel")
 
 
 def test_what_is_hidden_or_a_folder_or_read_by_another_program_alone_is_no_image(folder):

@@ -108,7 +108,8 @@ def test_what_is_no_table_of_numbers_is_refused(table, columns, labels, words):
 
 
 def test_a_name_stands_for_one_column(table, tmp_path):
-    twice = arrow.Table.from_arrays([arrow.array([1.0, 2.0]), arrow.array([7.0, 8.0])], names=["k", "k"])
+    columns = [arrow.array([1.0, 2.0]), arrow.array([7.0, 8.0])]
+    twice = arrow.Table.from_arrays([*columns, *columns], names=["k", "k", "m", "m"])
     parquet.write_table(twice, tmp_path / "twice.parquet")
     message_of(lambda: load(tmp_path / "twice.parquet"), "2 columns are called 'k'; expected a name for each")
     path = table(**{"l": arrow.array([[1, 2], [3, 4]]), "l.list": arrow.array([7, 8])})

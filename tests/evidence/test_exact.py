@@ -258,10 +258,11 @@ def test_units_are_active_where_the_eigenvalue_is_above_the_variance():
     assert active_units_at(x, 2 * values[0], latent_dim=5) == 0
 
 
+@pytest.mark.parametrize("variance", [None, 0.5])
 @pytest.mark.parametrize("latent_dim", [0, 6])
-def test_a_number_of_components_that_leaves_nothing_out_is_refused(latent_dim):
+def test_a_number_of_components_that_leaves_nothing_out_is_refused(latent_dim, variance):
     with pytest.raises(ValueError, match=f"latent_dim is {latent_dim}; expected 1 to 5"):
-        principal_components(np.random.default_rng(0).normal(size=(9, 6)), latent_dim)
+        principal_components(np.random.default_rng(0).normal(size=(9, 6)), latent_dim, variance)
 
 
 @pytest.mark.parametrize("seed", range(8))  # rounding leaves a variance a little above 0, or below

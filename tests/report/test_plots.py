@@ -120,6 +120,12 @@ def test_what_counts_as_an_image(data_dim, given, shape):
     assert plots.image_shape_of(data_dim, given) == shape
 
 
+@pytest.mark.parametrize("given", [(14, 56, 1), (784,), (28, 27), ()])
+def test_what_is_no_height_and_width_of_an_example_is_refused(given):
+    with pytest.raises(ValueError, match=rf"image_shape is {re.escape(str(given))}; expected a height and a width"):
+        plots.image_shape_of(784, given)
+
+
 # --- data and what the model makes of them ----------------------------------------------------------------------------
 
 
