@@ -203,9 +203,14 @@ def _log_joint(vae: VAE, x: NDArray, z: NDArray) -> NDArray:
 
 
 def _log_likelihood(vae: VAE, x: NDArray, out: NDArray) -> NDArray:
-    """log p(x|z) (B, G) of x (B, D) for decoder outputs (G, D); a Bernoulli's is linear in x, one matrix product."""
+    """log p(x|z) (B, G) of x (B, D) for decoder outputs (G, D).
+
+    A Bernoulli's is linear in x, so two matrix products: -x max(-out, 0) - (1 - x) max(out, 0) - log(1 + exp(-|out|)).
+    No term is above 0: where pixels are certain, large ones would cancel in x out - log(1 + exp(out)).
+    """
     if isinstance(vae.likelihood, Bernoulli):
-        return x @ out.T - vae.ops.softplus_forward(out)[0].sum(axis=1)
+        wrong = x @ np.maximum(-out, 0).T + (1 - x) @ np.maximum(out, 0).T
+        return -wrong - vae.ops.softplus_forward(-np.abs(out))[0].sum(axis=1)
     rows = [vae.likelihood.forward(vae.ops, row[None], out[None], vae.parameters)[0][0] for row in x]
     return np.stack(rows)
 

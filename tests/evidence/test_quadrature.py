@@ -492,6 +492,23 @@ def test_a_model_that_is_not_a_number_has_no_answer_and_says_so():
     assert not got.converged.any()
 
 
+@pytest.mark.parametrize("logit", [50.0, 1e5, 1e7])
+def test_pixels_that_are_certain_take_no_accuracy_away(logit):
+    """Three depend on z; the others are what the decoder says, at logits up to twice as large."""
+    rng = np.random.default_rng(0)
+    x = (rng.random((1, 100)) < 0.5).astype(float)
+    whole, three = (sv.VAE(size, 1, (), dtype="float64", engine="reference") for size in (100, 3))
+    for vae in (whole, three):
+        vae.parameters["decoder.head.weight"][...] = 0
+        vae.parameters["decoder.head.weight"][0, :3] = 0.7
+    whole.parameters["decoder.head.bias"][...] = np.where(x[0] > 0, 1, -1) * logit * (1 + rng.random(100))
+    for vae in (whole, three):
+        vae.parameters["decoder.head.bias"][:3] = 0.1
+    got, want = integrate(whole, x), integrate(three, x[:, :3])
+    assert got.converged.all()
+    assert (np.abs(got.log_evidence - want.log_evidence) <= got.error + want.error).all()
+
+
 def test_a_wrong_rule_is_noticed(monkeypatch):
     """A control that must fail: the second rule's weights are 1 part in a million off."""
     vae, x, _ = build(latent_dim=1)
