@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 CUT = 3  # times the height of a curve's middle: of a higher one the first epochs leave the frame
 TILE_GAP = 1  # pixels between the images of a grid
+GREY = 89  # of the gaps in a PNG of images
+LARGEST_SIDE = 8192  # pixels: browsers and Pillow refuse pictures much larger
 MOST_ACROSS = 1000  # pixels of a grid of images: of more, a picture would lose some, and gaps with them
 # blue and orange first: they differ for colour-blind readers too
 LIGHT = ["#1f6fb8", "#c8560b", "#2b8a57", "#7d55c0", "#b8336a", "#8a6d1b", "#11808a", "#5f6670", "#a3401f", "#4a4fd8"]
@@ -103,11 +105,13 @@ def image_shape_of(data_dim: int, image_shape: Sequence[int] | None = None) -> t
 def image_grid(
     images: NDArray[Any], columns: int | None = None, gap: int = TILE_GAP, fill: float = np.nan
 ) -> NDArray[Any]:
-    """Images (N, H, W) row by row in one array; what none covers holds `fill`. Near square without `columns`."""
+    """Images (N, H, W) row by row in one array, of bytes if they are; what none covers holds `fill`. Near square if no
+    `columns` are given."""
     count, height, width = images.shape
     columns = columns or ceil(sqrt(count))
     rows = ceil(count / columns)
-    grid = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap), fill, dtype=np.float64)
+    kind = np.uint8 if images.dtype == np.uint8 else np.float64
+    grid = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap), fill, dtype=kind)
     for index, image in enumerate(images):
         top, left = index // columns * (height + gap), index % columns * (width + gap)
         grid[top : top + height, left : left + width] = image
@@ -115,16 +119,20 @@ def image_grid(
 
 
 def grid_png(images: NDArray[Any], columns: int | None = None, scale: int | None = None) -> bytes:
-    """A PNG of images (N, H, W) in their `shades`, every pixel enlarged `scale` times and nothing blurred."""
+    """A PNG of images (N, H, W) in their `shades`, every pixel enlarged `scale` times and nothing blurred. Without
+    `scale` an image has some 96 pixels a side, or fewer where there are so many that all would have more than
+    LARGEST_SIDE."""
     from PIL import Image
 
-    scale = scale or max(1, round(96 / max(images.shape[1:])))
+    side, columns = max(images.shape[1:]), columns or ceil(sqrt(len(images)))
+    scale = scale or max(1, min(round(96 / side), LARGEST_SIDE // (columns * (side + 1))))
     black, white = shades(images)
-    enlarged = np.kron((images - black) / (white - black), np.ones((1, scale, scale)))
-    grid = image_grid(enlarged, columns, gap=max(1, scale // 2), fill=0.35)
-    pixels = np.rint(255.0 * np.clip(grid, 0.0, 1.0)).astype(np.uint8)
+    levels = np.empty(images.shape, np.uint8)
+    for image, out in zip(images, levels, strict=True):
+        out[...] = np.rint(255.0 * np.clip((image - black) / (white - black), 0.0, 1.0).astype(np.float64))
+    enlarged = levels.repeat(scale, axis=1).repeat(scale, axis=2)
     buffer = io.BytesIO()
-    Image.fromarray(pixels, mode=None).save(buffer, format="PNG")
+    Image.fromarray(image_grid(enlarged, columns, gap=max(1, scale // 2), fill=GREY)).save(buffer, format="PNG")
     return buffer.getvalue()
 
 

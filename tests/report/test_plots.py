@@ -2,6 +2,7 @@
 
 import io
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -110,6 +111,19 @@ def test_a_png_of_a_grid_has_the_shades_of_its_images():
         pixels = np.asarray(picture)
     assert (pixels[0, 0], pixels[-1, -1]) == (0, 255)
     assert (np.diff(pixels.reshape(-1).astype(int)) > 0).all()
+
+
+@pytest.mark.parametrize(("count", "side"), [(64, 810), (10_000, 7_596), (40_000, 6_798)])
+def test_a_png_of_many_images_has_small_ones_and_takes_little_memory(count, side):
+    """Twelve pixels for one of an 8 x 8 image, then nine and four, and half as many between images."""
+    images = np.zeros((count, 8, 8), np.float32)
+    tracemalloc.start()
+    png = plots.grid_png(images)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    with Image.open(io.BytesIO(png)) as picture:
+        assert picture.size == (side, side)
+    assert peak < 4 * side**2
 
 
 @pytest.mark.parametrize(
