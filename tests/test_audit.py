@@ -320,8 +320,8 @@ def test_what_is_said_of_the_batch_is_said_of_both_terms(capsys):
 def test_the_command_says_of_every_recipe_whether_it_is_a_bound(capsys, monkeypatch, name, verdict):
     monkeypatch.setenv("COLUMNS", "160")
     assert main(["audit"]) == 0
-    (row,) = [line for line in capsys.readouterr().out.splitlines() if f" {name} " in line]
-    assert f" {verdict} " in row
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if f" {name} " in f" {line}"]
+    assert f" {verdict} " in f"{row} "
 
 
 def test_the_table_of_one_loss_has_its_variance_and_its_square_root(capsys):

@@ -90,18 +90,21 @@ def audit(
 
 
 def _all_recipes(found: dict[str, Audit]) -> Any:
+    from rich import box
     from rich.table import Table
 
-    table = Table(title="Losses that people copy, and what they maximise", title_justify="left")
+    title = "Losses that people copy, and what they maximise"
+    look = {"box": box.SIMPLE_HEAD, "show_edge": False, "collapse_padding": True, "pad_edge": False}
+    table = Table(title=title, title_justify="left", **look)  # type: ignore[arg-type]
     table.add_column("recipe", no_wrap=True)
-    table.add_column("error")
+    table.add_column("error", min_width=LONGEST_WORD)
     for title in ("D", "Z", "beta", "variance", "std"):
         table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("a bound?")
+    table.add_column("a bound?", min_width=LONGEST_WORD)
     for name, one in found.items():
         table.add_row(
             name,
-            one.recipe.error,
+            one.recipe.error.replace("-", " "),  # which may be broken there
             f"{one.recipe.data_dim:,}",
             str(one.recipe.latent_dim),
             f"{one.beta:.6g}",
@@ -110,6 +113,9 @@ def _all_recipes(found: dict[str, Audit]) -> Any:
             _short_verdict(one),
         )
     return table
+
+
+LONGEST_WORD = 9  # in the two columns that are broken where the terminal has 80 columns
 
 
 def _short_verdict(one: Audit) -> str:

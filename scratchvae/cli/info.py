@@ -48,7 +48,7 @@ def info(
         "cache": cache(),
         "data": data_folders(),
     }
-    output.result(_table(facts))
+    output.result(_table(facts), whole_words=False)  # paths are long
     output.record(facts)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 WIDTH_WITHOUT_A_TERMINAL = 100  # a table written to a file or a pipe is not folded
+WIDEST = 1000  # of a table
 
 
 class Output:
@@ -40,15 +41,20 @@ class Output:
         with Console(stderr=True, highlight=False).status(words):
             yield
 
-    def result(self, table: Any) -> None:
-        """A table or text for a person: on standard output, or on standard error beside a JSON object."""
+    def result(self, table: Any, whole_words: bool = True) -> None:
+        """A table or text for a person: on standard output, or on standard error beside a JSON object. Where the
+        terminal is narrower than its words it is wider than the terminal, or its words are broken."""
         if self.quiet and self.as_json:
             return
         from rich.console import Console
 
         stream = sys.stderr if self.as_json else sys.stdout
         width = None if stream.isatty() or os.environ.get("COLUMNS") else WIDTH_WITHOUT_A_TERMINAL
-        Console(file=stream, width=width, highlight=False, markup=False).print(table)
+        console = Console(file=stream, width=width, highlight=False, markup=False)
+        if whole_words:
+            unbroken = console.measure(table, options=console.options.update(max_width=WIDEST)).minimum
+            console.width = max(console.width, unbroken)
+        console.print(table)
 
     def note(self, words: str) -> None:
         """A sentence under a result, folded to the width at hand, on the same stream."""

@@ -71,7 +71,8 @@ def summary_table(summaries: Mapping[str, Summary], sampling: bool = False) -> T
     titles, rows = cells(summaries, sampling)
     table = Table(box=box.SIMPLE_HEAD)
     for position, title in enumerate(titles):
-        table.add_column(title, justify="left" if position < 2 else "right", style="dim" if position == 1 else None)
+        style = "dim" if position == 1 else None
+        table.add_column(title, justify="left" if position < 2 else "right", style=style, overflow="fold")
     for row in rows:
         table.add_row(*row)
     return table

@@ -109,6 +109,26 @@ def test_a_table_in_a_pipe_is_100_columns_wide_or_what_columns_says(command: Com
         assert max(map(len, command("info").out.splitlines())) == width
 
 
+@pytest.mark.parametrize("columns", ["20", "40", "80"])
+@pytest.mark.parametrize("name", ["audit", "gradcheck", "evaluate"])
+def test_no_number_and_no_word_is_cut_from_a_table_in_a_narrow_terminal(command, trained, monkeypatch, name, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    more = (trained, "--samples", "5", "--limit", "5") if name == "evaluate" else ()
+    shown = command(name, *more)
+    assert shown.status == 0
+    assert "\N{HORIZONTAL ELLIPSIS}" not in shown.out
+    monkeypatch.setenv("COLUMNS", "200")
+    whole = command(name, *more).out
+    assert sorted(re.findall("[^ \n]", shown.out.replace("─", ""))) == sorted(
+        re.findall("[^ \n─]", whole.replace("─", ""))
+    )
+
+
+def test_a_table_of_the_usual_terminal_is_no_wider(command: Command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert max(map(len, command("audit").out.splitlines())) <= 80
+
+
 def test_what_a_folder_is_called_is_no_markup(command: Command, monkeypatch):
     monkeypatch.setenv("SCRATCHVAE_DATA", "[red]data[/red]")
     assert "[red]data[/red] (not there)" in command("info").out
