@@ -593,6 +593,7 @@ class _Run:
         batches = list(self.trainer.batches(epoch, self.batch_size))
         self.trainer.updates = self.history.epochs[-1]["step"] if self.history.epochs else 0
         first = self.trainer.first_not_finite(batches, update)
+        words = f"{words} (a smaller learning rate may help)"
         return DivergedError(f"update {update}: {words}; the first array to go bad: {first}{self._kept()}")
 
     def _kept(self) -> str:

@@ -134,7 +134,9 @@ def test_pixels_lie_on_the_levels():
         sv.VAE(1, 1, (), "discretised-logistic", engine="reference").elbo(x, np.zeros((256, 1)))
     assert "is 0.5; expected multiples of 1/255, 256 levels" in refusal_of("discretised-logistic", [[0.0], [0.5]])
     assert "discretised-logistic:L for L levels" in refusal_of("discretised-logistic", [[0.3]])
-    assert "expected multiples of 1/16, 17 levels" in refusal_of("discretised-logistic:17", [[1 / 16 + 0.01]])
+    assert "expected multiples of 1/16, 17 levels: 0 to 16 divided by 16 (" in refusal_of(
+        "discretised-logistic:17", [[1 / 16 + 0.01]]
+    )
     assert "pass uint8, or divide by 255" in refusal_of("discretised-logistic", [[7.0]])
     assert refusal_of("discretised-logistic:17", np.array([[128, 0]], np.uint8))
 

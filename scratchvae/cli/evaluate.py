@@ -8,6 +8,7 @@ import typer
 
 from scratchvae import VAE
 from scratchvae.data import Data, load, load_rows
+from scratchvae.data.dataset import NAMES
 from scratchvae.data.images import parse_size
 from scratchvae.data.labels import BY_NAME, NoLabelsError
 from scratchvae.evidence import METHODS
@@ -18,8 +19,6 @@ from scratchvae.report.summary import summarise
 from .options import Engine, Json, Quiet, Seed, Threads, use_threads
 from .output import Output
 from .run_directory import RunDirectory
-
-NAMES = ("digits", "mnist")  # data sets with a held-out part of their own
 
 
 def evaluate(

@@ -1,6 +1,7 @@
 """What is to be trained: data, model and settings, from the options of a new run or from config.json of an old one."""
 
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -75,7 +76,8 @@ def job_to_resume(out: Path | None, given: Mapping[str, Any]) -> Job:
         raise ValueError("--resume needs --out RUN, the run to go on with")
     run = RunDirectory(out)
     config = run.config()
-    known = {**config["model"], **config["training"], "data": config["data"]["source"]}
+    same = "data" in given and os.path.abspath(given["data"]) == os.path.abspath(run.source(config))
+    known = {**config["model"], **config["training"], "data": given["data"] if same else config["data"]["source"]}
     known |= {name: config["data"].get(name) for name in ("resize", "labels")}
     for name, value in given.items():
         if name in known and name not in FREE_ON_RESUME and value != known[name]:
@@ -105,6 +107,7 @@ def _configuration(asked: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]
         "data": {
             "name": dataset.name,
             "source": asked["data"],
+            "folder": os.getcwd(),  # that the source's name is relative to
             "data_dir": asked["data_dir"],
             "resize": asked["resize"],
             "labels": asked["labels"],

@@ -16,6 +16,7 @@ from typing import Any
 
 from scratchvae.data import Dataset, load
 from scratchvae.data.checks import one_line
+from scratchvae.data.dataset import NAMES
 from scratchvae.data.images import parse_size
 from scratchvae.data.mapped import fingerprint
 from scratchvae.files import LOCK, append_whole, held, make_folder, unfinished, write_whole
@@ -29,6 +30,7 @@ ENTRIES: dict[str, dict[str, Any]] = {  # what config.json must hold, and of whi
     "data": {
         "name": str,
         "source": str,
+        "folder": (str, OPTIONAL),
         "found": str,
         "examples": int,
         "data_dir": (str, OPTIONAL),
@@ -65,6 +67,7 @@ ENTRIES: dict[str, dict[str, Any]] = {  # what config.json must hold, and of whi
 
 
 ADDED: dict[str, dict[str, Any]] = {
+    "data": {"folder": None},
     "model": {"posterior": "diagonal"},
     "training": {"free_bits": 0.0, "warm_up": 0, "kl": "exact"},
 }
@@ -161,7 +164,7 @@ class RunDirectory:
         """
         data = config["data"]
         dataset = load(
-            data["source"],
+            self.source(config),
             data_dir=data_dir or data.get("data_dir"),
             seed=config["training"]["seed"],
             resize=parse_size(data.get("resize")),
@@ -172,6 +175,13 @@ class RunDirectory:
                 f"{data['source']} no longer holds the data that {self.path} was trained on; expected the same values"
             )
         return dataset
+
+    def source(self, config: Mapping[str, Any]) -> str:
+        """Its data as they were named, or, where there are none of this name here, from the folder it was named in."""
+        named, folder = config["data"]["source"], config["data"]["folder"]
+        there = os.path.join(folder or "", named)
+        moved = named not in NAMES and os.path.exists(there) and not os.path.exists(named)
+        return there if moved else named
 
     def _unexpected(self, name: str, value: Any) -> ValueError:
         return ValueError(f"{self.config_file}: {name} is {reprlib.repr(value)}; expected what train wrote there")

@@ -329,7 +329,7 @@ def _first_bad_field(lines: Iterable[tuple[int, str]], delimiter: str, label: in
             return f"line {number} has {len(fields)} fields; expected {width} as in line {first}"
         for column, field in enumerate(fields, 1):
             if column - 1 != label and not _is_number(field):
-                hint = " (one column of words can be the labels)" if label is None else ""
+                hint = " (one column of words can be the labels: --labels)" if label is None else ""
                 return f"line {number}, column {column} is {field[:40]!r}; expected a number{hint}"
     return None
 

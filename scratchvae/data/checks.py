@@ -119,7 +119,8 @@ def check_levels(data: Data, levels: int, name: str = "x") -> None:
 
     if any(between(block).any() for _, block in blocks(data)):
         raise DataError(
-            f"{name}: {_first(data, between)}; expected multiples of 1/{steps}, {levels} levels "
+            f"{name}: {_first(data, between)}; expected multiples of 1/{steps}, {levels} levels: "
+            f"0 to {steps} divided by {steps} "
             "(discretised-logistic is for 8-bit pixels, discretised-logistic:L for L levels)"
         )
 
@@ -202,9 +203,10 @@ def _check_values(array: Data, low: float, high: float, unit_interval: bool, nam
     if unit_interval and (low < 0.0 or high > 1.0):
         where = _first(array, lambda block: (block < 0) | (block > 1)) or f"values from {low:g} to {high:g}"
         pixels = low >= 0.0 and high <= 255.0
-        hint = " (pixels 0..255: pass uint8, or divide by 255; counts" if pixels else " (any numbers"
-        hint += ": likelihood poisson)" if pixels else ": likelihood gaussian-learned)"
-        raise DataError(f"{name}: {where}; expected values in [0, 1]{hint}")
+        hint = "any numbers: likelihood gaussian-learned"
+        if pixels:
+            hint = "levels 0..L: divide by L; pixels 0..255: pass uint8, or divide by 255; counts: likelihood poisson"
+        raise DataError(f"{name}: {where}; expected values in [0, 1] ({hint})")
 
 
 def _first(array: Data, is_bad: Callable[[NDArray], NDArray]) -> str | None:

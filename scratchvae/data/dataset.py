@@ -20,6 +20,7 @@ from scratchvae.data.mapped import Data, MappedRows
 from scratchvae.data.parquet import read_parquet
 from scratchvae.data.split import split_rows
 
+NAMES = ("digits", "mnist")  # data sets with a held-out part of their own
 DIGITS_HELD_OUT = 0.2
 OWN_HELD_OUT = 0.1
 STAYS_ON_DISK = 1 << 28  # bytes of a .npy from which on its rows are read as batches take them
@@ -72,7 +73,7 @@ def load(
     """
     with _words_for_the_system():
         known = source if isinstance(source, str) else None  # an array compares value by value
-        if known in ("digits", "mnist"):
+        if known in NAMES:
             for name, value in {"resize": resize, "labels": labels}.items():
                 if value is not None:
                     raise DataError(f"{known}: {name} is {value}; expected none: it has its own")
@@ -187,7 +188,7 @@ def _read_own(path: Path, resize: tuple[int, int] | None, labels: str | None) ->
     if resize is not None:
         raise DataError(f"{path}: resize is {resize[0]}x{resize[1]}; expected a folder of images to resize")
     if name.endswith(".npy"):
-        return _with_label_file(read_npy(path), ".npy array", labels)
+        return _with_label_file(path, read_npy(path), ".npy array", labels)
     if name.endswith(".npz"):
         return read_npz(path, labels)
     if name.endswith(".csv"):
@@ -195,13 +196,17 @@ def _read_own(path: Path, resize: tuple[int, int] | None, labels: str | None) ->
     if name.endswith(".parquet"):
         return read_parquet(path, labels)
     if name.endswith((".idx", "-ubyte", ".gz")):
-        return _with_label_file(read_idx(path), "IDX array", labels_beside(path) if labels is None else labels)
+        return _with_label_file(path, read_idx(path), "IDX array", labels_beside(path) if labels is None else labels)
     raise DataError(f"{path}: a file of another kind; expected {EXPECTED}")
 
 
-def _with_label_file(array: NDArray, found: str, labels: str | PathLike[str] | None) -> Arrays:
-    rows = len(array) if array.ndim else 0
-    return Arrays(array, None, found, None if labels is None else read_label_file(Path(labels), rows))
+def _with_label_file(path: Path, array: NDArray, found: str, labels: str | PathLike[str] | None) -> Arrays:
+    """The labels are looked for as they are named, and then beside the data."""
+    if labels is None:
+        return Arrays(array, None, found, None)
+    named, beside = Path(labels), path.parent / labels
+    file = beside if beside.is_file() and not named.is_file() else named
+    return Arrays(array, None, found, read_label_file(file, len(array) if array.ndim else 0))
 
 
 def _as_rows(array: NDArray, name: str, like: Data | None = None) -> tuple[Data, tuple[int, int] | None]:

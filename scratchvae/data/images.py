@@ -65,7 +65,8 @@ def read_images(folder: Path, size: tuple[int, int] | None = None) -> Images:
         image = _read_image(path, formats, size)
         if image.shape != first.shape:
             raise DataError(
-                f"{path}: {_size(image)} pixels; expected {_size(first)} as in {paths[0].name}, or a size to resize to"
+                f"{path}: {_size(image)} pixels; expected {_size(first)} as in {paths[0].name}, or a size to resize to "
+                "(--resize)"
             )
         pixels[number] = image
     return Images(pixels, np.array(labels) if labels else None)

@@ -132,6 +132,9 @@ PLANE = (
     "The plane is that of the two latent dimensions with the largest KL to the prior; an ellipse is one standard "
     "deviation of q(z|x). "
 )
-INACTIVE = "A dimension whose mean does not vary with x carries nothing: it is inactive."
+INACTIVE = (
+    "A dimension is inactive where the variance over the data of its mean is at most 0.01: it carries next to nothing "
+    "about x."
+)
 MOVING = "The mean of p(x|z) over the latent space"
 PICTURES = "Held-out data above their reconstructions, and samples from the model"

@@ -36,6 +36,25 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert history(one) == history(other)
 
 
+def test_a_run_goes_on_and_is_measured_from_wherever_it_is_called(command: Command, undrawn, tmp_path, monkeypatch):
+    """Its data were named relative to the folder that train was called in, and its labels are a file beside them."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    np.save("data/x.npy", (np.random.default_rng(0).random((40, 6)) < 0.5).astype(np.float32))
+    np.save("data/kinds.npy", np.arange(40) % 3)
+    train = ("train", *FAST, "--epochs")
+    assert command(*train, "1", "data/x.npy", "--labels", "kinds.npy", "--out", "run").status == 0
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for epochs, name in (("2", ()), ("3", (tmp_path / "data" / "x.npy",)), ("4", ("../data/x.npy",))):
+        result = command(*train, epochs, *name, "--out", "../run", "--resume")
+        assert result.status == 0, result.err
+    assert command("evaluate", "../run", "--samples", "5").status == 0
+    refused = command(*train, "5", "x.npy", "--out", "../run", "--resume")
+    assert "was made with DATA data/x.npy, now asked x.npy" in refused.err
+    (tmp_path / "data" / "x.npy").rename(tmp_path / "x.npy")
+    assert "'data/x.npy': no such data set or file" in command("evaluate", "../run").err
+
+
 def test_a_run_holds_its_configuration_history_model_pictures_and_page_and_nothing_else(trained):
     assert sorted(path.name for path in trained.iterdir()) == FILES
 

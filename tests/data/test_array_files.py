@@ -196,7 +196,10 @@ def test_whether_a_csv_was_taken_to_have_a_header_is_said(write, text, found):
         (b"a,b,c\n", ["no line of numbers"]),
         (b"a,b\n1,2\n3,x\n", ["line 3, column 2 is 'x'", "expected a number"]),
         (b"1,2\n\n3,\n", ["line 3, column 2 is ''", "expected a number"]),
-        (b"1,x\n3,4\n", ["line 1, column 2 is 'x'", "expected a number (one column of words can be the labels)"]),
+        (
+            b"1,x\n3,4\n",
+            ["line 1, column 2 is 'x'; expected a number (one column of words can be the labels: --labels)"],
+        ),
         (b"1_0,2\n3,4\n", ["line 1, column 1 is '1_0'", "expected a number"]),  # Python reads a 10
         (b"1,2\n3,4,5\n", ["line 2 has 3 fields", "expected 2 as in line 1"]),
         (b"1,2\n3\n", ["line 2 has 1 fields", "expected 2 as in line 1"]),

@@ -90,7 +90,11 @@ def test_a_masked_array_of_which_nothing_is_masked_is_data():
         (planted(X, 2, 1, np.nan), {}, ["row 2, column 1 (counted from 0) is nan", "expected finite"]),
         (planted(X, 3, 0, -np.inf), {}, ["row 3, column 0 (counted from 0) is -inf", "expected finite"]),
         (X - 0.5, {"unit_interval": True}, ["expected values in [0, 1] (any numbers: likelihood gaussian-learned)"]),
-        (X * 7, {"unit_interval": True}, ["pass uint8, or divide by 255; counts: likelihood poisson)"]),
+        (
+            X * 7,
+            {"unit_interval": True},
+            ["(levels 0..L: divide by L; pixels", "pass uint8, or divide by 255; counts: likelihood poisson)"],
+        ),
         (planted(X, 1, 2, 1.5), {"unit_interval": True}, ["row 1, column 2", "is 1.5", "expected values in"]),
         (np.array([[0.0, 255.0]]), {"unit_interval": True}, ["is 255", "pass uint8, or divide by 255"]),
         (np.array([[0, 7]]), {"unit_interval": True}, ["is 7", "pass uint8, or divide by 255"]),

@@ -156,7 +156,7 @@ def test_the_names_of_subfolders_are_labels(labelled):
 
 
 def test_images_of_two_sizes_say_that_they_can_be_resized(labelled):
-    message_of(lambda: load(labelled), "9x9 pixels; expected 6x4", "or a size to resize to")
+    message_of(lambda: load(labelled), "9x9 pixels; expected 6x4", "or a size to resize to (--resize)")
 
 
 def test_images_are_resized_by_averaging_areas(tmp_path):
