@@ -368,8 +368,9 @@ def test_the_cause_is_looked_for_with_the_noise_of_its_update(plant):
         return true(seed, stream, step, rows, count) * (np.nan if step == 5 else 1)
 
     plant("normals", normals)
-    with pytest.raises(sv.DivergedError, match=r"update 5: the loss is nan.*: eps at update 5$"):
+    with pytest.raises(sv.DivergedError, match=r"update 5: the loss is nan.*: eps at update 5$") as error:
         fit(vae, x)
+    assert "(a smaller learning rate may help)" in str(error.value)
 
 
 def test_a_loss_that_is_merely_large_is_not_the_one_that_is_named():
