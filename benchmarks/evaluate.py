@@ -182,7 +182,7 @@ def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=count, default=10, help="slices of the images, one a round")
     parser.add_argument("--epochs", type=count, default=3, help="of training, before the evaluation")
     parser.add_argument("--threads", type=count, default=processors())
-    parser.add_argument("--data-dir", help="folder with MNIST's four files; else SCRATCHVAE_DATA")
+    parser.add_argument("--data-dir", help="folder with MNIST's four files; else SCRATCHVAE_DATA, else downloaded")
     parser.add_argument("--quick", action="store_true", help="60 images, 500 samples, three rounds")
     options = parser.parse_args(arguments)
     if options.quick:

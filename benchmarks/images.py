@@ -23,8 +23,8 @@ class Images:
 
 
 def mnist(data_dir: str | None, test: bool = False) -> Images:
-    """MNIST's training or test images; where there is no folder with its files, random pixels of the same shape and
-    share of zeros, which is said and which is good for timing alone."""
+    """MNIST's training or test images; where they are in no folder and cannot be downloaded, random pixels of the same
+    shape and share of zeros, which is said and which is good for timing alone."""
     try:
         data = read_mnist(data_dir)
     except (DataError, OSError) as error:

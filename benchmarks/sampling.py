@@ -155,7 +155,7 @@ def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--threads", nargs="+", type=count, default=[1, 2])
     parser.add_argument("--rounds", type=count, help="default 11, with --quick 3")
     parser.add_argument("--round-seconds", type=duration, default=0.1)
-    parser.add_argument("--data-dir", help="folder with MNIST's four files; else SCRATCHVAE_DATA")
+    parser.add_argument("--data-dir", help="folder with MNIST's four files; else SCRATCHVAE_DATA, else downloaded")
     parser.add_argument("--quick", action="store_true", help="three rounds")
     options = parser.parse_args(arguments)
     options.rounds = options.rounds or (3 if options.quick else 11)

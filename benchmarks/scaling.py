@@ -121,7 +121,7 @@ def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--steps", type=count, default=60, help="in each round; default 60")
     parser.add_argument("--gigabytes", type=float, help="a second that the network carries; default: as measured here")
     parser.add_argument("--microseconds", type=float, help="of a message's latency; default: as measured here")
-    parser.add_argument("--data-dir", help="folder with MNIST's four files; else SCRATCHVAE_DATA")
+    parser.add_argument("--data-dir", help="folder with MNIST's four files; else SCRATCHVAE_DATA, else downloaded")
     options = parser.parse_args(arguments)
     if options.gigabytes is not None and not options.gigabytes > 0:
         parser.error(f"--gigabytes is {options.gigabytes}; expected a number above 0")

@@ -170,7 +170,7 @@ def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=count, default=5, help="of imports and of warm starts")
     parser.add_argument("--cold-rounds", type=count, default=2)
     parser.add_argument("--threads", type=count, default=processors())
-    parser.add_argument("--data-dir", help="folder with MNIST's four files; else SCRATCHVAE_DATA")
+    parser.add_argument("--data-dir", help="folder with MNIST's four files; else SCRATCHVAE_DATA, else downloaded")
     parser.add_argument("--quick", action="store_true", help="one cold start, two warm ones, 50 steps for memory")
     options = parser.parse_args(arguments)
     options.workload, options.memory_steps = WORKLOADS[options.workload], MEMORY_STEPS

@@ -250,7 +250,7 @@ def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
         "--round-seconds", type=duration, help="of each system in a round; default 0.5, with --quick 0.15"
     )
     parser.add_argument("--threads", type=count, default=processors())
-    parser.add_argument("--data-dir", help="folder with MNIST's four files; else SCRATCHVAE_DATA")
+    parser.add_argument("--data-dir", help="folder with MNIST's four files; else SCRATCHVAE_DATA, else downloaded")
     parser.add_argument("--quick", action="store_true", help="few short rounds, without max-autotune: for a first look")
     options = parser.parse_args(arguments)
     options.rounds = options.rounds or (3 if options.quick else 11)

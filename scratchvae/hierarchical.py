@@ -114,7 +114,8 @@ class HierarchicalVAE(VAE):
         return self.ops.network_forward(self.likelihood.encoder_input(x), self.networks["encoder.1"])[0]
 
     def log_weights(self, x: NDArray, head: NDArray, eps: NDArray) -> NDArray:
-        """log w = log p(x, z1, z2) - log q(z1|x) - log q(z2|z1) of each sample, in nats; the rest as `VAE`."""
+        """log w = log p(x, z1, z2) - log q(z1|x) - log q(z2|z1) of each sample, in nats; the rest as `VAE`, but that
+        `head` is not looked at."""
         z1, log_ratio, _ = self.latents(x, eps)
         return self.log_likelihood(x, z1) - log_ratio
 

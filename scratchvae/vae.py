@@ -36,12 +36,13 @@ DECODED_ELEMENTS = 2_000_000  # of their outputs at most, so that wide data take
 class Elbo(NamedTuple):
     """The evidence lower bound of every example and its two terms, elbo = reconstruction - kl: all (B,), in nats.
 
-    `reconstruction` is the mean over K samples of log p(x|z), `kl` the exact KL(q(z|x) || p(z)).
+    `reconstruction` is the mean over K samples of log p(x|z), `kl` the exact KL(q(z|x) || p(z)); of two
+    stochastic layers it is a mean over the samples too.
     """
 
     elbo: NDArray  # (B,)
     reconstruction: NDArray  # (B,): the mean over K samples of log p(x|z)
-    kl: NDArray  # (B,): KL(q(z|x) || p(z)), exact
+    kl: NDArray  # (B,): KL(q(z|x) || p(z))
 
 
 class Terms(NamedTuple):

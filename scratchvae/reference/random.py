@@ -54,7 +54,8 @@ SQRT_HALF_BITS = 0x3F3504F3  # sqrt(1/2) as a float32
 
 
 class Stream(IntEnum):
-    """What a draw is for. Two uses never share a stream; the numbers are part of the format and never change."""
+    """What a draw is for. Uses that share a stream have steps or examples of their own, or are meant to see the same
+    draws; the numbers are part of the format and never change."""
 
     SHUFFLE = 1  # order of the examples in an epoch
     BINARIZE = 2  # training pixels, drawn afresh at each use

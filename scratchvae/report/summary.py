@@ -75,7 +75,8 @@ def as_seen(vae: VAE, data: Data, rows: NDArray, binarize: str, seed: int) -> ND
 
 
 def elbo_terms(vae: VAE, x: NDArray, seed: int, num_samples: int = ELBO_SAMPLES) -> tuple[NDArray, NDArray]:
-    """E_q log p(x|z) by `num_samples` draws, and the exact KL to the prior, each (B,), in nats."""
+    """E_q log p(x|z) by `num_samples` draws, and the KL to the prior, exact but of two stochastic layers: each (B,), in
+    nats."""
     terms = []
     step = max(1, BLOCK // (num_samples * vae.data_dim))
     for start in range(0, len(x), step):
@@ -100,7 +101,7 @@ def summarise(
 ) -> Summary:
     """Measure a model on at most `limit` rows of the data (N, D), evenly spread (0: on all).
 
-    Formula   gap = log p(x) - elbo >= 0;  bits per dimension = -log p(x) / (D log 2)
+    Formula   gap = log p(x) - elbo, of estimates;  bits per dimension = -log p(x) / (D log 2)
               sampling bias = -mean(s^2) / 2, s the standard error of one example's estimate: E[log w] - log E[w] is
               -var(w) / (2 E[w]^2) to first order, w the mean of the weights, and more where a few of them have most of
               the weight; 0 where nothing is sampled
