@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from scratchvae.arguments import one_of, whole_positive
 from scratchvae.data.binarize import mean_shown
 from scratchvae.data.checks import check_pixels
 from scratchvae.evidence.door import door
@@ -26,7 +27,7 @@ from scratchvae.objectives import Objective
 from scratchvae.reference.random import Stream
 from scratchvae.schedules import LearningRate
 from scratchvae.training import History, Trainer, _check, _Run
-from scratchvae.vae import VAE, _one_of, _positive
+from scratchvae.vae import VAE
 
 try:
     from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -106,7 +107,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
 
     def fit(self, X: ArrayLike, y: object = None) -> "VariationalAutoencoder":  # noqa: N803 - scikit-learn's name
         """Train a new model on X (N, D) for `epochs` passes; y is not looked at. Returns itself."""
-        epochs = _positive("epochs", self.epochs)
+        epochs = whole_positive("epochs", self.epochs)
         with self._as_it_was_if_that_fails():
             return self._train(self._new_model(X), epochs)
 
@@ -159,7 +160,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
 
     def _train(self, x: NDArray, epochs: int) -> "VariationalAutoencoder":
         """Go on for so many epochs, as `scratchvae.fit` does."""
-        _one_of("bound", self.bound, BOUNDS), _positive("num_samples", self.num_samples)  # before the long part
+        one_of("bound", self.bound, BOUNDS), whole_positive("num_samples", self.num_samples)  # before the long part
         plan = _check(self.vae_, x, None, self.learning_rate, self.objective, self.binarize, None, False)
         seen, binarize = plan.x, plan.binarize
         if binarize == "fixed":  # by the values of a row, not its number, so that it is scored as it was trained on
@@ -170,7 +171,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         trainer = Trainer(self.vae_, seen, self.learning_rate, plan.objective, binarize, self.seed_)
         trainer.first, trainer.second = self._moments
         trainer.updates = self._updates
-        run = _Run(trainer, plan, len(self.history_) + epochs, _positive("batch_size", self.batch_size))
+        run = _Run(trainer, plan, len(self.history_) + epochs, whole_positive("batch_size", self.batch_size))
         run.history = self.history_
         run.train(self.verbose, on_epoch=None)
         self._updates = trainer.updates
@@ -210,7 +211,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         Returns   (N,) float64, in nats
         """
         x = self._validated(X)
-        bound, num_samples = _one_of("bound", self.bound, BOUNDS), _positive("num_samples", self.num_samples)
+        bound, num_samples = one_of("bound", self.bound, BOUNDS), whole_positive("num_samples", self.num_samples)
         x = self._binarized(self.vae_._batch(x))
         return BOUNDS[bound](self.vae_, x, num_samples, self.seed_, _row_keys(x))
 

@@ -18,10 +18,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from scratchvae.arguments import checked_seed, whole_positive
 from scratchvae.objectives import ELBO, Objective
 from scratchvae.parameters import Parameters
 from scratchvae.reference.random import Stream, permutation
-from scratchvae.vae import VAE, _positive, _seed
+from scratchvae.vae import VAE
 
 COMPLEX_STEP = 1e-30
 RICHARDSON_STEP = 5e-4
@@ -110,14 +111,14 @@ def check_gradients(
     if method not in GATES:
         raise ValueError(f"method is {method!r}; expected one of {', '.join(GATES)}")
     if coordinates is not None:
-        _positive("coordinates", coordinates)
+        whole_positive("coordinates", coordinates)
     double = vae.with_parameters(vae.parameters.astype(np.float64))
     _, analytic = double.value_and_grad(x, eps, objective)
     loss = _complex_loss(double, x, eps, objective) if method == "complex" else _loss(double, x, eps, objective)
     derivative = DERIVATIVES[method]
     rows = []
     for index, name in enumerate(analytic):
-        chosen = _chosen(analytic[name].reshape(-1), coordinates, _seed(seed), index)
+        chosen = _chosen(analytic[name].reshape(-1), coordinates, checked_seed(seed), index)
         numeric = np.array([derivative(loss, name, place) for place in chosen])
         rows.append(_row(name, method, analytic[name].reshape(-1)[chosen], numeric))
     return GradientTable(tuple(rows))

@@ -23,12 +23,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from scratchvae.arguments import checked_seed, whole_positive
 from scratchvae.finite import check_finite, named_parameters, quiet
 from scratchvae.likelihoods import Likelihood
 from scratchvae.objectives import Objective
 from scratchvae.parameters import Network
 from scratchvae.reference.random import Stream
-from scratchvae.vae import VAE, Deltas, Gaussian, _positive, _seed
+from scratchvae.vae import VAE, Deltas, Gaussian
 
 LAYERS = 2
 BLOCK_ROWS = 100  # examples worked on together; results do not depend on it
@@ -80,8 +81,8 @@ class HierarchicalVAE(VAE):
         parameters: Mapping[str, NDArray] | None = None,
     ) -> None:
         latent_dims, hidden = _of_two_layers("latent_dims", latent_dims), _of_two_layers("hidden", hidden)
-        self.latent_dims = tuple(_positive("a latent size", size) for size in latent_dims)
-        self.hidden_by_layer = tuple(tuple(_positive("a hidden size", size) for size in sizes) for sizes in hidden)
+        self.latent_dims = tuple(whole_positive("a latent size", size) for size in latent_dims)
+        self.hidden_by_layer = tuple(tuple(whole_positive("a hidden size", size) for size in sizes) for sizes in hidden)
         in_all = sum(self.latent_dims), sum(self.hidden_by_layer, ())
         super().__init__(data_dim, *in_all, likelihood, activation, dtype, engine, seed, parameters=parameters)
 
@@ -128,9 +129,9 @@ class HierarchicalVAE(VAE):
 
         Raises    ValueError for fewer than 2 samples; NotFiniteError where a mean is NaN or infinite
         """
-        if _positive("num_samples", num_samples) < 2:
+        if whole_positive("num_samples", num_samples) < 2:
             raise ValueError(f"num_samples is {num_samples}; expected at least 2, to estimate the variance they add")
-        x, seed = self._batch(x), _seed(seed)
+        x, seed = self._batch(x), checked_seed(seed)
         with quiet():
             parts = [self._means(x, start, num_samples, seed) for start in range(0, len(x), BLOCK_ROWS)]
         near, far, added = (np.concatenate(part) for part in zip(*parts, strict=True))

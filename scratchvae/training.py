@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from scratchvae.arguments import checked_seed, in_short, whole_positive
 from scratchvae.checkpoint import TrainingState, load_state, save_model
 from scratchvae.data.binarize import binarize as draw_batch
 from scratchvae.data.binarize import mean_shown
@@ -39,7 +40,7 @@ from scratchvae.parameters import Parameters
 from scratchvae.progress import Progress, progress_bar
 from scratchvae.reference.random import Stream
 from scratchvae.schedules import LearningRate, check_learning_rate, rate_at
-from scratchvae.vae import VAE, Deltas, Terms, _in_short, _positive, _seed
+from scratchvae.vae import VAE, Deltas, Terms
 
 if TYPE_CHECKING:
     from scratchvae.distributed import Processes
@@ -409,17 +410,17 @@ def fit(
     Source    Kingma, Welling 2013, algorithm 1; Kingma, Ba 2015, "Adam: a method for stochastic optimization",
               algorithm 1
     """
-    epochs, batch_size = _positive("epochs", epochs), _positive("batch_size", batch_size)
-    patience = None if patience is None else _positive("patience", patience)
+    epochs, batch_size = whole_positive("epochs", epochs), whole_positive("batch_size", batch_size)
+    patience = None if patience is None else whole_positive("patience", patience)
     plan = _check(vae, x, validation, learning_rate, objective, binarize, patience, allow_grey)
     if checkpoint is not None:
         _check_writable(Path(checkpoint))
     _check_non_negative("checkpoint_seconds", checkpoint_seconds)
     if on_epoch is not None and not callable(on_epoch):
-        raise ValueError(f"on_epoch is {_in_short(on_epoch)}; expected a function of an epoch's entry, or None")
+        raise ValueError(f"on_epoch is {in_short(on_epoch)}; expected a function of an epoch's entry, or None")
     rate = learning_rate if callable(learning_rate) else float(learning_rate)
     new_trainer = Trainer if processes is None else processes.trainer
-    trainer = new_trainer(vae, plan.x, rate, plan.objective, plan.binarize, _seed(seed), adam_epsilon)
+    trainer = new_trainer(vae, plan.x, rate, plan.objective, plan.binarize, checked_seed(seed), adam_epsilon)
     source = (checkpoint if resume is True else resume) or None
     if resume is True and checkpoint is None:
         raise ValueError("resume is True but checkpoint is None; expected the checkpoint to go on from")

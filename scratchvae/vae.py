@@ -7,7 +7,6 @@ is better; the one scalar that is differentiated is loss = -mean(objective).
 """
 
 import os
-import reprlib
 from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple, Self
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from scratchvae import checkpoint
-from scratchvae.data.checks import one_line
+from scratchvae.arguments import checked_seed, one_of, whole_positive
 from scratchvae.engine import get_engine
 from scratchvae.finite import arrays_of_a_pass, check_finite, is_whole_number, named_parameters, quiet
 from scratchvae.likelihoods import Draws, Likelihood, as_likelihood, data_for
@@ -100,19 +99,19 @@ class VAE:
         parameters: Mapping[str, NDArray] | None = None,
         posterior: str = "diagonal",
     ) -> None:
-        self.data_dim = _positive("data_dim", data_dim)
-        self.latent_dim = _positive("latent_dim", latent_dim)
+        self.data_dim = whole_positive("data_dim", data_dim)
+        self.latent_dim = whole_positive("latent_dim", latent_dim)
         if not isinstance(hidden, Iterable):
             size = hidden if is_whole_number(hidden) else 400
             raise ValueError(f"hidden is {hidden!r}; expected a sequence of sizes, such as ({size!r},)")
-        self.hidden = tuple(_positive("a hidden size", size) for size in hidden)
+        self.hidden = tuple(whole_positive("a hidden size", size) for size in hidden)
         self.likelihood = as_likelihood(likelihood)
-        self.activation = _one_of("activation", activation, ACTIVATION_CODES)
-        self.dtype = np.dtype(_one_of("dtype", getattr(dtype, "__name__", str(dtype)), DTYPES))
-        self.seed = _seed(seed)
+        self.activation = one_of("activation", activation, ACTIVATION_CODES)
+        self.dtype = np.dtype(one_of("dtype", getattr(dtype, "__name__", str(dtype)), DTYPES))
+        self.seed = checked_seed(seed)
         self.engine = engine
         self.ops: ModuleType = get_engine(engine)
-        self.posterior: Posterior = POSTERIORS[_one_of("posterior", posterior, POSTERIORS)](self.ops)
+        self.posterior: Posterior = POSTERIORS[one_of("posterior", posterior, POSTERIORS)](self.ops)
         if parameters is not None:
             self._use(Parameters.holding(parameters, self._shapes(), self.dtype))
         else:
@@ -174,7 +173,7 @@ class VAE:
         Raises    ValueError for n below 1 or a seed outside its range; NotFiniteError for a draw, or a mean, beyond
                   this precision
         """
-        n, seed = _positive("n", n), _seed(seed)
+        n, seed = whole_positive("n", n), checked_seed(seed)
         x = np.empty((n, self.data_dim), self.dtype)
         for start in range(0, n, self._decoded_together):
             examples = np.arange(start, min(start + self._decoded_together, n))
@@ -474,31 +473,8 @@ def _elbo(sampled: Sampled) -> Elbo:
     return Elbo(sampled.reconstruction - sampled.kl, sampled.reconstruction, sampled.kl)
 
 
-def _in_short(value: object) -> str:
-    """What was given, on one line: it may be an array, out of its place among the arguments."""
-    return one_line(reprlib.repr(value))
-
-
-def _positive(name: str, value: int) -> int:
-    if not is_whole_number(value) or value < 1:
-        raise ValueError(f"{name} is {_in_short(value)}; expected a whole number of at least 1")
-    return int(value)
-
-
 def _array(name: str, value: Any) -> NDArray:
     try:
         return np.asarray(value)
     except ValueError:
         raise ValueError(f"{name} has rows of unequal length; expected an array of real numbers") from None
-
-
-def _one_of(name: str, value: str, names: Iterable[str]) -> str:
-    if not isinstance(value, str) or value not in names:
-        raise ValueError(f"{name} is {_in_short(value)}; expected one of {', '.join(names)}")
-    return value
-
-
-def _seed(seed: int) -> int:
-    if not is_whole_number(seed) or not 0 <= seed < 2**64:
-        raise ValueError(f"seed is {_in_short(seed)}; expected a whole number from 0 to 2^64 - 1")
-    return int(seed)

@@ -22,13 +22,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from scratchvae.arguments import checked_seed, one_of, whole_positive
 from scratchvae.evidence.door import door, refuse_nan
 from scratchvae.evidence.importance import Evidence, RunningWeights
 from scratchvae.likelihoods import Draws
 from scratchvae.posteriors import DiagonalPosterior, Posterior
 from scratchvae.progress import Advance, Watch, counted
 from scratchvae.reference.random import Stream
-from scratchvae.vae import VAE, _one_of, _positive, _seed
+from scratchvae.vae import VAE
 
 STARTS = ("prior", "encoder")
 CHAINS = 16  # of an example, where nothing else is asked for
@@ -110,7 +111,7 @@ class Path:
     @classmethod
     def of(cls, vae: VAE, x: NDArray, start: str) -> "Path":
         """From the prior, mu = logvar = 0, or from the encoder's q(z|x)."""
-        if _one_of("start", start, STARTS) == "encoder":
+        if one_of("start", start, STARTS) == "encoder":
             return cls(vae, x, vae.posterior, vae.ops.network_forward(vae.likelihood.encoder_input(x), vae._encoder)[0])
         return cls(vae, x, DiagonalPosterior(vae.ops), np.zeros((len(x), 2 * vae.latent_dim), vae.dtype))
 
@@ -134,7 +135,7 @@ def sigmoid_schedule(num_temperatures: int) -> NDArray:
     Raises    ValueError for fewer than 2 temperatures
     Source    Wu et al. 2016
     """
-    if _positive("num_temperatures", num_temperatures) < 2 or num_temperatures >= 2**RUN_SHIFT:
+    if whole_positive("num_temperatures", num_temperatures) < 2 or num_temperatures >= 2**RUN_SHIFT:
         raise ValueError(f"num_temperatures is {num_temperatures}; expected at least 2 and fewer than 2^{RUN_SHIFT}")
     s = 1 / (1 + np.exp(-np.linspace(-SCHEDULE_RANGE, SCHEDULE_RANGE, num_temperatures)))
     return (s - s[0]) / (s[-1] - s[0])
@@ -357,7 +358,7 @@ def annealed_importance(
     Source    Neal 2001; for decoders Wu et al. 2016, sections 2.2 and 3
     """
     settings = _settings(num_chains, num_temperatures, num_leapfrog, start)
-    x, seed = vae._batch(x), _seed(seed)
+    x, seed = vae._batch(x), checked_seed(seed)
     blocks = row_blocks(vae, len(x), num_chains)
     advance = counted(watch, len(blocks) * _transitions(settings, walks=1))
     parts = []
@@ -379,7 +380,7 @@ def ais_evidence(
     are 3.6 times the transitions. The options num_temperatures (which wins over num_samples), num_leapfrog, start
     and watch are those of `annealed_importance`.
     """
-    options = {"num_temperatures": max(2, num_samples // _positive("num_chains", num_chains))} | options
+    options = {"num_temperatures": max(2, num_samples // whole_positive("num_chains", num_chains))} | options
     return annealed_importance(vae, x, num_chains, seed=seed, **options)
 
 
@@ -437,7 +438,7 @@ def bidirectional(
     Source    Grosse, Ghahramani, Adams 2015; Wu et al. 2016, section 2.3
     """
     settings = _settings(num_chains, num_temperatures, num_leapfrog, start)
-    x, z = draw_joint(vae, _positive("n", n), _seed(seed))
+    x, z = draw_joint(vae, whole_positive("n", n), checked_seed(seed))
     blocks = row_blocks(vae, n, num_chains)
     advance = counted(watch, len(blocks) * _transitions(settings, walks=2))
     parts = [_bracket(_annealing(vae, x[rows], rows, settings, seed, advance), z[rows]) for rows in blocks]
@@ -468,10 +469,10 @@ def draw_joint(vae: VAE, n: int, seed: int) -> tuple[NDArray, NDArray]:
 def _settings(num_chains: int, num_temperatures: int, num_leapfrog: int, start: str) -> Settings:
     sigmoid_schedule(num_temperatures)
     return Settings(
-        _positive("num_chains", num_chains),
+        whole_positive("num_chains", num_chains),
         num_temperatures,
-        _positive("num_leapfrog", num_leapfrog),
-        _one_of("start", start, STARTS),
+        whole_positive("num_leapfrog", num_leapfrog),
+        one_of("start", start, STARTS),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scratchvae.arguments import checked_seed, one_of, whole_positive
 from scratchvae.evidence import importance
 from scratchvae.evidence.annealed import ais_evidence
 from scratchvae.evidence.door import door, refuse_nan
@@ -14,7 +15,7 @@ from scratchvae.evidence.exact import LinearGaussian
 from scratchvae.evidence.importance import Evidence
 from scratchvae.evidence.quadrature import integrate_evidence
 from scratchvae.progress import Watch
-from scratchvae.vae import VAE, _one_of, _positive, _seed
+from scratchvae.vae import VAE
 
 Method = Callable[..., Evidence]  # vae, x (B, D), num_samples, seed, watch, and options of the method's own
 
@@ -47,8 +48,10 @@ def log_evidence(
     Raises    ValueError for an unknown method or option, bad input, or a model the method cannot take; NotFiniteError
               where an estimate is NaN
     """
-    _check_options(_one_of("method", method, METHODS), options)
-    found = METHODS[method](vae, x, _positive("num_samples", num_samples), _seed(seed), watch=watch, **options)
+    _check_options(one_of("method", method, METHODS), options)
+    found = METHODS[method](
+        vae, x, whole_positive("num_samples", num_samples), checked_seed(seed), watch=watch, **options
+    )
     refuse_nan(log_evidence=found.log_evidence)
     return found
 

@@ -21,13 +21,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from scratchvae.arguments import checked_seed, whole_positive
 from scratchvae.evidence.annealed import row_blocks
 from scratchvae.evidence.door import door, refuse_nan
 from scratchvae.evidence.estimate import log_evidence as estimate_log_evidence
 from scratchvae.evidence.importance import Evidence, importance_log_weights
 from scratchvae.finite import is_finite_number
 from scratchvae.reference.random import Stream
-from scratchvae.vae import VAE, _positive, _seed
+from scratchvae.vae import VAE
 
 EVALUATION_SAMPLES = 64  # samples of an example drawn under one address, in pairs of opposite noise
 SEARCH_STEP, CHOICE_STEP, EVALUATION_STEP = 1 << 30, 2 << 30, 3 << 30  # addresses in Stream.EVIDENCE of no one else
@@ -107,7 +108,7 @@ def inference_gap(
     Raises    ValueError for bad input, or a method that the model cannot take; NotFiniteError where a bound is NaN
     Source    Cremer, Li, Duvenaud 2018
     """
-    _positive("num_samples", num_samples)
+    whole_positive("num_samples", num_samples)
     if method != "importance":
         evidence = estimate_log_evidence(vae, x, method, num_samples, seed, **options)
     found = best_heads(vae, x, num_steps=num_steps, seed=seed)
@@ -159,11 +160,11 @@ def best_heads(
     seed: int = 0,
 ) -> NDArray:
     """`best_posterior` as the encoder's head would say it, (B, H)."""
-    _positive("num_samples", num_samples)
-    _positive("num_steps", num_steps)
+    whole_positive("num_samples", num_samples)
+    whole_positive("num_steps", num_steps)
     if not (is_finite_number(learning_rate) and learning_rate > 0):
         raise ValueError(f"learning_rate is {learning_rate!r}; expected a positive number")
-    search = Search(vae, -(-num_samples // 2), num_steps, learning_rate, _seed(seed))
+    search = Search(vae, -(-num_samples // 2), num_steps, learning_rate, checked_seed(seed))
     x = vae._batch(x)
     heads = [search.best_head(x[rows], rows) for rows in row_blocks(vae, len(x), 2 * search.num_pairs)]
     found = np.concatenate(heads)

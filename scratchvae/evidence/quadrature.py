@@ -35,13 +35,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from scratchvae.arguments import whole_positive
 from scratchvae.evidence.door import in_one_order
 from scratchvae.evidence.triangles import affine_pieces, gauss_on_triangles
 from scratchvae.finite import is_finite_number
 from scratchvae.likelihoods import Bernoulli
 from scratchvae.progress import Watch, counted
 from scratchvae.reference.gaussian import LOG_2_PI
-from scratchvae.vae import VAE, _positive
+from scratchvae.vae import VAE
 
 MAX_LATENT_DIM = 3
 PRIOR_BOX = 8.0  # half-width of the lattice that looks for the mass
@@ -143,7 +144,7 @@ def integrate_evidence(
 
 def _checked(vae: VAE, x: ArrayLike, tolerance: float, max_points: int) -> tuple[VAE, NDArray]:
     vae = _in_float64(vae)
-    _positive("max_points", max_points)
+    whole_positive("max_points", max_points)
     if not (is_finite_number(tolerance) and tolerance > 0):
         raise ValueError(f"tolerance is {tolerance!r}; expected a positive number")
     return vae, vae._batch(x)

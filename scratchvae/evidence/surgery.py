@@ -17,13 +17,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from scratchvae.arguments import checked_seed, whole_positive
 from scratchvae.evidence.door import door
 from scratchvae.hierarchical import HierarchicalVAE
 from scratchvae.posteriors import check_diagonal
 from scratchvae.reference.gaussian import LOG_2_PI, kl_per_dimension_forward
 from scratchvae.reference.log_sum_exp import log_sum_exp_forward
 from scratchvae.reference.random import Stream, normals
-from scratchvae.vae import VAE, Gaussian, _positive, _seed
+from scratchvae.vae import VAE, Gaussian
 
 ACTIVE_VARIANCE = 0.01  # Burda, Grosse, Salakhutdinov 2015, section 5.2
 BLOCK = 1 << 22  # densities held together
@@ -54,10 +55,10 @@ def elbo_surgery(vae: VAE, x: ArrayLike, num_samples: int = 10, seed: int = 0) -
     Raises    ValueError for bad input
     Source    Hoffman, Johnson 2016, "ELBO surgery: yet another way to carve up the variational evidence lower bound"
     """
-    if _positive("num_samples", num_samples) < 2:
+    if whole_positive("num_samples", num_samples) < 2:
         raise ValueError("num_samples is 1; expected at least 2, for an error bar")
     q = _encode(vae, x)
-    eps = normals(_seed(seed), Stream.AGGREGATE, 0, np.arange(len(q.mu)), num_samples * vae.latent_dim)
+    eps = normals(checked_seed(seed), Stream.AGGREGATE, 0, np.arange(len(q.mu)), num_samples * vae.latent_dim)
     z = q.mu[:, None] + np.exp(q.logvar / 2)[:, None] * eps.reshape(len(eps), num_samples, -1)
     information = _pointwise_information(q, z)
     variance = information.var(axis=1, ddof=1) / num_samples

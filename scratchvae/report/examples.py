@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from scratchvae.vae import VAE, _positive
+from scratchvae.arguments import whole_positive
+from scratchvae.vae import VAE
 
 from .drawing import axes_or_new, image_shape_of, shades, show_grid, tile_middles
 
@@ -97,7 +98,7 @@ def reconstructions(
               of images; those that would not fill a last row are left out
     Raises    ValueError for data that do not fit the model
     """
-    shape, columns = image_shape_of(vae.data_dim, image_shape), min(_positive("columns", columns), len(x))
+    shape, columns = image_shape_of(vae.data_dim, image_shape), min(whole_positive("columns", columns), len(x))
     lines = {"data": _seen(x), "reconstruction": vae.reconstruct(x)}
     axes = grid_axes(axes, shape, 2 * (len(x) // columns), columns)
     axes.set_title("Data, and their reconstructions: the mean of p(x|z) at z = the mean of q(z|x)")
@@ -114,7 +115,7 @@ def samples(
     axes: Axes | None = None,
 ) -> Axes:
     """New examples: the means of p(x|z), or with `mean=False` draws from it, at z drawn from the prior N(0, I)."""
-    shape, columns = image_shape_of(vae.data_dim, image_shape), min(_positive("columns", columns), count)
+    shape, columns = image_shape_of(vae.data_dim, image_shape), min(whole_positive("columns", columns), count)
     drawn = vae.sample(count, seed=seed, mean=mean)
     axes = grid_axes(axes, shape, ceil(count / columns), columns)
     what = "the mean of p(x|z)" if mean else "x drawn from p(x|z)"
