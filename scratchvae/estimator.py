@@ -276,8 +276,8 @@ def _elbo_bound(vae: VAE, x: NDArray, num_samples: int, seed: int, examples: NDA
         total = np.zeros(len(examples[rows]))
         for block, first in enumerate(range(0, num_samples, BLOCK_SAMPLES)):
             samples = min(BLOCK_SAMPLES, num_samples - first)
-            eps = vae.ops.normals(seed, Stream.EVIDENCE, block, examples[rows], samples * vae.latent_dim)
-            total += samples * vae.elbo(x[rows], eps.reshape(-1, samples, vae.latent_dim)).elbo
+            eps = vae.noise(seed, Stream.EVIDENCE, block, examples[rows], samples)
+            total += samples * vae.elbo(x[rows], eps).elbo
         parts.append(total / num_samples)
     return np.concatenate(parts)
 

@@ -332,11 +332,9 @@ class Trainer:
         return draw_batch(self.vae.ops, x, rows, self.binarize, self.seed, stream, step, self.vae.dtype)
 
     def _noise(self, rows: NDArray, stream: Stream, step: int) -> NDArray:
-        samples, latent = self.objective.num_samples, self.vae.latent_dim
         if self.noise is not None:
             return self.noise[rows]
-        eps = self.vae.ops.normals(self.seed, stream, step, rows, samples * latent)
-        return eps.reshape(len(rows), samples, latent).astype(self.vae.dtype, copy=False)
+        return self.vae.noise(self.seed, stream, step, rows, self.objective.num_samples)
 
     def _adam(self, deltas: Deltas) -> None:
         ops, vae = self.vae.ops, self.vae

@@ -177,8 +177,8 @@ class VAE:
         x = np.empty((n, self.data_dim), self.dtype)
         for start in range(0, n, self._decoded_together):
             examples = np.arange(start, min(start + self._decoded_together, n))
-            eps = self.ops.normals(seed, Stream.LATENT, 0, examples, self.latent_dim)
-            out = self._decoder_output(self.prior_draws(eps.astype(self.dtype)))
+            eps = self.noise(seed, Stream.LATENT, 0, examples, 1)[:, 0]
+            out = self._decoder_output(self.prior_draws(eps))
             x[examples] = self._mean(out) if mean else self._draw(out, Draws(seed, examples))
         return x
 
@@ -216,6 +216,12 @@ class VAE:
             self.write_gradient(deltas, gradient)
             check_finite((*terms, gradient.flat), arrays_of_a_pass(self, x, eps, objective))
         return terms, gradient
+
+    def noise(self, seed: int, stream: Stream, step: int, examples: NDArray, num_samples: int) -> NDArray:
+        """Standard normal noise of z, (B, K, Z) in the model's dtype: a function of seed, stream, step and numbers of
+        examples (B,)."""
+        eps = self.ops.normals(seed, stream, step, examples, num_samples * self.latent_dim)
+        return eps.reshape(len(examples), num_samples, self.latent_dim).astype(self.dtype, copy=False)
 
     def prior_draws(self, eps: NDArray) -> NDArray:
         """What the decoder takes, drawn from the prior by standard normal noise: here the noise itself, (..., Z)."""

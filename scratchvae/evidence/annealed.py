@@ -168,9 +168,7 @@ class Noise:
         return both[:, 0::2], both[:, 1::2]
 
     def _normals(self, stream: Stream, run: int, transition: int) -> NDArray:
-        count = self.num_chains * self.vae.latent_dim
-        normals = self.vae.ops.normals(self.seed, stream, (run << RUN_SHIFT) + transition, self.rows, count)
-        return normals.reshape(len(self.rows), self.num_chains, -1).astype(self.vae.dtype, copy=False)
+        return self.vae.noise(self.seed, stream, (run << RUN_SHIFT) + transition, self.rows, self.num_chains)
 
 
 def leapfrog(
@@ -458,7 +456,7 @@ def _bracket(annealing: Annealing, z: NDArray) -> tuple[NDArray, ...]:
 def draw_joint(vae: VAE, n: int, seed: int) -> tuple[NDArray, NDArray]:
     """n draws from the model: x (n, D), as `vae.sample(n, seed)`, and the z (n, Z) that made it: a sample of p(z|x)."""
     examples = np.arange(n)
-    z = vae.ops.normals(seed, Stream.LATENT, 0, examples, vae.latent_dim).astype(vae.dtype)
+    z = vae.noise(seed, Stream.LATENT, 0, examples, 1)[:, 0]
     x = vae._draw(vae._decoder_output(z), Draws(seed, examples))
     return vae._batch(x), z
 

@@ -222,8 +222,7 @@ def elbo_and_gradient(vae: VAE, x: NDArray, head: NDArray, eps: NDArray) -> tupl
 
 def opposite_normals(vae: VAE, seed: int, step: int, rows: NDArray, pairs: int) -> NDArray:
     """Standard normal noise and its opposite (B, 2 pairs, Z)."""
-    eps = vae.ops.normals(seed, Stream.EVIDENCE, step, rows, pairs * vae.latent_dim)
-    eps = eps.reshape(len(rows), pairs, vae.latent_dim).astype(vae.dtype, copy=False)
+    eps = vae.noise(seed, Stream.EVIDENCE, step, rows, pairs)
     return np.concatenate([eps, -eps], axis=1)
 
 

@@ -159,8 +159,7 @@ def _estimate(
     running = RunningWeights.empty(len(rows))
     for block, start in enumerate(range(0, num_samples, BLOCK_SAMPLES)):
         samples = min(BLOCK_SAMPLES, num_samples - start)
-        eps = vae.ops.normals(seed, Stream.EVIDENCE, block, rows, samples * vae.latent_dim)
-        eps = eps.reshape(len(rows), samples, vae.latent_dim).astype(vae.dtype, copy=False)
+        eps = vae.noise(seed, Stream.EVIDENCE, block, rows, samples)
         running.add(log_weights(vae, x, head, eps))
         advance()
     return running.evidence(num_samples)

@@ -81,8 +81,7 @@ def elbo_terms(vae: VAE, x: NDArray, seed: int, num_samples: int = ELBO_SAMPLES)
     step = max(1, BLOCK // (num_samples * vae.data_dim))
     for start in range(0, len(x), step):
         rows = np.arange(start, min(start + step, len(x)))
-        eps = vae.ops.normals(seed, Stream.VALIDATION, 0, rows, num_samples * vae.latent_dim)
-        terms.append(vae.elbo(x[rows], eps.reshape(len(rows), num_samples, vae.latent_dim)))
+        terms.append(vae.elbo(x[rows], vae.noise(seed, Stream.VALIDATION, 0, rows, num_samples)))
     reconstruction, kl = (np.concatenate([getattr(t, name) for t in terms]) for name in ("reconstruction", "kl"))
     return reconstruction.astype(np.float64), kl.astype(np.float64)
 
