@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
@@ -105,19 +105,17 @@ class RichBar:
         now = time.perf_counter()
         if now - self._shown < REFRESH:
             return
-        elbo, reconstruction, kl = (float(term.mean()) for term in (terms.elbo, terms.reconstruction, terms.kl))
-        text = f"epoch {epoch}/{self._epochs}  ELBO {elbo:.2f} = {reconstruction:.2f} - KL {kl:.2f}{self._held_out}"
-        self._bar.update(self._task, advance=self._pending, description=text)
-        self._pending, self._shown = 0, now
+        self._show(epoch, {name: float(getattr(terms, name).mean()) for name in ("elbo", "reconstruction", "kl")})
+        self._shown = now
 
     def epoch(self, entry: dict[str, Any]) -> None:
-        shown = entry["train"]
         if entry["validation"] is not None:
             self._held_out = f"  held out {entry['validation']['elbo']:.2f}"
-        text = (
-            f"epoch {entry['epoch']}/{self._epochs}  ELBO {shown['elbo']:.2f} = {shown['reconstruction']:.2f}"
-            f" - KL {shown['kl']:.2f}{self._held_out}"
-        )
+        self._show(entry["epoch"], entry["train"])
+
+    def _show(self, epoch: int, means: Mapping[str, float]) -> None:
+        terms = "ELBO {elbo:.2f} = {reconstruction:.2f} - KL {kl:.2f}".format_map(means)
+        text = f"epoch {epoch}/{self._epochs}  {terms}{self._held_out}"
         self._bar.update(self._task, advance=self._pending, description=text)
         self._pending = 0
 

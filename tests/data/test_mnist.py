@@ -60,8 +60,8 @@ def network(monkeypatch, tmp_path):
     return network
 
 
-def test_real_mnist_has_its_known_statistics(mnist_folder):
-    data = load("mnist", mnist_folder)
+def test_real_mnist_has_its_known_statistics(mnist_files):
+    data = load("mnist", mnist_files)
     assert data.train.shape == (60000, 784)
     assert data.held_out.shape == (10000, 784)
     assert data.train.dtype == data.held_out.dtype == np.uint8
@@ -74,8 +74,8 @@ def test_real_mnist_has_its_known_statistics(mnist_folder):
     assert np.bincount(data.held_out_labels).sum() == 10000
 
 
-def test_an_idx_file_of_real_mnist_is_a_data_set_of_its_own(mnist_folder):
-    path = next(mnist_folder.glob("t10k-images*"))
+def test_an_idx_file_of_real_mnist_is_a_data_set_of_its_own(mnist_files):
+    path = next(mnist_files.glob("t10k-images*"))
     data = load(path)
     assert data.train.shape == (9000, 784)
     assert data.held_out.shape == (1000, 784)

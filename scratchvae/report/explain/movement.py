@@ -13,12 +13,11 @@ from scratchvae.reference.random import Stream, normals, permutation
 from scratchvae.training import fit
 from scratchvae.vae import VAE
 
+from .identity import MAX_POINTS, TOLERANCE
 from .subject import Settings, Subject, next_seed
 
 BATCH_SIZE = 100
 LEARNING_RATE = 3e-3
-TOLERANCE = 1e-10
-MAX_POINTS = 1 << 19
 
 
 @dataclass(frozen=True)

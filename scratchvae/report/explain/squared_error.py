@@ -5,12 +5,12 @@ directions whose variance is above s2 and gives up the others. So the variance t
 latent units survive.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scratchvae.audit import PRESETS, Recipe, audit
+from scratchvae.audit import PRESETS, audit
 from scratchvae.data import load
 from scratchvae.evidence.exact import (
     active_units_at,
@@ -95,21 +95,7 @@ def best_with_variance(x: NDArray, variance: float) -> float:
 
 def implied_by(name: str, x: NDArray) -> Implied:
     """A recipe people copy, on these data."""
-    preset = PRESETS[name]
-    recipe = Recipe(
-        preset.error,
-        x.shape[1],
-        LATENT_DIM,
-        preset.batch_size,
-        preset.pixels,
-        preset.batch,
-        preset.latents,
-        preset.kl_batch,
-        preset.reconstruction_weight,
-        preset.kl_weight,
-        preset.grey,
-        preset.code,
-    )
+    recipe = replace(PRESETS[name], data_dim=x.shape[1], latent_dim=LATENT_DIM)
     found = audit(recipe)
     variance = found.variance or float("nan")
     active = active_units_at(x, variance, LATENT_DIM)

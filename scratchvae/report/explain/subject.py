@@ -16,6 +16,7 @@ from scratchvae.training import fit
 from scratchvae.vae import VAE
 
 from ..plots import image_shape_of
+from ..summary import spread_rows
 
 Watch = Callable[[str, int, int], None]  # what is being worked on, steps done, steps to do
 
@@ -93,8 +94,7 @@ class Subject:
 
     def rows(self, count: int) -> NDArray:
         """Numbers of at most `count` held-out examples, evenly spread."""
-        wanted = min(count, len(self.held_out))
-        return np.arange(wanted) * len(self.held_out) // wanted
+        return spread_rows(len(self.held_out), count)
 
     def fresh(self, seed: int) -> VAE:
         """An untrained model of the same architecture, its output bias set as training sets it."""
