@@ -18,7 +18,7 @@ Source: Burda, Grosse, Salakhutdinov 2015, equations 1 (decoder) and 2 (encoder)
 
 from collections.abc import Iterable, Mapping
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -217,9 +217,12 @@ class HierarchicalVAE(VAE):
         """The network that gives p(x|z1)."""
         return self.networks["decoder.1"]
 
+    def check_one_layer(self) -> NoReturn:
+        raise ValueError(f"{self!r} has two stochastic layers; expected a VAE, which has one")
+
     @property
     def _encoder(self) -> Network:
-        raise ValueError(f"{self!r} has two stochastic layers; expected a VAE, which has one")
+        self.check_one_layer()
 
     @property
     def _decoder(self) -> Network:

@@ -165,6 +165,14 @@ class VAE:
         log_prior, _ = self.ops.standard_normal_log_density_forward(z)
         return self.log_likelihood(x, z) + log_prior
 
+    def mean_variances(self, x: ArrayLike) -> tuple[NDArray, ...]:
+        """Variance over the data of the mean of q(z_j|x), for each stochastic layer: one array (Z,).
+
+        Takes     x (N, D)
+        Raises    ValueError for data that do not fit the model; NotFiniteError where a mean is NaN or infinite
+        """
+        return (self.encode(x).mu.astype(np.float64).var(axis=0),)
+
     def sample(self, n: int, seed: int = 0, mean: bool = False) -> NDArray:
         """n draws from the model: z ~ N(0, I), then x ~ p(x|z), or its mean. Returns (n, D).
 
@@ -383,6 +391,9 @@ class VAE:
         sizes = " - ".join(str(size) for size in (self.data_dim, *self.hidden, self.latent_dim))
         full = "" if self.posterior.name == "diagonal" else f", {self.posterior.name} posterior"
         return f"VAE({sizes}, {self.activation}, {self.likelihood.name}{full}, {self.dtype.name}, {self.engine})"
+
+    def check_one_layer(self) -> None:
+        """Raises ValueError for a model of two stochastic layers, where only one with a single layer has an answer."""
 
     @property
     def _encoder(self) -> Network:

@@ -64,8 +64,7 @@ class LinearGaussian:
     @classmethod
     def from_vae(cls, vae: VAE) -> "LinearGaussian":
         """The model that the decoder of `vae` is. Raises ValueError where it is not linear with Gaussian noise."""
-        if vae.NETWORKS != ("encoder", "decoder"):
-            raise ValueError(f"{vae!r} has two stochastic layers; expected a VAE, which has one")
+        vae.check_one_layer()
         if vae.hidden and vae.activation != "identity":
             raise ValueError(f"{vae!r}: an exact answer needs a linear decoder: hidden=() or activation 'identity'")
         if vae.likelihood.name not in NOISE:

@@ -127,8 +127,7 @@ def _in_blocks(
     if examples.dtype.kind not in "iu":
         raise ValueError(f"examples has type {examples.dtype}; expected whole numbers")
     if head is not None:
-        if vae.NETWORKS != ("encoder", "decoder"):
-            raise ValueError(f"{vae!r} has two stochastic layers; expected a VAE, which has one, where a head is given")
+        vae.check_one_layer()
         head = _of_shape("head", head, (len(x), vae.encoder_head(x[:1]).shape[1]))
     parts = []
     advance = counted(watch, math.ceil(len(x) / BLOCK_ROWS) * math.ceil(num_samples / BLOCK_SAMPLES))

@@ -19,7 +19,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from scratchvae.arguments import checked_seed, whole_positive
 from scratchvae.evidence.door import door
-from scratchvae.hierarchical import HierarchicalVAE
 from scratchvae.posteriors import check_diagonal
 from scratchvae.reference.gaussian import LOG_2_PI, kl_per_dimension_forward
 from scratchvae.reference.log_sum_exp import log_sum_exp_forward
@@ -83,11 +82,6 @@ def elbo_surgery_by_quadrature(vae: VAE, x: ArrayLike) -> Surgery:
     return _carve(q, average - fine, abs(fine - coarse))
 
 
-def mean_variances(vae: VAE, x: ArrayLike) -> NDArray:
-    """Variance over the data of the mean of q(z_j|x). Takes x (N, D); returns (Z,)."""
-    return vae.encode(x).mu.astype(np.float64).var(axis=0)
-
-
 def active_units(vae: VAE, x: ArrayLike) -> int:
     """How many latent units carry anything about x: the variance of the posterior's mean is above 0.01.
 
@@ -107,7 +101,7 @@ def active_units_by_layer(vae: VAE, x: ArrayLike) -> tuple[int, ...]:
     Raises    ValueError for data that do not fit the model
     Source    Burda, Grosse, Salakhutdinov 2015, section 5.2
     """
-    variances = vae.mean_variances(x) if isinstance(vae, HierarchicalVAE) else (mean_variances(vae, x),)
+    variances = vae.mean_variances(x)
     return tuple(int((layer > ACTIVE_VARIANCE).sum()) for layer in variances)
 
 
@@ -119,8 +113,7 @@ def aggregate_log_density(q: Gaussian, z: NDArray) -> NDArray:
 
 
 def _encode(vae: VAE, x: ArrayLike) -> Gaussian:
-    if isinstance(vae, HierarchicalVAE):
-        raise ValueError(f"{vae!r} has two stochastic layers; expected a VAE, which has one")
+    vae.check_one_layer()
     check_diagonal(vae.posterior, "ELBO surgery")
     q = vae.encode(x)
     return Gaussian(q.mu.astype(np.float64), q.logvar.astype(np.float64))

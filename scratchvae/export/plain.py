@@ -6,6 +6,5 @@ from scratchvae.vae import VAE
 
 def check_plain(vae: VAE) -> None:
     """Raises ValueError, one line, for two stochastic layers or a posterior that is not diagonal."""
-    if tuple(vae.networks) != ("encoder", "decoder"):
-        raise ValueError(f"{vae!r} has two stochastic layers; expected a VAE, which has one, to export")
+    vae.check_one_layer()
     check_diagonal(vae.posterior, "export")
