@@ -1,6 +1,6 @@
 """`scratchvae audit`: what a loss copied from elsewhere maximises: implied beta, implied variance, bound or not."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Annotated, Any
 
 import typer
@@ -11,11 +11,16 @@ from scratchvae.audit import audit as audit_recipe
 from .options import Engine, Json, Quiet, Seed, Threads, use_threads
 from .output import Output
 
+SETTINGS = tuple(field.name for field in fields(Recipe) if field.name != "code")
+
 
 def audit(
+    context: typer.Context,
     preset: Annotated[
         str | None,
-        typer.Argument(help="A recipe people copy; the options below change it.", show_default="all of them"),
+        typer.Argument(
+            metavar="RECIPE", help="One that people copy; the options below change it.", show_default="all of them"
+        ),
     ] = None,
     error: Annotated[str | None, typer.Option(help=f"Of the reconstruction: {' or '.join(ERRORS)}.")] = None,
     pixels: Annotated[str | None, typer.Option(help="The error over pixels: sum or mean.")] = None,
@@ -51,42 +56,30 @@ def audit(
     """
     output = Output(as_json, quiet)
     use_threads(threads)
-    if kl_batch is None:
-        kl_batch = batch
-    given: dict[str, Any] = {
-        name: value
-        for name, value in {
-            "error": error,
-            "pixels": pixels,
-            "batch": batch,
-            "latents": latents,
-            "kl_batch": kl_batch,
-            "reconstruction_weight": reconstruction_weight,
-            "kl_weight": kl_weight,
-            "data_dim": data_dim,
-            "latent_dim": latent_dim,
-            "batch_size": batch_size,
-            "grey": grey,
-        }.items()
-        if value is not None
-    }
+    given = {name: context.params[name] for name in SETTINGS if context.params[name] is not None}
     if preset is None and not given:
         found = {name: audit_recipe(recipe) for name, recipe in PRESETS.items()}
         output.result(_all_recipes(found))
         output.record({"command": "audit", "presets": {name: one.as_dict() for name, one in found.items()}})
         return
-    if preset is not None and preset not in PRESETS:
-        raise ValueError(f"preset is {preset!r}; expected one of {', '.join(PRESETS)}")
-    recipe = PRESETS[preset] if preset else Recipe()
-    if "data_dim" in given and recipe.reconstruction_weight == recipe.data_dim:  # such code multiplies by D
-        given = {"reconstruction_weight": float(given["data_dim"])} | given
-    if given:
-        recipe = replace(recipe, **given, code="")
-    one = audit_recipe(recipe)
+    one = audit_recipe(_recipe(preset, given))
     output.result(_one_recipe(one))
     output.note(one.verdict)
     output.note(one.remark)
     output.record({"command": "audit", "preset": preset, **one.as_dict()})
+
+
+def _recipe(preset: str | None, given: dict[str, Any]) -> Recipe:
+    """A recipe with what is given in place of its own. Raises ValueError for one that nobody knows, or a setting that
+    cannot be."""
+    if preset is not None and preset not in PRESETS:
+        raise ValueError(f"recipe is {preset!r}; expected one of {', '.join(PRESETS)}")
+    recipe = PRESETS[preset] if preset else Recipe()
+    if "batch" in given:
+        given = {"kl_batch": given["batch"]} | given
+    if "data_dim" in given and recipe.reconstruction_weight == recipe.data_dim:  # such code multiplies by D
+        given = {"reconstruction_weight": float(given["data_dim"])} | given
+    return replace(recipe, **given, code="") if given else recipe
 
 
 def _all_recipes(found: dict[str, Audit]) -> Any:
