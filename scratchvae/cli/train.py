@@ -35,7 +35,8 @@ FINAL_EXAMPLES = 500  # per part of the data
 def train(
     context: typer.Context,
     data: Annotated[
-        str, typer.Argument(help="digits, mnist, or a path: .npy .npz .csv .parquet .idx .gz, a folder of images.")
+        str,
+        typer.Argument(help="digits, mnist, or a path: .npy .npz .csv .parquet .idx .gz, a folder of images (grey)."),
     ] = "digits",
     resize: Annotated[
         str | None,

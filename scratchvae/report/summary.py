@@ -54,8 +54,8 @@ class Summary:
 
 
 def how_many(count: int, thing: str) -> str:
-    """A number of things in words: 1 epoch, 20 epochs."""
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+    """A number of things in words: 1 epoch, 1,000 epochs."""
+    return f"{count} {thing}" if count == 1 else f"{count:,} {thing}s"
 
 
 def share(count: int, total: int) -> str:

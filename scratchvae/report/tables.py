@@ -7,7 +7,7 @@ from rich.table import Table
 
 from scratchvae.evidence.annealed import CHAINS
 
-from .summary import INTEGRALS, Summary
+from .summary import INTEGRALS, Summary, how_many
 
 # name, unit, how the value is written
 ROWS = (
@@ -26,9 +26,9 @@ SAMPLING_ROWS = (
     ("effective samples", "median of examples", lambda s: _effective(s)),
 )
 ESTIMATORS = {
-    "importance": "importance-weighted lower bound with {:,} samples",
-    "prior": "lower bound by {:,} samples of the prior",
-    "ais": "lower bound by annealing, {:,} points on the way of all chains together",
+    "importance": "importance-weighted lower bound with {}",
+    "prior": "lower bound by {} of the prior",
+    "ais": "lower bound by annealing, {} on the way of all chains together",
     "quadrature": "by integration over z",
     "exact": "in closed form",
 }
@@ -56,8 +56,8 @@ def cells(summaries: Mapping[str, Summary], sampling: bool = False) -> tuple[lis
 def caption(summaries: Iterable[Summary]) -> str:
     """One sentence under the table: what the numbers are means of, and what the ± is."""
     summary = next(iter(summaries))
-    words = ESTIMATORS.get(summary.method, f"by the method {summary.method!r} with {{:,}} samples")
-    estimator = words.format(summary.num_samples)
+    words = ESTIMATORS.get(summary.method, f"by the method {summary.method!r} with {{}}")
+    estimator = words.format(how_many(summary.num_samples, "point" if summary.method == "ais" else "sample"))
     parts = " and ".join(dict.fromkeys(s.described for s in summaries))
     return (
         f"Means per example, over {parts}. log p(x): {estimator}, ± its standard error over examples; "

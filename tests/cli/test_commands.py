@@ -418,3 +418,9 @@ print(resource.getrlimit(resource.RLIMIT_DATA)[0])
 """
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert done.stdout.splitlines()[-1] == str(after)
+
+
+@pytest.mark.parametrize(("samples", "words"), [("1", "with 1 sample,"), ("1000", "with 1,000 samples,")])
+def test_evaluate_says_how_many_samples_its_bound_has(command: Command, trained, samples, words):
+    shown = command("evaluate", trained, "--limit", "3", "--samples", samples).out
+    assert f"importance-weighted lower bound {words}" in " ".join(shown.split())
