@@ -21,12 +21,13 @@ def write_whole(path: str | os.PathLike[str], content: bytes | str) -> None:
     target = Path(os.path.realpath(path))
     beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}{UNFINISHED}")
     try:
-        with _gone_unless_renamed(beside), open(beside, "xb") as file:
-            if target.exists():
-                os.chmod(beside, stat.S_IMODE(target.stat().st_mode))
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
+        with _gone_unless_renamed(beside):
+            with open(beside, "xb") as file:
+                if target.exists():
+                    os.chmod(beside, stat.S_IMODE(target.stat().st_mode))
+                file.write(content.encode() if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(file.fileno())
             os.replace(beside, target)
     except OSError as error:
         raise _cannot_be_written(path, error) from None

@@ -516,3 +516,17 @@ def test_training_that_diverges_ends_where_that_of_one_process_does(mpiexec, tmp
         words.append(re.findall(r"^scratchvae: ([^;\n]*)", done.stderr, re.MULTILINE))
     assert words[0] == words[1]
     assert len(words[0]) == 1
+
+
+@pytest.mark.slow
+def test_each_process_may_be_called_in_a_folder_of_its_own(mpiexec, tmp_path, images):
+    job = command(mpiexec, 1, *TRAIN, tmp_path / images, "--out", tmp_path / "run")
+    for place in ("one", "other"):
+        (tmp_path / place).mkdir()
+    both = [mpiexec, "-n", "1", "-wdir", tmp_path / "one", *job, ":", "-n", "1", "-wdir", tmp_path / "other", *job]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [str(word) for word in both], env=environment, capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "report.html").is_file()

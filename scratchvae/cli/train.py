@@ -154,7 +154,8 @@ def train(
     given = {name: value for name, value in context.params.items() if _was_given(context, name)}
     job = job_to_resume(out, given) if resume else new_job(out, context.params)
     if processes is not None:  # until all know what is to be done nothing is on disk
-        processes.check_same("data, settings or version", json.dumps(plain(job.config)).encode())
+        config = {**job.config, "data": {**job.config["data"], "folder": None}}  # each may be called in its own
+        processes.check_same("data, settings or version", json.dumps(plain(config)).encode())
     with one_thread(threads is None and job.is_small):
         if processes is None or processes.is_first:
             _train(output, job, processes)

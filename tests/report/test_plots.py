@@ -113,7 +113,9 @@ def test_a_png_of_a_grid_has_the_shades_of_its_images():
     assert (np.diff(pixels.reshape(-1).astype(int)) > 0).all()
 
 
-@pytest.mark.parametrize(("count", "side"), [(64, 810), (10_000, 7_596), (40_000, 6_798)])
+@pytest.mark.parametrize(
+    ("count", "side"), [(64, 810), (10_000, 7_596), pytest.param(40_000, 6_798, marks=pytest.mark.slow)]
+)
 def test_a_png_of_many_images_has_small_ones_and_takes_little_memory(count, side):
     """Twelve pixels for one of an 8 x 8 image, then nine and four, and half as many between images."""
     images = np.zeros((count, 8, 8), np.float32)
