@@ -109,7 +109,8 @@ def _read_image(path: Path, formats: Mapping[str, str], size: tuple[int, int] | 
 def _grey(image: "Image", path: Path) -> "Image":
     from PIL import ImageOps
 
-    deep = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))  # Pillow drops the lower bytes of colours
+    tiles = getattr(image, "tile", None) or ()  # of an icon Pillow 10 has None
+    deep = any(";16" in str(tile[3]) for tile in tiles)  # Pillow drops the lower bytes of colours
     if deep or image.mode.startswith(("I", "F")):  # converting these would clip, not scale
         raise DataError(f"{path}: pixels of mode {image.mode}, more than 8 bits; expected 8 bits a channel")
     return ImageOps.exif_transpose(image).convert("L")  # a camera writes how it was held beside the pixels
