@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from scratchvae import VAE, __version__, checkpoint
 from scratchvae.data import Data, Dataset, load
+from scratchvae.data.dataset import NAMES
 from scratchvae.data.images import parse_size
 from scratchvae.data.mapped import fingerprint
 from scratchvae.likelihoods import data_set_for, likelihood_named
@@ -107,7 +108,7 @@ def _configuration(asked: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]
         "data": {
             "name": dataset.name,
             "source": asked["data"],
-            "folder": os.getcwd(),  # that the source's name is relative to
+            "folder": None if asked["data"] in NAMES or os.path.isabs(asked["data"]) else os.getcwd(),  # where it is
             "data_dir": asked["data_dir"],
             "resize": asked["resize"],
             "labels": asked["labels"],

@@ -16,7 +16,6 @@ from typing import Any
 
 from scratchvae.data import Dataset, load
 from scratchvae.data.checks import one_line
-from scratchvae.data.dataset import NAMES
 from scratchvae.data.images import parse_size
 from scratchvae.data.mapped import fingerprint
 from scratchvae.files import LOCK, append_whole, held, make_folder, unfinished, write_whole
@@ -180,8 +179,7 @@ class RunDirectory:
         """Its data as they were named, or, where there are none of this name here, from the folder it was named in."""
         named, folder = config["data"]["source"], config["data"]["folder"]
         there = os.path.join(folder or "", named)
-        moved = named not in NAMES and os.path.exists(there) and not os.path.exists(named)
-        return there if moved else named
+        return there if folder and os.path.exists(there) and not os.path.exists(named) else named
 
     def _unexpected(self, name: str, value: Any) -> ValueError:
         return ValueError(f"{self.config_file}: {name} is {reprlib.repr(value)}; expected what train wrote there")

@@ -36,6 +36,20 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert history(one) == history(other)
 
 
+@pytest.mark.parametrize("data", ["digits", "images"])
+def test_config_json_says_where_it_was_called_only_where_that_says_where_the_data_are(
+    command: Command, undrawn, images, tmp_path, monkeypatch, data
+):
+    contents = []
+    for place in ("one", "other"):
+        (tmp_path / place).mkdir()
+        monkeypatch.chdir(tmp_path / place)
+        name = images if data == "images" else data
+        assert command("train", name, *FAST, "--epochs", "1", "--out", "run").status == 0
+        contents.append((tmp_path / place / "run" / "config.json").read_bytes())
+    assert contents[0] == contents[1]
+
+
 def test_a_run_goes_on_and_is_measured_from_wherever_it_is_called(command: Command, undrawn, tmp_path, monkeypatch):
     """Its data were named relative to the folder that train was called in, and its labels are a file beside them."""
     (tmp_path / "data").mkdir()
