@@ -36,6 +36,14 @@ class Defaults(NamedTuple):
 SMALL = Defaults((128,), 8, "relu", 150, 64, 3e-3, "reference")  # the digits, 64-128-8: done before a compiler would be
 LARGE = Defaults((400,), 20, "relu", 20, 128, 1e-3, "compiled")  # MNIST: 784-400-20
 SMALL_DIMENSIONS = 128
+WIDE = 4096  # columns; of more the first step of 0.001 a weight, all in one direction, would move z too far
+
+
+def suited_to(dimensions: int) -> Defaults:
+    """What suits data of so many columns."""
+    if dimensions <= SMALL_DIMENSIONS:
+        return SMALL
+    return LARGE._replace(learning_rate=LARGE.learning_rate * min(1.0, WIDE / dimensions))
 
 
 class Job(NamedTuple):
@@ -98,9 +106,9 @@ def job_to_resume(out: Path | None, given: Mapping[str, Any]) -> Job:
 def _configuration(asked: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
     """config.json of a new run: what was asked, with defaults that suit the data where nothing was."""
     dimensions = dataset.train.shape[1]
-    suited = SMALL if dimensions <= SMALL_DIMENSIONS else LARGE
     nothing = (None, ())  # how typer says that an option was not given
-    chosen = {name: value if asked[name] in nothing else asked[name] for name, value in suited._asdict().items()}
+    suited = suited_to(dimensions)._asdict()
+    chosen = {name: value if asked[name] in nothing else asked[name] for name, value in suited.items()}
     likelihood, objective = likelihood_named(asked["likelihood"]), asked["objective"]
     return {
         "format": FORMAT,

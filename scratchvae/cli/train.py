@@ -59,7 +59,8 @@ def train(
     ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Examples per update.", show_default="64; 128")] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Adam's step size, above 0.", show_default="0.003; 0.001")
+        float | None,
+        typer.Option(help="Adam's step size, above 0.", show_default="0.003; 0.001; less above 4096"),
     ] = None,
     latent_dim: Annotated[int | None, typer.Option(min=1, help="Latent dimensions Z.", show_default="8; 20")] = None,
     hidden: Annotated[

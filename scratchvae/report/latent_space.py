@@ -36,7 +36,7 @@ def _posterior(vae: VAE, x: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
 
 def _marginal_kl(mu: NDArray[Any], covariance: NDArray[Any]) -> NDArray[Any]:
     """KL(q(z_j|x) || N(0, 1)) of every dimension, (N, Z), in nats; under a diagonal q they add up to the KL."""
-    variance = np.diagonal(covariance, axis1=1, axis2=2)
+    variance = np.maximum(np.diagonal(covariance, axis1=1, axis2=2), np.finfo(np.float64).tiny)  # one may underflow
     return 0.5 * (np.square(mu) + variance - 1.0 - np.log(variance))
 
 

@@ -199,6 +199,8 @@ def test_the_pictures_have_the_labels_of_the_examples_held_out_and_the_seed_of_t
          {"epochs": 150, "batch_size": 64, "learning_rate": 0.003}),
         (129, {"hidden": [400], "latent_dim": 20, "engine": "compiled"},
          {"epochs": 20, "batch_size": 128, "learning_rate": 0.001}),
+        (4096, {"hidden": [400]}, {"learning_rate": 0.001}),
+        (256 * 256, {"hidden": [400]}, {"learning_rate": 6.25e-05}),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize(("objective", "samples"), [("elbo", 1), ("iwae", 50), ("dreg", 50)])

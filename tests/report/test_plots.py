@@ -477,6 +477,14 @@ def test_the_kl_of_every_dimension_is_a_bar_largest_first_and_adds_up_to_the_kl(
     assert legend_of(axes)[-1].startswith("inactive: ")
 
 
+def test_a_posterior_whose_variance_underflows_has_bars_all_the_same():
+    vae = model()
+    vae.parameters["encoder.head.bias"][4:] = -2000.0  # logvar
+    heights = [bar.get_height() for bar in plots.kl_per_dimension(vae, ROWS).patches]
+    assert np.isfinite(heights).all()
+    assert min(heights) > 300
+
+
 def test_of_very_many_bars_some_are_named_by_their_own_dimensions():
     vae = model(latent_dim=60)
     axes = plots.kl_per_dimension(vae, ROWS)
