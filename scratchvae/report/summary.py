@@ -46,6 +46,8 @@ class Summary:
     @property
     def described(self) -> str:
         """How many examples of how many, in words."""
+        if self.examples_in_all == 1:
+            return f"the one {self.part} example"
         return f"{share(self.examples, self.examples_in_all)} {self.part} examples"
 
     def as_dict(self) -> dict[str, Any]:

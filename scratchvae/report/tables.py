@@ -55,12 +55,15 @@ def cells(summaries: Mapping[str, Summary], sampling: bool = False) -> tuple[lis
 
 def caption(summaries: Iterable[Summary]) -> str:
     """One sentence under the table: what the numbers are means of, and what the ± is."""
-    summary = next(iter(summaries))
+    summaries = list(summaries)
+    summary = summaries[0]
     words = ESTIMATORS.get(summary.method, f"by the method {summary.method!r} with {{}}")
     estimator = words.format(how_many(summary.num_samples, "point" if summary.method == "ais" else "sample"))
+    if any(s.examples > 1 for s in summaries):
+        estimator += ", ± its standard error over examples"
     parts = " and ".join(dict.fromkeys(s.described for s in summaries))
     return (
-        f"Means per example, over {parts}. log p(x): {estimator}, ± its standard error over examples; "
+        f"Means per example, over {parts}. log p(x): {estimator}; "
         "gap = log p(x) - ELBO. "
         "Active: the posterior mean varies over the data by more than 0.01."
     )

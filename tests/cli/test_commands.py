@@ -178,6 +178,8 @@ def test_evaluate_takes_a_single_example(command: Command, trained, tmp_path):
     np.save(tmp_path / "one.npy", np.random.default_rng(2).integers(0, 256, (1, 16), dtype=np.uint8))
     result = command("evaluate", trained, "one.npy", "--engine", "reference", "--samples", 20, "--json")
     assert result.record["given"]["examples"] == 1
+    assert "over the one given example. log p(x)" in " ".join(result.err.split())
+    assert "±" not in result.err
 
 
 def test_evaluate_takes_all_rows_of_data_it_is_given(command: Command, trained, tmp_path):

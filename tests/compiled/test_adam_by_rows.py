@@ -10,6 +10,8 @@ from scratchvae.compiled.step import FEW
 from tests.compiled.entries import entry_of
 from tests.compiled.flushing import flushed
 
+pytestmark = pytest.mark.slow  # its loops are compiled for it alone; `test_step` holds whole steps to the composition
+
 product = entry_of(gemm.product)
 
 CONSTANTS = np.array([0.1, 0.999, 0.001, 1e-3, 1e-8], np.float32)
