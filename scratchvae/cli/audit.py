@@ -11,6 +11,7 @@ from scratchvae.audit import audit as audit_recipe
 from .options import Engine, Json, Quiet, Seed, Threads, use_threads
 from .output import Output
 
+LONGEST_WORD = 9  # in the two columns that are broken where the terminal has 80 columns
 SETTINGS = tuple(field.name for field in fields(Recipe) if field.name != "code")
 
 
@@ -106,9 +107,6 @@ def _all_recipes(found: dict[str, Audit]) -> Any:
             _short_verdict(one),
         )
     return table
-
-
-LONGEST_WORD = 9  # in the two columns that are broken where the terminal has 80 columns
 
 
 def _short_verdict(one: Audit) -> str:

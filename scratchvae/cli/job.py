@@ -66,11 +66,13 @@ class Job(NamedTuple):
 def new_job(out: Path | None, asked: Mapping[str, Any]) -> Job:
     """A run that starts from nothing, with all its input checked. Raises ValueError for bad input; writes nothing."""
     options = {name: asked[name] for name in ("data_dir", "seed", "labels")}
-    likelihood, method = likelihood_named(asked["likelihood"]), _binarize(asked)
+    likelihood = likelihood_named(asked["likelihood"])
+    if asked["binarize"] is None:
+        asked = {**asked, "binarize": "dynamic" if likelihood.binary else "none"}
 
     def check(rows: Data, name: str) -> None:
         likelihood.parameter_shapes(rows.shape[1])  # refuses columns that it cannot have
-        data_set_for(likelihood, rows, None, method, asked["allow_grey"], name)
+        data_set_for(likelihood, rows, None, asked["binarize"], asked["allow_grey"], name)
 
     dataset = load(asked["data"], resize=parse_size(asked["resize"]), check=check, **options)
     run = new_run(out, Path(dataset.name).stem)
@@ -143,17 +145,12 @@ def _configuration(asked: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]
             "epochs": chosen["epochs"],
             "batch_size": chosen["batch_size"],
             "learning_rate": chosen["learning_rate"],
-            "binarize": _binarize(asked),
+            "binarize": asked["binarize"],
             "allow_grey": asked["allow_grey"],
             "patience": asked["patience"],
             "seed": asked["seed"],
         },
     }
-
-
-def _binarize(asked: Mapping[str, Any]) -> str:
-    suited = "dynamic" if likelihood_named(asked["likelihood"]).binary else "none"
-    return suited if asked["binarize"] is None else asked["binarize"]
 
 
 def _model_and_objective(config: Mapping[str, Any]) -> tuple[VAE, Objective]:
