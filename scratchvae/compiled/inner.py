@@ -16,6 +16,7 @@ from scratchvae.compiled.simd import SIMD
 from scratchvae.compiled.tile import INDEX, INT32, Row, element, row_stride, scalar_bytes
 
 HEIGHT, COLUMNS = SIMD.inner_height, 4  # of a tile: rows of A and of B
+TOGETHER = 4  # vectors along rows in a round of a tall tile's loop, whose counting takes the place of multiply-adds
 
 
 @njit(**INNER)
@@ -93,9 +94,14 @@ def _tile_function(module, scalar, rows, columns):
             for vector, place in zip(vectors, sums, strict=True):
                 builder.store(row.multiply_add(vector, other, builder.load(place)), place)
 
-    full = builder.mul(builder.sdiv(steps, lanes), lanes)
-    with cgutils.for_range_slice(builder, INDEX(0), full, lanes, inc=True) as (k, _):
-        step(whole, k)
+    full, low = builder.mul(builder.sdiv(steps, lanes), lanes), INDEX(0)
+    for vectors in (TOGETHER, 1) if rows >= HEIGHT - 1 else (1,):
+        length = builder.mul(lanes, INDEX(vectors))
+        high = builder.mul(builder.sdiv(full, length), length)
+        with cgutils.for_range_slice(builder, low, high, length, inc=True) as (k, _):
+            for n in range(vectors):
+                step(whole, builder.add(k, builder.mul(lanes, INDEX(n))))
+        low = high
     left = builder.sub(steps, full)
     with builder.if_then(builder.icmp_signed(">", left, INDEX(0))):
         step(Row(builder, scalar, 1, left), full)

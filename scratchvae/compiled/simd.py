@@ -43,7 +43,7 @@ WIDTHS = {
     "avx512": Width(
         "avx512", 64, 32, heights=(8, 4, 2, 1), counts=(3, 2, 1), wide=4, wide_heights=(6, 4, 2, 1),
         sparse_heights=(4, 2, 1), sparse_counts=(6, 5, 4, 3, 2, 1), dense=0.8, narrow_heights=(8, 4),
-        inner_height=5, fused=True, estimates=True,
+        inner_height=6, fused=True, estimates=True,
     ),
     "avx2": Width(
         "avx2", 32, 16, heights=(4, 2, 1), counts=(3, 2, 1), wide=0, wide_heights=(1,),

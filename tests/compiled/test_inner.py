@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from scratchvae.compiled import inner
-from scratchvae.compiled.inner import COLUMNS, HEIGHT
+from scratchvae.compiled.inner import COLUMNS, HEIGHT, TOGETHER
 from tests.compiled.entries import entry_of
 
 inner_products = entry_of(inner.inner_products)
@@ -12,6 +12,7 @@ inner_products = entry_of(inner.inner_products)
 SHAPES = [
     *((rows, columns, 37) for rows in range(1, 2 * HEIGHT + 2) for columns in range(1, 2 * COLUMNS + 2)),
     *((20, 6, steps) for steps in (1, 3, 4, 7, 8, 15, 16, 17, 31, 32, 33, 784)),
+    *((2 * HEIGHT - 1, 6, TOGETHER * steps + more) for steps in (8, 16, 40) for more in (-1, 0, 1, 21)),
 ]
 
 
@@ -43,7 +44,7 @@ def test_products_of_any_size(dtype):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_an_element_has_the_same_bits_wherever_it_stands(dtype):
     """Whatever tile makes it: its order of sums depends on its length alone."""
-    a, b = factors(2 * HEIGHT, 2 * COLUMNS, 53, dtype)
+    a, b = factors(2 * HEIGHT, 2 * COLUMNS, 149, dtype)
     whole = products(a, b)
     for i in range(len(a)):
         np.testing.assert_array_equal(products(a[i : i + 1].copy(), b)[0], whole[i])
