@@ -20,7 +20,7 @@ from scratchvae.compiled.bernoulli import bernoulli_row
 from scratchvae.compiled.gather import _gather
 from scratchvae.compiled.gemm import matrix_view
 from scratchvae.compiled.importance import drop_negligible
-from scratchvae.compiled.kernel_cache import INLINED, INNER
+from scratchvae.compiled.kernel_cache import INLINED, INNER, kernel_cache
 from scratchvae.compiled.log_sum_exp import _rows as log_sum_exp_rows
 from scratchvae.compiled.network import call
 from scratchvae.compiled.posterior import _backward as posterior_backward_rows
@@ -97,15 +97,17 @@ def at(context, space, number):
 def converted_from(dtype: np.dtype) -> Any:
     """The kernel for pixels as they are, of data of that type, uint8 scaled."""
 
-    @njit(**INNER)
-    def scaled(settings, data, left, rows, x):
-        """Of the columns from `left` as many as x has."""
-        _gather(data, left, rows, x.dtype.type(255), x, 0, rows.size)
+    with kernel_cache():
 
-    @njit(**INNER)
-    def converted(settings, data, left, rows, x):
-        """The same of data of another type, which comes as its bytes."""
-        _gather(data.view(dtype), left, rows, x.dtype.type(1), x, 0, rows.size)
+        @njit(**INNER)
+        def scaled(settings, data, left, rows, x):
+            """Of the columns from `left` as many as x has."""
+            _gather(data, left, rows, x.dtype.type(255), x, 0, rows.size)
+
+        @njit(**INNER)
+        def converted(settings, data, left, rows, x):
+            """The same of data of another type, which comes as its bytes."""
+            _gather(data.view(dtype), left, rows, x.dtype.type(1), x, 0, rows.size)
 
     return scaled if dtype == np.uint8 else converted
 

@@ -9,9 +9,11 @@ from importlib import import_module
 from pathlib import Path
 
 import numba
+import numpy as np
 import pytest
 
 from scratchvae.compiled.kernel_cache import compiled_beside
+from scratchvae.compiled.step_parts import converted_from
 
 cache = import_module("scratchvae.compiled.kernel_cache")  # the package has a function of that name
 
@@ -185,6 +187,12 @@ def test_numbas_own_cache_is_another_folder_outside_and_after_an_error():
     with pytest.raises(KeyError), cache.kernel_cache():
         raise KeyError
     assert before == numba.config.CACHE_DIR
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_kernels_that_are_made_when_they_are_asked_for_lie_with_the_others(tmp_path, dtype):
+    kernel = converted_from.__wrapped__(np.dtype(dtype))
+    assert Path(kernel.stats.cache_path).is_relative_to(tmp_path)
 
 
 def versions_in(folder, count):
