@@ -17,6 +17,7 @@ from scratchvae.compiled.network import (
     _plain,
     address,
     call,
+    check_width,
     finite_layers,
     hidden_units,
     multiply_adds,
@@ -122,7 +123,11 @@ def _decode_in_parallel(decode, kernel, forward, flat, table, x, z, head, std, l
 
 
 def _run(x: NDArray, z: NDArray, head: NDArray, std: NDArray, network: Network) -> NDArray:
-    flat, dtype = network.flat, network.flat.dtype
+    flat, dtype, layers = network.flat, network.flat.dtype, network.layers
+    check_width("x", x, len(layers[-1].bias))
+    check_width("z", z, len(layers[0].weight))
+    if len(x) != len(z):
+        raise ValueError(f"there are {len(x)} rows of x and {len(z)} of z; expected as many")
     log_weights = np.empty(z.shape[:2], dtype)
     _decode_in_parallel(
         address(_decode, _signature(dtype)), kernel(dtype), network_address(_forward, dtype), flat,

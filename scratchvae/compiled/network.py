@@ -89,9 +89,10 @@ def _forward(
 
 
 def network_forward(x: NDArray, network: Network) -> tuple[NDArray, NetworkCache]:
-    """See `reference.network.network_forward`."""
+    """See `reference.network.network_forward`. Raises ValueError for an x of another width."""
     flat, layers = network.flat, network.layers
     x = _plain(x, flat.dtype)
+    check_width("x", x, len(layers[0].weight))
     out = np.empty((len(x), len(layers[-1].bias)), flat.dtype)
     hidden = np.empty(len(x) * sum([len(layer.bias) for layer in layers[:-1]]), flat.dtype)
     _run(_forward, network, len(x), x, hidden, hidden, out, out[:0], flat, flat, hidden)
@@ -340,6 +341,12 @@ def _share_of_others(x):
         for j in range(row.size):
             found += row[j] != 0
     return found / (samples * x.shape[1])
+
+
+def check_width(name: str, x: NDArray, width: int) -> None:
+    """Kernels do not check their indices."""
+    if x.shape[-1] != width:
+        raise ValueError(f"{name} has {x.shape[-1]} columns, shape {x.shape}; expected {width}")
 
 
 def _plain(x: NDArray, dtype: np.dtype) -> NDArray:

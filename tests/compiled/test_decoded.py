@@ -126,3 +126,18 @@ def test_examples_that_come_before_change_no_bit():
     x, z, network = case("float32", width=784, rows=30)
     alone = np.concatenate([decoded(x[b : b + 1], z[b : b + 1], network) for b in range(30)])
     np.testing.assert_array_equal(alone, decoded(x, z, network))
+
+
+@pytest.mark.parametrize(
+    ("x", "z", "message"),
+    [
+        ((4, 11), (4, 2, 3), r"x has 11 columns, shape \(4, 11\); expected 12"),
+        ((4, 12), (4, 2, 4), r"z has 4 columns, shape \(4, 2, 4\); expected 3"),
+        ((3, 12), (4, 2, 3), "there are 3 rows of x and 4 of z; expected as many"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(x, z, message):
+    """The kernels would read what stands beside an array, or score some of the pixels."""
+    vae = sv.VAE(12, 3, hidden=(5,))
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        vae.log_likelihood(np.zeros(x, np.float32), np.zeros(z, np.float32))

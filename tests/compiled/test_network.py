@@ -6,6 +6,7 @@ import pytest
 from numba import njit
 from numpy.typing import NDArray
 
+import scratchvae as sv
 from scratchvae import reference
 from scratchvae.compiled import network as kernels
 from scratchvae.compiled.adam import adam_update
@@ -314,3 +315,11 @@ def test_zeros_that_relu_leaves_change_no_bit_of_a_gradient(share):
     if share != 0.5:  # the more rows share a list, the more zeros there must be
         assert skips(deltas.hidden.reshape(90, 64), 1, True) == (share == 0.9)
     np.testing.assert_array_equal(*gradients)
+
+
+def test_input_of_another_width_is_refused():
+    """The kernels would read what stands beside it."""
+    vae = sv.VAE(12, 3, hidden=(5,))
+    for columns in (11, 13):
+        with pytest.raises(ValueError, match=rf"^x has {columns} columns, shape \(4, {columns}\); expected 12$"):
+            vae.encoder_head(np.zeros((4, columns), np.float32))
