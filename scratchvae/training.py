@@ -24,7 +24,7 @@ from scratchvae.arguments import checked_seed, in_short, whole_positive
 from scratchvae.checkpoint import TrainingState, load_state, save_model
 from scratchvae.data.binarize import binarize as draw_batch
 from scratchvae.data.binarize import mean_shown
-from scratchvae.data.mapped import Data, fingerprint
+from scratchvae.data.mapped import Data, fingerprint, row_by_row
 from scratchvae.engine import get_threads, one_compiled_thread, one_order_of_sums
 from scratchvae.finite import (
     DivergedError,
@@ -115,7 +115,7 @@ class Trainer:
     With `noise` (N, K, Z) every example's noise is given instead of drawn: for comparing with another program.
 
     Raises    ValueError for an adam_epsilon that is not a positive number, or rounds to 0 or infinity in vae's dtype;
-              for parameters in memory that is read-only
+              for noise of another shape; for parameters in memory that is read-only
     """
 
     def __init__(
@@ -143,6 +143,8 @@ class Trainer:
         self.second = vae.parameters.zeros_like()
         self.updates = 0
         self._pace = vae.ops.Pace() if hasattr(vae.ops, "Pace") else None  # of steps made operation by operation
+        if noise is not None and noise.shape != (shape := (len(x), self.objective.num_samples, vae.latent_dim)):
+            raise ValueError(f"noise has shape {noise.shape}; expected {shape}: (examples, samples, latents)")
         self.noise = noise
         self.writes = True  # whether this process writes files: of several, the first does
 
@@ -653,7 +655,7 @@ def _check(
     x = data_set_for(likelihood, x, vae.data_dim, method, allow_grey)
     if validation is not None:
         validation = data_set_for(likelihood, validation, vae.data_dim, method, allow_grey, "validation")
-    return _Plan(x, validation, objective or ELBO(), method)
+    return _Plan(row_by_row(x), validation, objective or ELBO(), method)
 
 
 def _adam_epsilon(value: float, dtype: np.dtype) -> float:

@@ -1,6 +1,7 @@
 """Training: the textbook loop, addressed randomness, honest history, early stopping, divergence."""
 
 import inspect
+import re
 import time
 from contextlib import nullcontext
 from typing import ClassVar
@@ -388,6 +389,32 @@ def test_a_loss_whose_sum_over_a_batch_is_too_large_for_its_precision_ends_no_tr
     (elbo,) = fit(vae, x, epochs=1, batch_size=40)["elbo"]
     assert elbo == pytest.approx(-6 / 2 * 4e36, rel=0.01)
     assert -40 * elbo > float(np.finfo(np.float32).max)
+
+
+@pytest.mark.parametrize("wrong", [(1, 0, 0), (0, 1, 0), (0, 0, 1)])
+def test_noise_of_another_shape_is_refused(wrong):
+    """A step in one call would read what stands beside it."""
+    vae, x = small(rows=40)
+    shape, expected = tuple(np.subtract((40, 2, vae.latent_dim), wrong).tolist()), (40, 2, vae.latent_dim)
+    with pytest.raises(
+        ValueError, match=re.escape(f"noise has shape {shape}; expected {expected}: (examples, samples")
+    ):
+        Trainer(vae, x, 0.01, ELBO(num_samples=2), "none", noise=np.zeros(shape))
+
+
+@pytest.mark.parametrize("engine", ["compiled", "reference"])
+def test_data_of_any_layout_are_trained_on_as_their_copy_is(engine, monkeypatch):
+    """As a table's columns, or what pandas gives; on the compiled engine in one call too."""
+    rng, flats = np.random.default_rng(0), []
+    pixels = rng.integers(0, 256, (60, 12), np.uint8)
+    if engine == "compiled":
+        monkeypatch.setattr(Trainer, "_composed_step", None)
+    for x in (pixels, np.asfortranarray(pixels), np.hstack([pixels, pixels])[:, 12:]):
+        vae = sv.VAE(12, 2, hidden=(5,), engine=engine)
+        fit(vae, x, epochs=2, batch_size=20)
+        flats.append(vae.parameters.flat)
+    np.testing.assert_array_equal(flats[1], flats[0])
+    np.testing.assert_array_equal(flats[2], flats[0])
 
 
 def test_noise_that_is_given_is_that_of_the_rows():

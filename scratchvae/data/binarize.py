@@ -58,7 +58,7 @@ def binarize(
     """
     check_method(method)
     places = rows
-    if isinstance(data, MappedRows):
+    if isinstance(data, MappedRows) or not data.flags.c_contiguous:  # kernels would have a copy of all data
         data, places = data[rows], np.arange(len(rows))  # what is read is in memory; draws go by the rows' own numbers
     if method == "none":
         return engine.gather_rows(data, places, dtype)

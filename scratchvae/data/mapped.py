@@ -7,6 +7,7 @@ Nothing here copies the array or makes an array of its size: what is to be known
 import hashlib
 from collections.abc import Iterator
 from functools import cached_property
+from mmap import mmap
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -78,6 +79,16 @@ class MappedRows:
 
 
 Data: TypeAlias = NDArray | MappedRows
+
+
+def row_by_row(data: Data) -> Data:
+    """The same values, one row behind the other in memory, as kernels read them; what is on the disk stays there."""
+    if isinstance(data, MappedRows) or data.flags.c_contiguous:
+        return data
+    owner = data
+    while isinstance(owner.base, np.ndarray):
+        owner = owner.base
+    return data if isinstance(owner.base, mmap) else np.ascontiguousarray(data)
 
 
 def blocks(data: Data) -> Iterator[tuple[int, NDArray]]:

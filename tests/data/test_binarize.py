@@ -1,10 +1,12 @@
 """Binary batches from grey data: the same draw for a row whatever the batch, with the right probability."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from data_files import message_of
 
-from scratchvae import reference
+from scratchvae import compiled, reference
 from scratchvae.data import METHODS, binarize, check_method
 from scratchvae.data.binarize import mean_shown
 from scratchvae.data.mapped import BLOCK
@@ -101,3 +103,19 @@ def test_grey_values_are_not_left_to_a_bernoulli_unasked():
     check_method("none", BYTES, allow_grey=True)
     check_method("dynamic", BYTES)
     check_method("none", (BYTES > 100) * np.uint8(255))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_of_data_in_any_layout_the_batch_alone_is_copied(method):
+    """And its values are those of the copy's."""
+    x, rows = (
+        np.asfortranarray(np.random.default_rng(0).integers(0, 256, (20_000, 50), np.uint8)),
+        np.array([19_999, 3]),
+    )
+    results = [binarize(compiled, data, rows, method, 0, Stream.BINARIZE, 1) for data in (x, x.copy("C"))]
+    np.testing.assert_array_equal(*results)
+    tracemalloc.start()
+    binarize(compiled, x, rows, method, 0, Stream.BINARIZE, 1)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < x.nbytes / 10
