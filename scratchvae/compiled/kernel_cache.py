@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import llvmlite.binding as llvm
 import numba
 
 FOLDER = Path(__file__).parent
@@ -41,8 +42,9 @@ def _parent() -> Path:
     where there can be none a folder that goes with the process."""
     if numba.config.CACHE_DIR:
         return Path(numba.config.CACHE_DIR).absolute()
-    if os.access(FOLDER, os.W_OK):
-        return FOLDER / "__pycache__"
+    beside = FOLDER / "__pycache__"
+    if os.access(beside if beside.exists() else FOLDER, os.W_OK):
+        return beside
     try:
         of_user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scratchvae"
     except RuntimeError:  # the system does not know a home of this user
@@ -73,10 +75,11 @@ def kernel_cache() -> Iterator[None]:
 
 @contextmanager
 def compiled_beside(name: str, code: str) -> Iterator[None]:
-    """Until the block ends, and if `code` has not run to its end for these sources before, run it in another process,
-    which leaves what it compiles in the cache: Numba compiles one kernel at a time in a process. Should that process
-    fail, or not start, the kernels are compiled here when they are first needed, as they would be without it."""
-    done = PATH / f"{name}.compiled"
+    """Until the block ends, and if `code` has not run to its end for these sources, this Numba and this target before,
+    run it in another process, which leaves what it compiles in the cache: Numba compiles one kernel at a time in a
+    process. Should that process fail, or not start, the kernels are compiled here when they are first needed, as they
+    would be without it."""
+    done = PATH / f"{name}-{_target()}.compiled"
     code = f"from pathlib import Path\n{code}\nPath({str(done)!r}).touch()"
     process = None if numba.get_num_threads() == 1 or done.exists() else _started(code)
     if process is None:
@@ -88,6 +91,13 @@ def compiled_beside(name: str, code: str) -> Iterator[None]:
         except BaseException:
             process.kill()
             raise
+
+
+def _target() -> str:
+    """A name for what Numba tells its kernels on disk apart by, beside their sources."""
+    config = numba.config
+    target = numba.__version__, llvm.get_host_cpu_name(), config.CPU_NAME, config.CPU_FEATURES
+    return hashlib.sha256(repr(target).encode()).hexdigest()[:DIGITS]
 
 
 def _started(code: str) -> subprocess.Popen[bytes] | None:

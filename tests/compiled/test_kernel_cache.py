@@ -36,6 +36,18 @@ def test_code_has_run_when_the_block_ends_and_runs_once(tmp_path):
         assert (tmp_path / "letters").read_text() == "x"
 
 
+@pytest.mark.parametrize(
+    ("of", "name", "other"), [(numba, "__version__", "0.1"), (numba.config, "CPU_FEATURES", "+sse2")]
+)
+def test_code_runs_once_for_every_target(tmp_path, monkeypatch, of, name, other):
+    """What Numba keeps for one it does not take for another."""
+    for letters, target in (("x", getattr(of, name)), ("xx", other), ("xx", getattr(of, name))):
+        monkeypatch.setattr(of, name, target)
+        with compiled_beside("kernels", appending(tmp_path / "letters")):
+            pass
+        assert (tmp_path / "letters").read_text() == letters
+
+
 def test_code_of_another_name_runs_too(tmp_path):
     for name in ("kernels-float32", "kernels-float64"):
         with compiled_beside(name, appending(tmp_path / "letters")):
@@ -144,6 +156,16 @@ def test_kernels_lie_where_the_user_says_else_beside_the_sources_else_in_the_use
     assert cache._parent() == Path("/asked/for")
 
 
+def test_a_folder_of_kernels_that_is_someone_elses_is_left_alone(sources, monkeypatch):
+    """As after a first run by another user."""
+    beside = sources / "compiled" / "__pycache__"
+    beside.mkdir()
+    assert cache._parent() == beside
+    monkeypatch.setattr(cache.os, "access", lambda path, mode: path != beside)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert cache._parent() == Path("/somewhere/scratchvae")
+
+
 def test_a_user_without_a_home_has_a_folder_that_goes_with_the_process(sources, monkeypatch):
     def no_home():
         raise RuntimeError("Could not determine home directory.")
@@ -174,7 +196,7 @@ def test_where_none_can_be_kept_they_go_with_the_process_and_those_it_starts_sha
     ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     path, *kept = ended.stdout.splitlines()
     assert path.startswith(f"{tmp_path}/scratchvae-")
-    assert f"{path}/kernels.compiled" in kept
+    assert [name.startswith(f"{path}/kernels-") for name in kept if name.endswith(".compiled")] == [True]
     assert [name for name in kept if name.endswith(".nbc")]
     assert not list(tmp_path.iterdir())
 
