@@ -72,7 +72,7 @@ class ELBO(Settings):
         dtype = sampled.kl.dtype
         return value, Upstream(
             dlog_likelihood=np.full((rows, samples), -1.0 / (rows * samples), dtype),
-            dkl=np.full(rows, self.beta / rows, dtype),
+            dkl=np.full(rows, self.beta, dtype) / rows,  # as a step in one call rounds it
         )
 
     def of_log_weights(self, ops: ModuleType, log_weights: NDArray) -> tuple[NDArray, NDArray]:

@@ -24,6 +24,7 @@ from scratchvae.training import Trainer
 
 OBJECTIVES = {
     "elbo": sv.ELBO(),
+    "beta that is rounded": sv.ELBO(beta=0.9),
     "beta, three samples": sv.ELBO(num_samples=3, beta=0.5),
     "iwae": sv.IWAE(num_samples=7),
     "iwae, more samples than a block": sv.IWAE(num_samples=300),
@@ -70,7 +71,7 @@ def assert_equal_to_rounding(one, other):
 
 
 @pytest.mark.parametrize("binarize", ["none", "dynamic", "fixed"])
-@pytest.mark.parametrize("name", ["elbo", "beta, three samples"])
+@pytest.mark.parametrize("name", ["elbo", "beta that is rounded", "beta, three samples"])
 def test_elbo_has_the_bits_of_the_composition(name, binarize):
     for one, other in zip(*(trained(kind, OBJECTIVES[name], binarize) for kind in (Trainer, Composed)), strict=True):
         np.testing.assert_array_equal(one, other)
