@@ -31,11 +31,14 @@ class Pace:
     def took(self, alone: bool, seconds: float) -> None:
         """Seconds that a step of a piece took. Once both are known the faster is chosen, and both are forgotten: a
         step that something disturbs is compared with a look if it is the last one before, and with no other."""
-        self.seconds[alone] = seconds
-        if len(self.seconds) == 2:
-            if self.seconds[not self.alone] < GAIN * self.seconds[self.alone]:
-                self.alone = not self.alone
-            self.seconds.clear()
+        others = self.seconds.pop(not alone, None)  # at once: models in several Python threads may share a pace
+        if others is None:
+            self.seconds[alone] = seconds
+            return
+        self.seconds.pop(alone, None)
+        took = {alone: seconds, not alone: others}
+        if took[not self.alone] < GAIN * took[self.alone]:
+            self.alone = not self.alone
 
 
 @cache
