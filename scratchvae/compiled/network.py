@@ -108,8 +108,9 @@ def _backward(
 ):  # fmt: skip
     """Rows low .. high - 1, back through all layers, into `hidden_das` and, unless it is empty, `dx`."""
     rows, layers, widest = x.shape[0], table.shape[0], 0
-    for layer in range(layers):
-        widest = max(widest, table[layer, 0] + table[layer, 1])
+    for layer in range(0 if dx.size else 1, layers):
+        if table[layer, 1] < LONG:  # the others need no scratch
+            widest = max(widest, table[layer, 0] + table[layer, 1])
     scratch = work_space(widest * BLOCK, flat)
     for start in range(low, high, BLOCK):
         size, place, da = min(BLOCK, high - start), hidden.size, dout
