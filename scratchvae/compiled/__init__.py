@@ -1,11 +1,14 @@
 """The operations of `reference`, under the same names, as Numba kernels, to be run.
 
-gemm, network, dense       matrix products on a register-tiled micro-kernel; a whole stack of layers in one call
+gemm, tile, inner          matrix products on register-tiled micro-kernels (nonzeros: which skip zeros)
+network, dense             a whole stack of layers in one call
+decoded                    samples decoded and weighed in one call, for evaluation
 vector_math, activations   exp, log, tanh and their kin, written so that loops over them use vector registers
 random, philox             the same random bits as the reference
 step                       whole training steps in one call, for the usual model; the threads share out the examples
                            (step_by_examples) or, in small batches, the weights (step_by_weights)
-shares                     how many examples, or weights, each thread has
+adam                       Adam's loop (adam_by_estimates, adam_by_rows: in the ways that suit 512-bit registers)
+barrier, shares, pace      threads that wait for one another; how much each has to do; how many there are
 simd                       which vector width, and why
 denormals                  which numbers a training step takes for zero, and why
 kernel_cache               where compiled kernels are kept, in step with their sources
@@ -80,7 +83,7 @@ with kernel_cache():
     from scratchvae.compiled.log_sum_exp import log_sum_exp_backward, log_sum_exp_forward
     from scratchvae.compiled.network import network_adam, network_backward, network_forward, network_gradient
 
-    # no twins: `Trainer.steps` in one call, with their updates and without; and how many threads other small steps get
+    # no twin: how many threads small steps get that are not made in one call
     from scratchvae.compiled.pace import Pace as Pace
     from scratchvae.compiled.poisson import (
         poisson_log_likelihood_backward,
@@ -101,6 +104,8 @@ with kernel_cache():
         random_words,
         uniforms,
     )
+
+    # no twins: `Trainer.steps` in one call, with their updates and without
     from scratchvae.compiled.step import Minibatches as Minibatches
     from scratchvae.compiled.step import compile_steps as compile_steps
     from scratchvae.compiled.step import step_gradient as step_gradient

@@ -44,7 +44,7 @@ def _factor(head, transposed):
         transposed[j, j] = exp(half * head[latent + j])
 
 
-@njit(**KERNEL)
+@njit(**INNER)
 def _head_gradient(dtransposed, transposed, dhead):
     """Add the gradient of one example's L^T, of which only what is not below the diagonal counts, to dhead."""
     latent, place = len(transposed), 2 * len(transposed)

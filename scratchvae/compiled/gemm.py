@@ -1,4 +1,5 @@
-"""The three matrix products of a dense layer, made of tiles: x W, (W da^T)^T and x^T da.
+"""The three matrix products of a dense layer, made of tiles: x W, (W da^T)^T and x^T da; of many outputs the second is
+made of inner products instead (`inner`).
 
 Every element of a product is one chain of multiply-adds, k ascending. No tile, edge, thread count, split of a batch or
 vector width changes that chain, so none of them changes a bit of a result. Where zeros are skipped the terms left out
