@@ -3,11 +3,14 @@
 VAE, Elbo, Terms                    the model                                  vae.py
 HierarchicalVAE                     the model with two stochastic layers       hierarchical.py
 Gaussian, FullGaussian              what the encoder answers                   posteriors.py
-ELBO, IWAE, STL, DReG, ...          what training maximises                    objectives/
+ELBO, IWAE                          what training maximises                    objectives/
+STL, DReG, ScoreFunction            other estimators of its gradient           objectives/
 fit, History                        training                                   training.py
 NotFiniteError, DivergedError       what is said when numbers overflow         finite.py
 Stages                              a learning rate that changes               schedules.py
-check_gradients, GradientTable      proofs of the gradients                    gradcheck.py
+Parameters                          weights and biases by name, in one array   parameters.py
+check_gradients                     proofs of the gradients                    gradcheck.py
+GradientTable, GradientRow          what they answer
 log_evidence, Evidence              estimates of log p(x)                      evidence/
 VariationalAutoencoder              the model with scikit-learn's methods      estimator.py
 reference/                          the operations in NumPy, to be read

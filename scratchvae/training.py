@@ -81,8 +81,9 @@ class Averages(NamedTuple):
 class History:
     """What training saw: one entry an epoch, in nats per example, signed so that elbo = reconstruction - kl exactly.
 
-    Entries   epoch; step: updates so far; train and validation: elbo, reconstruction, kl, objective (None without
-              validation data); seconds: what it took, where this call of `fit` trained it
+    Entries   epoch; step: updates so far; train and validation: elbo, reconstruction, kl, objective, and of validation
+              the elbo's standard_error (None without validation data); seconds: what it took, where this call of `fit`
+              trained it
     """
 
     epochs: list[dict[str, Any]] = field(default_factory=list)
@@ -96,7 +97,8 @@ class History:
         return iter(self.epochs)
 
     def __getitem__(self, name: str) -> list[float]:
-        """A column: "elbo", "reconstruction", "kl", "objective" of the training data, "validation.elbo", ..."""
+        """A column: "elbo", "reconstruction", "kl", "objective" of the training data, "validation.elbo", ...,
+        "validation.standard_error"."""
         part, _, term = str(name).rpartition(".")
         if part == "validation" and any(entry[part] is None for entry in self.epochs):
             raise KeyError(f"{name}: training had no validation data")

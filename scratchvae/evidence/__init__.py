@@ -6,7 +6,7 @@ annealed     annealed importance sampling: bounds from both sides       annealed
 quadrature   integration over z, for at most three latent dimensions    integrate, posterior_on_grid, Quadrature
 surgery      what the average KL to the prior is made of; active units  elbo_surgery, active_units
 exact        closed forms for the linear-Gaussian model                 LinearGaussian
-door         what all of them go through: sums in one order, no NaN unseen
+door         what all of them go through: sums in one order, no NaN unseen (integration answers NaN, its error infinite)
 gap          log p(x) - ELBO: the fault of q's family or the encoder's  inference_gap, best_posterior, Gap
 """
 
