@@ -8,7 +8,6 @@ import tracemalloc
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 import scratchvae as sv
 from scratchvae import vae as model
@@ -149,13 +148,6 @@ def test_a_bound_does_not_depend_on_how_the_rows_are_split(engine, data_dim, hid
             np.testing.assert_allclose(together, term, rtol=1e-4)
 
 
-def test_uint8_pixels_are_floats_times_255(engine):
-    vae, _, eps = build(dtype="float64", engine=engine, rows=3)
-    pixels = np.random.default_rng(0).integers(0, 256, (3, 5), dtype=np.uint8)
-    for mine, theirs in zip(vae.elbo(pixels, eps), vae.elbo(pixels / 255.0, eps), strict=True):
-        np.testing.assert_array_equal(mine, theirs)
-
-
 def test_noise_for_one_sample_may_leave_out_the_axis_of_samples(engine):
     vae, x, eps = build(engine=engine, samples=1)
     np.testing.assert_array_equal(vae.elbo(x, eps[:, 0]).elbo, vae.elbo(x, eps).elbo)
@@ -178,8 +170,8 @@ def test_logits_of_a_thousand_leave_terms_and_gradients_finite(engine):
     np.testing.assert_allclose(gradients["decoder.head.bias"][:4], want, atol=1e-6)
 
 
-@given(arguments=architectures(), scale=st.floats(0.1, 3))
-def test_the_gradient_is_the_mean_over_rows(arguments, scale):
+@given(arguments=architectures())
+def test_the_gradient_is_the_mean_over_rows(arguments):
     vae, x, eps = build(**arguments)
     _, together = vae.value_and_grad(x, eps)
     alone = [vae.value_and_grad(x[row : row + 1], eps[row : row + 1])[1] for row in range(len(x))]

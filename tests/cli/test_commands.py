@@ -75,7 +75,7 @@ def test_evaluate_gives_a_bound_that_rises_with_its_samples(command: Command, tr
         for samples in (1, 500)
     )
     for part in ("training", "held_out"):
-        assert few[part]["log_evidence"] < many[part]["log_evidence"] + 3 * many[part]["standard_error"]
+        assert few[part]["log_evidence"] < many[part]["log_evidence"]
         assert many[part]["elbo"] < many[part]["log_evidence"]
         assert 1 <= many[part]["effective_sample_size"] <= 500
 
@@ -391,13 +391,6 @@ def test_a_process_prints_one_json_object_with_the_threads_asked_for(process):
     out, err = started.communicate(timeout=60)
     assert started.returncode == 0, err
     assert json.loads(out)["engine"]["threads"] == 1
-
-
-def test_the_package_loads_no_library_of_the_command_line():
-    heavy = "{'typer', 'rich', 'matplotlib', 'sklearn', 'pooch', 'PIL'}"
-    code = f"import sys, scratchvae; print(sorted({heavy} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 def test_the_command_line_starts_without_plotting_or_learning_libraries():

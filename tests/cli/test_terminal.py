@@ -57,8 +57,15 @@ def test_the_help_of_every_command_has_examples_that_can_be_copied(command: Comm
     assert "…" not in result.out, "an option that is cut cannot be typed"
 
 
-def test_a_shell_can_complete_commands(command: Command):
+@pytest.mark.parametrize(
+    ("words", "completed"), [("scratchvae tr", {"train"}), ("scratchvae train --thr", {"--threads"})]
+)
+def test_a_shell_completes_commands_and_options(command: Command, words, completed):
     assert "--install-completion" in command("--help").out
+    asked = {"_SCRATCHVAE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    python = [sys.executable, "-m", "scratchvae"]
+    done = subprocess.run(python, env={**os.environ, **asked}, capture_output=True, text=True, timeout=60)
+    assert set(done.stdout.split()) == completed
 
 
 def test_help_is_coloured_on_a_terminal_and_not_where_no_color_is_set():

@@ -7,10 +7,12 @@ from threadpoolctl import threadpool_limits
 import scratchvae as sv
 from scratchvae.engine import processors
 from scratchvae.evidence import (
+    active_units_by_layer,
     annealed_importance,
     best_posterior,
     bidirectional,
     elbo_surgery,
+    elbo_surgery_by_quadrature,
     inference_gap,
     integrate,
     log_evidence,
@@ -98,8 +100,12 @@ def test_a_row_without_a_score_is_refused_by_either_bound(bound):
     "estimate",
     [
         lambda vae: annealed_importance(vae, ROWS, 2, 3, 2),
+        lambda vae: bidirectional(vae, 2, 2, 3, 2),
         lambda vae: best_posterior(vae, ROWS, num_steps=2),
+        lambda vae: inference_gap(vae, ROWS, num_samples=5, num_steps=2),
         lambda vae: elbo_surgery(vae, ROWS),
+        lambda vae: elbo_surgery_by_quadrature(vae, ROWS),
+        lambda vae: active_units_by_layer(vae, ROWS),
     ],
 )
 def test_a_parameter_that_is_no_number_is_named(estimate):

@@ -117,7 +117,7 @@ def test_log_weights_alone_are_refused(ops):
             estimator.of_log_weights(ops, np.zeros((1, 2)))
 
 
-def test_training_by_any_estimator_reaches_the_bound(engine):
+def test_training_by_an_estimator_raises_the_bound(engine):
     """A few updates of each raise the ELBO of a small model, on either posterior."""
     for objective in (sv.STL(1), sv.DReG(4), sv.ELBO(2, kl="monte-carlo")):
         for posterior in ("diagonal", "full"):
