@@ -74,7 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # as standard error: no letter takes a result away
     try:
-        return _run(arguments)
+        status = _run(arguments)
+        if arguments is None:
+            _drop_what_cannot_be_written()
+        return status
     except BaseException:  # a mistake of ours; the other processes would wait for this one for ever
         if processes := _processes():
             traceback.print_exc()
@@ -100,6 +103,15 @@ def _replace_closed_streams() -> None:
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115 - until the end
+
+
+def _drop_what_cannot_be_written() -> None:
+    """What standard output has not taken, which has been said: Python would try again as it ends, and where it fails
+    once more end with a status of its own."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(arguments: Sequence[str] | None) -> int:

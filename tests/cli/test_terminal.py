@@ -190,7 +190,9 @@ def test_an_error_without_words_is_named(capsys):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no file that is always full")
-def test_an_output_that_is_full_is_said_in_words():
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_output_that_is_full_is_said_in_words(unbuffered):
+    """Also where Python writes once more as it ends."""
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "scratchvae", "audit"],
@@ -198,6 +200,7 @@ def test_an_output_that_is_full_is_said_in_words():
             stderr=subprocess.PIPE,
             text=True,
             cwd=REPOSITORY,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
         )
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
