@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scratchvae.compiled import activations
-from scratchvae.compiled.network import NetworkCache, network_backward, network_forward, network_gradient
+from scratchvae.compiled.network import NetworkCache, _plain, network_backward, network_forward, network_gradient
 from scratchvae.parameters import Network, Parameters
 from scratchvae.reference.dense import DenseCache
 
@@ -21,7 +21,7 @@ def dense_backward(dh: NDArray, cache: DenseCache) -> tuple[NDArray, NDArray, ND
     network = _one_layer(cache.weight, np.zeros(cache.weight.shape[1], cache.weight.dtype))
     gradient = _one_layer(np.zeros_like(cache.weight), network.layers[0].bias)
     da = getattr(activations, f"{cache.activation}_backward")(dh, cache.h)
-    linear = NetworkCache(np.ascontiguousarray(cache.x, cache.weight.dtype), np.empty(0, cache.weight.dtype))
+    linear = NetworkCache(_plain(cache.x, network.flat.dtype), np.empty(0, network.flat.dtype))
     dx, deltas = network_backward(da, linear, network)
     network_gradient(deltas, gradient)
     assert dx is not None  # it was asked for
