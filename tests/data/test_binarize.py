@@ -108,10 +108,8 @@ def test_grey_values_are_not_left_to_a_bernoulli_unasked():
 @pytest.mark.parametrize("method", METHODS)
 def test_of_data_in_any_layout_the_batch_alone_is_copied(method):
     """And its values are those of the copy's."""
-    x, rows = (
-        np.asfortranarray(np.random.default_rng(0).integers(0, 256, (20_000, 50), np.uint8)),
-        np.array([19_999, 3]),
-    )
+    x = np.asfortranarray(np.random.default_rng(0).integers(0, 256, (20_000, 50), np.uint8))
+    rows = np.array([19_999, 3])
     results = [binarize(compiled, data, rows, method, 0, Stream.BINARIZE, 1) for data in (x, x.copy("C"))]
     np.testing.assert_array_equal(*results)
     tracemalloc.start()

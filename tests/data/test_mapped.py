@@ -14,7 +14,7 @@ from data_files import message_of
 import scratchvae as sv
 from scratchvae.data import MappedRows, dataset, load
 from scratchvae.data.binarize import METHODS, binarize
-from scratchvae.data.mapped import BLOCK, column_mean, fingerprint
+from scratchvae.data.mapped import BLOCK, column_mean, fingerprint, row_by_row
 from scratchvae.reference.random import Stream
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -231,3 +231,14 @@ def test_the_measure_of_memory_sees_a_copy(tmp_path):
     process = started("import numpy, time; copy = numpy.ones(40_000_000); time.sleep(1)", tmp_path)
     assert peak_of_anonymous_memory(process) > 320_000_000
     process.communicate()
+
+
+def test_of_arrays_in_any_layout_those_on_the_disk_stay_there(tmp_path):
+    columns = np.asfortranarray(np.arange(12.0).reshape(4, 3))
+    np.save(tmp_path / "columns.npy", columns)
+    on_disk = np.asarray(np.load(tmp_path / "columns.npy", mmap_mode="r"))[1:]
+    assert row_by_row(on_disk) is on_disk
+    in_memory = row_by_row(columns[1:])
+    assert in_memory.flags.c_contiguous
+    np.testing.assert_array_equal(in_memory, on_disk)
+    assert row_by_row(in_memory) is in_memory
