@@ -24,9 +24,9 @@ from scratchvae.compiled.network import (
     network_address,
     network_signature,
     slice_of,
-    threads,
 )
 from scratchvae.compiled.posterior import log_ratio
+from scratchvae.compiled.slices import threads
 from scratchvae.compiled.vector_math import decay, log, sum_row
 from scratchvae.parameters import Network
 

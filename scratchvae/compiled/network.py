@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numba
 import numpy as np
-from llvmlite import ir
 from numba import njit, prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -37,7 +36,8 @@ from scratchvae.compiled.inner import inner_products
 from scratchvae.compiled.kernel_cache import INLINED, INNER, KERNEL
 from scratchvae.compiled.memory import keep_freed_memory
 from scratchvae.compiled.nonzeros import GROUP
-from scratchvae.compiled.tile import INDEX, LINE
+from scratchvae.compiled.slices import threads
+from scratchvae.compiled.tile import LINE
 from scratchvae.compiled.vector_math import activation_backward_row
 from scratchvae.parameters import ACTIVATION_CODES, Network
 
@@ -408,17 +408,6 @@ def hidden_units(table):
     for layer in range(table.shape[0] - 1):
         total += table[layer, 1]
     return total
-
-
-@intrinsic
-def threads(context):
-    """`numba.get_num_threads()` in a kernel that can be kept on disk: the symbol that Numba's parallel loops call."""
-
-    def emit(context, builder, signature, arguments):
-        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(INDEX, []), "get_num_threads")
-        return builder.call(function, [])
-
-    return types.intp(), emit
 
 
 @cache

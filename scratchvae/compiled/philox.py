@@ -25,36 +25,38 @@ PAIRS = [half + half % 2 * (2 * LANES - 1) for half in range(2 * LANES)]  # the 
 
 
 @njit(**INNER)
-def philox(number, blocks, examples, step, stream, key0, key1, even, odd):
-    """Words of counters (blocks[i], examples[i], step, stream), of a multiple of COUNTERS. Words 0 and 2 are an element
-    of `even`, 1 and 3 one of `odd`, the first the lower: the radii and the angles of normals."""
+def philox(number, counters, step, stream, key0, key1, even, odd):
+    """Words of counters (block, example, step, stream), of a multiple of COUNTERS. An element of `counters` is a block,
+    its lower half, and an example; half an element behind the last is read too. Words 0 and 2 are an element of `even`,
+    1 and 3 one of `odd`, the first the lower: the radii and the angles of normals."""
     for i in range(0, number, COUNTERS):
-        _philox(blocks, examples, i, step, stream, key0, key1, even, odd)
+        _philox(counters, i, step, stream, key0, key1, even, odd)
 
 
 @intrinsic
-def _philox(context, blocks, examples, i, step, stream, key0, key1, even, odd):
+def _philox(context, counters, i, step, stream, key0, key1, even, odd):
     """Those from i on."""
 
     def emit(context, builder, signature, arguments):
-        *counters, i, step, stream, key0, key1, even_view, odd_view = arguments
-        kinds = blocks, examples, even, odd
-        given = (*counters, even_view, odd_view)
-        of_blocks, of_examples, to_even, to_odd = (
-            context.make_array(kind)(context, builder, view).data for kind, view in zip(kinds, given, strict=True)
+        view, i, step, stream, key0, key1, *views = arguments
+        of_counters, to_even, to_odd = (
+            context.make_array(kind)(context, builder, given).data
+            for kind, given in zip((counters, even, odd), (view, *views), strict=True)
         )
 
         def place(data, vector):
             start = builder.gep(data, [builder.add(i, INDEX(vector * LANES))])
             return builder.bitcast(start, LANE_TYPE.as_pointer())
 
-        def load(data, vector):
-            loaded = builder.load(place(data, vector))
-            loaded.align = 8
+        def load(vector, half):
+            """Lanes whose lower half is that half of a counter: the upper one if read from the middle of the first."""
+            start = builder.bitcast(place(of_counters, vector), INT32.as_pointer())
+            loaded = builder.load(builder.bitcast(builder.gep(start, [INDEX(half)]), LANE_TYPE.as_pointer()))
+            loaded.align = 4
             return loaded
 
         same = [splat(builder, word, LANES) for word in (step, stream)]
-        words = [(load(of_blocks, v), load(of_examples, v), *same) for v in range(VECTORS)]
+        words = [(load(v, 0), load(v, 1), *same) for v in range(VECTORS)]
         for number in range(ROUNDS):
             keys = [
                 splat(builder, builder.add(key, INDEX(number * increment)), LANES)
@@ -67,7 +69,7 @@ def _philox(context, blocks, examples, i, step, stream, key0, key1, even, odd):
         return context.get_dummy_value()
 
     size = types.intp
-    return types.void(blocks, examples, size, size, size, size, size, even, odd), emit
+    return types.void(counters, size, size, size, size, size, even, odd), emit
 
 
 def _round(builder, a, b, c, d, k0, k1):

@@ -52,6 +52,7 @@ LOW, HIGH = u64(LOW_WORD), u64(32)
 L0, L1, L2, L3, L4, L5, L6, L7, L8 = LOG_COEFFICIENTS
 S0, S1, S2, S3 = SIN_COEFFICIENTS
 C0, C1, C2, C3 = COS_COEFFICIENTS
+OF_EXPONENT_BITS = f32(MINUS_TWO_LOG_TWO * 2.0**-23)
 
 WORDS, UNIFORMS, NORMALS = 0, 1, 2  # what `_fill_span` writes
 CHUNK = 512  # blocks at a time: 8 KiB of words and 8 KiB of results
@@ -106,11 +107,11 @@ def _cubic(x, c0, c1, c2, c3):
 @njit(forceinline=True, **INNER)
 def _minus_two_log(u):
     bits = bits_from_float32(u)
-    exponent = i32(i32(bits - i32(SQRT_HALF_BITS)) >> i32(23))
-    x = float32_from_bits(i32(bits - i32(exponent << i32(23)))) - f32(1)
+    exponent = i32(i32(bits - i32(SQRT_HALF_BITS)) & i32(-(2**23)))  # 2^23 times as large
+    x = float32_from_bits(i32(bits - exponent)) - f32(1)
     q = x * x
     even, odd = fused_multiply_add(q, _cubic(q, L2, L4, L6, L8), L0), _cubic(q, L1, L3, L5, L7)
-    return fused_multiply_add(x, fused_multiply_add(x, odd, even), f32(exponent) * MINUS_TWO_LOG_TWO)
+    return fused_multiply_add(x, fused_multiply_add(x, odd, even), f32(exponent) * OF_EXPONENT_BITS)
 
 
 @njit(forceinline=True, **INNER)
@@ -152,15 +153,15 @@ def _in_order(even, odd, words):
 
 
 @njit(**INNER)
-def _address_run(block, example, blocks, owners):
-    for i in range(blocks.size):
-        blocks[i] = u64(block + i)
-        owners[i] = example
+def _address_run(block, example, counters):
+    high = example << HIGH
+    for i in range(counters.size):
+        counters[i] = u64(block + i) | high
 
 
 @njit(**INNER)
-def _address(first, number, row_blocks, examples, blocks, owners):
-    """Counter words of flat blocks first .. first + number - 1; returns `number` rounded up to what `philox` takes.
+def _address(first, number, row_blocks, examples, counters):
+    """Counters, see `philox`, of flat blocks first .. first + number - 1; returns `number` rounded up to what it takes.
 
     Long rows are counted through. For short ones the quotient flat / row_blocks is taken in float64, where it
     vectorises; it is at least 1/2 / row_blocks away from a whole number, far more than its rounding. What lies beyond
@@ -172,18 +173,19 @@ def _address(first, number, row_blocks, examples, blocks, owners):
         start, stop, block = i64(0), row_blocks - offset, offset
         while start < number:
             end = min(stop, number)
-            _address_run(block, u64(examples[first_row]), blocks[start:end], owners[start:end])
+            whole = (end - start + COUNTERS - 1) // COUNTERS * COUNTERS  # what is too much, the next run writes over
+            _address_run(block, u64(examples[first_row]), counters[start : start + whole])
             first_row = u64(first_row + u64(1))
             start, stop, block = stop, stop + row_blocks, i64(0)
         return padded
     width, inverse = i32(row_blocks), 1.0 / row_blocks
-    for i in range(padded):
+    for i in range(number):
         flat = i32(i32(offset) + i32(i))
         row = i32((f64(flat) + 0.5) * inverse)
-        blocks[i] = u64(flat - i32(row * width))
-        owners[i] = u64(row)
+        counters[i] = u64(flat - i32(row * width)) | u64(row) << HIGH
     for i in range(number):
-        owners[i] = u64(examples[first_row + owners[i]])
+        row = counters[i] >> HIGH
+        counters[i] = (counters[i] & LOW) | u64(examples[first_row + row]) << HIGH
     return padded
 
 
@@ -210,14 +212,15 @@ def _copy_rows(drawn, first, number, row_blocks, count, out):
 @njit(**KERNEL)
 def _fill_span(kind, first, last, examples, count, step, stream, key0, key1, out):
     """Flat blocks first .. last - 1 of a draw into the flat rows of out, as words or as bits of float32."""
-    blocks, owners = np.empty(CHUNK, u64), np.empty(CHUNK, u64)
-    pairs, drawn = np.empty((2, CHUNK), u64), np.empty(4 * CHUNK, u32)
-    even, odd, row_blocks = _as_words(pairs[0]), _as_words(pairs[1]), (count + 3) // 4
+    counters, drawn = np.empty(CHUNK + COUNTERS, u64), np.empty(4 * CHUNK, u32)
+    even_pairs, odd_pairs = np.empty(CHUNK, u64), np.empty(CHUNK, u64)
+    even, odd, row_blocks = _as_words(even_pairs), _as_words(odd_pairs), (count + 3) // 4
     whole = 4 * row_blocks == count  # rows end where blocks end, so that results need not be moved
-    for start in range(first, last, CHUNK):
-        number = min(CHUNK, last - start)
-        padded = _address(start, number, row_blocks, examples, blocks, owners)
-        philox(padded, blocks, owners, step, stream, key0, key1, pairs[0], pairs[1])
+    skipped, start = out.ctypes.data // 16 % 4, first  # blocks of the cache line that out begins in
+    while start < last:
+        number = min(CHUNK - (start + skipped) % 4, last - start)  # to the end of a line: no vector lies across two
+        padded = _address(start, number, row_blocks, examples, counters)
+        philox(padded, counters, step, stream, key0, key1, even_pairs, odd_pairs)
         target = out[4 * start : 4 * (start + number)] if whole else drawn[: 4 * padded]
         if kind == NORMALS:
             _words_to_normals(even, odd, target)
@@ -227,6 +230,7 @@ def _fill_span(kind, first, last, examples, count, step, stream, key0, key1, out
             _in_order(even, odd, target)
         if not whole:
             _copy_rows(target, start, number, row_blocks, count, out)
+        start += number
 
 
 @njit(parallel=True, **KERNEL)
@@ -361,17 +365,17 @@ def _binarize_span(first, last, pixels, left, rows, examples, step, stream, key0
     """Flat blocks of sixteen pixels, first .. last - 1, of as many columns as out has, from `left`, whole blocks in."""
     width = out.shape[1]
     row_blocks = (width + 15) // 16
-    blocks, owners, pairs = np.empty(CHUNK, u64), np.empty(CHUNK, u64), np.empty((2, CHUNK), u64)
-    words, drawn = np.empty(4 * CHUNK, u32), np.empty(width, u8)
-    even, odd, draws = _as_words(pairs[0]), _as_words(pairs[1]), _as_bytes(words)
+    counters, words, drawn = np.empty(CHUNK + COUNTERS, u64), np.empty(4 * CHUNK, u32), np.empty(width, u8)
+    even_pairs, odd_pairs = np.empty(CHUNK, u64), np.empty(CHUNK, u64)
+    even, odd, draws = _as_words(even_pairs), _as_words(odd_pairs), _as_bytes(words)
     for start in range(first, last, CHUNK):
         number = min(CHUNK, last - start)
         for row in range(start // row_blocks, (start + number - 1) // row_blocks + 1):
             ask(pixels, rows[row], left, width)
-        padded = _address(start, number, row_blocks, examples, blocks, owners)
+        padded = _address(start, number, row_blocks, examples, counters)
         for i in range(padded):
-            blocks[i] += u64(left // 16)
-        philox(padded, blocks, owners, step, stream, key0, key1, pairs[0], pairs[1])
+            counters[i] += u64(left // 16)
+        philox(padded, counters, step, stream, key0, key1, even_pairs, odd_pairs)
         _in_order(even, odd, words[: 4 * padded])
         row, column, position = start // row_blocks, 16 * (start % row_blocks), 0
         while position < 16 * number:
