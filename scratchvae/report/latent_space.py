@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from math import ceil
 from numbers import Real
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import matplotlib.colors
 import matplotlib.lines
@@ -24,41 +24,46 @@ CATEGORIES = 20  # more different labels than this are drawn as a scale, or the 
 TRAVERSALS = 10  # latent dimensions drawn without being asked for
 
 
-def _posterior(vae: VAE, x: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Mean (N, Z) and covariance (N, Z, Z) of q(z|x), diagonal or full."""
+class Posteriors(NamedTuple):
+    """q(z|x) of N examples."""
+
+    mu: NDArray[Any]  # (N, Z)
+    variance: NDArray[Any]  # (N, Z): of every dimension by itself
+    factor: NDArray[Any] | None  # (N, Z, Z): L, where the covariance is L L^T and not diagonal
+
+    def marginal_kl(self) -> NDArray[Any]:
+        """KL(q(z_j|x) || N(0, 1)) of every dimension, (N, Z), in nats; under a diagonal q they add up to the KL."""
+        variance = np.maximum(self.variance, np.finfo(np.float64).tiny)  # one may underflow
+        return 0.5 * (np.square(self.mu) + variance - 1.0 - np.log(variance))
+
+    def covariance_on(self, plane: tuple[int, int]) -> NDArray[Any]:
+        """(N, 2, 2)."""
+        if self.factor is None:
+            return self.variance[:, plane, None] * np.eye(2)
+        rows = self.factor[:, plane]
+        return rows @ rows.transpose(0, 2, 1)
+
+
+def _posteriors(vae: VAE, x: NDArray[Any]) -> Posteriors:
     found = vae.encode(x)
     mu = np.asarray(found.mu, dtype=np.float64)
     if hasattr(found, "cholesky"):
         factor = np.asarray(found.cholesky, dtype=np.float64)
-        return mu, factor @ factor.transpose(0, 2, 1)
-    return mu, np.exp(np.asarray(found.logvar, dtype=np.float64))[:, :, None] * np.eye(mu.shape[1])
-
-
-def _marginal_kl(mu: NDArray[Any], covariance: NDArray[Any]) -> NDArray[Any]:
-    """KL(q(z_j|x) || N(0, 1)) of every dimension, (N, Z), in nats; under a diagonal q they add up to the KL."""
-    variance = np.maximum(np.diagonal(covariance, axis1=1, axis2=2), np.finfo(np.float64).tiny)  # one may underflow
-    return 0.5 * (np.square(mu) + variance - 1.0 - np.log(variance))
+        return Posteriors(mu, np.square(factor).sum(2), factor)
+    return Posteriors(mu, np.exp(np.asarray(found.logvar, dtype=np.float64)), None)
 
 
 def main_plane(vae: VAE, x: NDArray[Any]) -> tuple[int, int]:
     """The two latent dimensions with the largest mean KL to the prior. Raises ValueError where there is but one."""
-    return _on_plane(vae, x, None)[2]
+    return _two_dimensions(vae, _posteriors(vae, x), None)
 
 
-def _on_plane(
-    vae: VAE, x: NDArray[Any], dimensions: tuple[int, int] | None
-) -> tuple[NDArray[Any], NDArray[Any], tuple[int, int]]:
-    """Mean (N, Z) and covariance (N, Z, Z) of q(z|x), and the plane: the dimensions asked for, or `main_plane`'s."""
-    mu, covariance = _posterior(vae, x)
-    return mu, covariance, _two_dimensions(vae, _marginal_kl(mu, covariance), dimensions)
-
-
-def _two_dimensions(vae: VAE, kl: NDArray[Any], dimensions: tuple[int, int] | None) -> tuple[int, int]:
+def _two_dimensions(vae: VAE, q: Posteriors, dimensions: tuple[int, int] | None) -> tuple[int, int]:
     """The dimensions asked for, or those that carry most, in their order."""
     if vae.latent_dim < 2:
         raise ValueError("latent_dim is 1; expected at least 2 latent dimensions for a plane")
     if dimensions is None:
-        first, second = sorted(np.argsort(-kl.mean(0), kind="stable")[:2])
+        first, second = sorted(np.argsort(-q.marginal_kl().mean(0), kind="stable")[:2])
         return int(first), int(second)
     if not len(dimensions) == len(set(dimensions)) == 2 or not all(0 <= index < vae.latent_dim for index in dimensions):
         raise ValueError(f"dimensions are {dimensions}; expected two different ones of 0 to {vae.latent_dim - 1}")
@@ -123,8 +128,9 @@ def latent_scatter(
     Raises    ValueError for one latent dimension, or what does not fit
     """
     labels, axes = _labels(labels, len(x)), axes_or_new(axes, 6.2, 4.8)
-    mu, _, plane = _on_plane(vae, x, dimensions)
-    across, up = mu[:, list(plane)].T
+    q = _posteriors(vae, x)
+    plane = _two_dimensions(vae, q, dimensions)
+    across, up = q.mu[:, plane].T
     if labels is None:
         axes.scatter(across, up, s=9, alpha=0.7, linewidths=0)
     elif _is_scale(labels):
@@ -153,8 +159,10 @@ def posterior_ellipses(
     """
     labels, axes = _labels(labels, len(x)), axes_or_new(axes, 6.2, 4.8)
     groups = {"": np.ones(len(x), bool)} if labels is None or _is_scale(labels) else label_groups(labels)
-    mu, covariance, plane = _on_plane(vae, x[:first], dimensions)
-    values, vectors = np.linalg.eigh(covariance[:, plane][:, :, plane])
+    q = _posteriors(vae, x[:first])
+    plane = _two_dimensions(vae, q, dimensions)
+    means = q.mu[:, plane]
+    values, vectors = np.linalg.eigh(q.covariance_on(plane))
     across = 2.0 * np.sqrt(values)  # full axes of the ellipse, the shorter first
     angles = np.degrees(np.arctan2(vectors[:, 1, 0], vectors[:, 0, 0]))
     handles = []
@@ -166,7 +174,7 @@ def posterior_ellipses(
             across[rows, 1],
             angles[rows],
             units="xy",
-            offsets=mu[rows][:, list(plane)],
+            offsets=means[rows],
             offset_transform=axes.transData,
             facecolors="none",
             edgecolors=[label_colour(index)],
@@ -177,7 +185,7 @@ def posterior_ellipses(
         handles.append(matplotlib.lines.Line2D([], [], color=label_colour(index), label=ellipses.get_label()))
     ink: Any = matplotlib.rcParams["text.color"]
     axes.add_patch(Circle((0, 0), 1.0, fill=False, linestyle="--", linewidth=1.6, edgecolor=ink, zorder=3))
-    reach = 1.05 * max(1.0, float((np.abs(mu[:, list(plane)]) + across.max(1, keepdims=True) / 2).max()))
+    reach = 1.05 * max(1.0, float((np.abs(means) + across.max(1, keepdims=True) / 2).max()))
     axes.set_xlim(-reach, reach)
     axes.set_ylim(-reach, reach)
     handles.append(matplotlib.lines.Line2D([], [], color=ink, linestyle="--", label="prior N(0, I)"))
@@ -193,8 +201,8 @@ def kl_per_dimension(vae: VAE, x: NDArray[Any], axes: Axes | None = None) -> Axe
     Source    Burda, Grosse, Salakhutdinov 2015, section 5.2
     """
     axes = axes_or_new(axes, 6.0, 3.2)
-    mu, covariance = _posterior(vae, x)
-    kl, active = _marginal_kl(mu, covariance).mean(0), mu.var(0) > ACTIVE_VARIANCE
+    q = _posteriors(vae, x)
+    kl, active = q.marginal_kl().mean(0), q.mu.var(0) > ACTIVE_VARIANCE
     order = np.argsort(-kl, kind="stable")
     places = np.arange(len(order))
     for chosen, name, colour in ((active, "active", TRAINING), (~active, "inactive", HELD_OUT)):
@@ -231,8 +239,8 @@ def traversals(
         raise ValueError(f"steps is {steps}; expected at least 2")
     centre, order = np.zeros(vae.latent_dim), np.arange(vae.latent_dim)
     if x is not None:
-        mu, covariance = _posterior(vae, x)
-        centre, order = mu[0], np.argsort(-_marginal_kl(mu, covariance).mean(0), kind="stable")
+        q = _posteriors(vae, x)
+        centre, order = q.mu[0], np.argsort(-q.marginal_kl().mean(0), kind="stable")
     chosen = [int(index) for index in (order[:TRAVERSALS] if dimensions is None else dimensions)]
     if not chosen or not all(0 <= index < vae.latent_dim for index in chosen):
         raise ValueError(f"dimensions are {chosen}; expected some of 0 to {vae.latent_dim - 1}")

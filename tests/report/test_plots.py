@@ -485,6 +485,18 @@ def test_a_posterior_whose_variance_underflows_has_bars_all_the_same():
     assert min(heights) > 300
 
 
+@pytest.mark.parametrize("draw", [plots.kl_per_dimension, plots.latent_scatter, plots.posterior_ellipses])
+def test_a_wide_latent_space_takes_memory_by_its_dimensions_and_not_by_their_square(draw):
+    vae, x, dimensions = model(latent_dim=300), np.tile(ROWS, (7, 1)), (0, 299)
+    options = {} if draw is plots.kl_per_dimension else {"dimensions": dimensions}
+    draw(vae, x, **options)
+    tracemalloc.start()
+    draw(vae, x, **options)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < len(x) * 300 * 300 * 8 / 10
+
+
 def test_of_very_many_bars_some_are_named_by_their_own_dimensions():
     vae = model(latent_dim=60)
     axes = plots.kl_per_dimension(vae, ROWS)
