@@ -198,10 +198,10 @@ def read_safetensors(path: str | os.PathLike[str], key: str, expected: str) -> t
     """
     from safetensors import SafetensorError, safe_open
 
-    if not Path(path).is_file():
-        what = "is a folder" if Path(path).is_dir() else "no such file"
-        raise ValueError(f"{path}: {what}; expected {expected}")
     try:
+        if not Path(path).is_file():
+            what = "is a folder" if Path(path).is_dir() else "no such file"
+            raise ValueError(f"{path}: {what}; expected {expected}")
         open(path, "rb").close()  # safetensors says of a file that may not be read that there is none
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}; expected {expected}") from None

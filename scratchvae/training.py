@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby, islice
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -336,7 +337,7 @@ class Trainer:
         return draw_batch(self.vae.ops, x, rows, self.binarize, self.seed, stream, step, self.vae.dtype)
 
     def _noise(self, rows: NDArray, stream: Stream, step: int) -> NDArray:
-        if self.noise is not None:
+        if self.noise is not None and stream == Stream.POSTERIOR:  # that of held-out rows is drawn
             return self.noise[rows]
         return self.vae.noise(self.seed, stream, step, rows, self.objective.num_samples)
 
@@ -408,13 +409,16 @@ def fit(
               launcher started together and that call `fit` with the same arguments; the first alone writes
     Returns   History. An untrained model's output bias is first set to fit the training mean
     Raises    ValueError for bad input, before anything is written; DivergedError when the loss is no longer finite,
-              with the last checkpoint kept
+              with the last checkpoint kept, and the model as it was before that epoch
     Source    Kingma, Welling 2013, algorithm 1; Kingma, Ba 2015, "Adam: a method for stochastic optimization",
               algorithm 1
     """
     epochs, batch_size = whole_positive("epochs", epochs), whole_positive("batch_size", batch_size)
     patience = None if patience is None else whole_positive("patience", patience)
     plan = _check(vae, x, validation, learning_rate, objective, binarize, patience, allow_grey)
+    for name, value, others in (("checkpoint", checkpoint, (None,)), ("resume", resume, (True, False, None))):
+        if not (isinstance(value, (str, os.PathLike)) or any(value is other for other in others)):
+            raise ValueError(f"{name} is {in_short(value)}; expected the path of a checkpoint")
     if checkpoint is not None:
         _check_writable(Path(checkpoint))
     _check_non_negative("checkpoint_seconds", checkpoint_seconds)
@@ -423,11 +427,11 @@ def fit(
     rate = learning_rate if callable(learning_rate) else float(learning_rate)
     new_trainer = Trainer if processes is None else processes.trainer
     trainer = new_trainer(vae, plan.x, rate, plan.objective, plan.binarize, checked_seed(seed), adam_epsilon)
-    source = (checkpoint if resume is True else resume) or None
+    source = checkpoint if resume is True else resume
     if resume is True and checkpoint is None:
         raise ValueError("resume is True but checkpoint is None; expected the checkpoint to go on from")
     run = _Run(trainer, plan, epochs, batch_size, patience, checkpoint, checkpoint_seconds)
-    if source is not None:
+    if isinstance(source, (str, os.PathLike)):
         run.restore(source)
     elif not vae.output_bias.any():
         with quiet():  # a mean beyond this precision is named by the first update
@@ -436,10 +440,16 @@ def fit(
 
 
 def _check_writable(checkpoint: Path) -> None:
-    if not checkpoint.parent.is_dir():
-        raise ValueError(f"{checkpoint}: cannot be written; expected a folder {checkpoint.parent}")
-    if checkpoint.is_dir():
-        raise ValueError(f"{checkpoint}: cannot be written; expected a file, not a folder")
+    folder = checkpoint.parent
+    try:
+        if not folder.is_dir():
+            raise ValueError(f"{checkpoint}: cannot be written; expected a folder {folder}")
+        if checkpoint.is_dir():
+            raise ValueError(f"{checkpoint}: cannot be written; expected a file, not a folder")
+        TemporaryFile(dir=folder).close()
+    except OSError as error:
+        words = "expected a file in a folder that may be written"
+        raise ValueError(f"{checkpoint}: cannot be written ({error.strerror}); {words}") from None
 
 
 class _Plan(NamedTuple):
@@ -483,7 +493,11 @@ class _Run:
         bars = progress_bar(self.epochs, updates, enabled=progress, done=len(self.history))
         with quiet(), one_order_of_sums(self.trainer.vae.engine), bars as bar:
             while not self._is_over():
-                entry = self._epoch(bar)
+                try:
+                    entry = self._epoch(bar)
+                except DivergedError:
+                    self._go_back()
+                    raise
                 if self._is_due():
                     self._save()
                 if on_epoch is not None:
@@ -504,6 +518,9 @@ class _Run:
         for name, value in mine.items():
             if theirs.get(name) != value:
                 raise ValueError(f"{path}: was trained with {name} {theirs.get(name)!r}; got {value!r} now")
+        done = len(state.history)
+        if done > self.epochs:
+            raise ValueError(f"epochs is {self.epochs}; expected at least the {done} that {path} has already")
         trainer.vae.parameters.flat[:] = parameters.flat
         trainer.first, trainer.second = state.first, state.second
         trainer.updates = state.progress["updates"]
@@ -588,10 +605,14 @@ class _Run:
         for kept, state in zip(self._start, self._states(), strict=True):
             kept.flat[:] = state.flat
 
-    def _diverged(self, update: int, words: str) -> DivergedError:
-        """The error of an update, with the first array that went bad: found by going through the epoch once more."""
+    def _go_back(self) -> None:
+        """To what the epoch started from."""
         for kept, state in zip(self._start or [], self._states(), strict=True):
             state.flat[:] = kept.flat
+
+    def _diverged(self, update: int, words: str) -> DivergedError:
+        """The error of an update, with the first array that went bad: found by going through the epoch once more."""
+        self._go_back()
         epoch = len(self.history) + 1
         batches = list(self.trainer.batches(epoch, self.batch_size))
         self.trainer.updates = self.history.epochs[-1]["step"] if self.history.epochs else 0

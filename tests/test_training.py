@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import sys
 import time
 from contextlib import nullcontext
 from typing import ClassVar
@@ -204,7 +205,15 @@ def test_grey_pixels_are_drawn_afresh_at_every_use_or_once(engine):
     assert (seen("threshold")[0] == 1).all()
 
 
-def test_uint8_pixels_train_as_their_255ths_do(engine):
+def test_noise_that_is_given_is_the_training_rows_and_no_held_out_rows(engine):
+    vae, x = small(engine)
+    noise = np.zeros((len(x), 1, 2))
+    held_out = np.tile(x, (2, 1))
+    given, drawn = (Trainer(vae, x, 0.1, noise=array).validate(held_out) for array in (noise, None))
+    np.testing.assert_array_equal(given.elbo, drawn.elbo)
+
+
+def test_thresholded_uint8_pixels_train_as_their_255ths_do(engine):
     pixels = np.random.default_rng(0).integers(0, 256, (30, 6), dtype=np.uint8)
     bits = []
     for x in (pixels, (pixels / 255.0).astype(np.float32)):
@@ -292,6 +301,22 @@ def test_a_loss_that_is_no_longer_finite_ends_training_and_names_the_update(engi
         sv.DivergedError, match=r"update [23]: the loss is (nan|inf|-inf).* to go bad: [\w .]+ at update [123]$"
     ):
         fit(vae, x, learning_rate=1e30)
+
+
+def test_divergence_leaves_the_model_as_it_was_before_that_epoch(engine):
+    vae, x = small(engine)
+    kept = {}
+    with pytest.raises(sv.DivergedError):
+        fit(
+            vae,
+            x,
+            epochs=9,
+            batch_size=10,
+            learning_rate=lambda update: 0.01 if update <= 7 else 1e38,
+            on_epoch=lambda entry: kept.update({entry["epoch"]: vae.parameters.flat.copy()}),
+        )
+    assert len(kept) == 2, "three updates an epoch"
+    np.testing.assert_array_equal(vae.parameters.flat, kept[2])
 
 
 def test_divergence_keeps_the_last_good_checkpoint(engine, tmp_path):
@@ -454,10 +479,25 @@ def test_a_resumed_run_that_diverges_at_once_names_the_checkpoint_if_it_is_its_o
         ({"resume": True}, "resume is True but checkpoint is None"),
         ({"seed": -5}, "seed is -5"),
         ({"resume": "/nowhere/at/all.safetensors"}, "no such file"),
+        ({"resume": "/" + "a" * 300}, "File name too long; expected"),
+        ({"resume": ""}, "is a folder"),
+        ({"resume": 1}, "resume is 1; expected the path of a checkpoint"),
+        ({"checkpoint": 3}, "checkpoint is 3; expected the path of a checkpoint"),
+        ({"checkpoint": np.zeros((99, 5))}, r"checkpoint is array\(.*expected the path of a checkpoint"),
+        pytest.param(
+            {"checkpoint": "/proc/run.safetensors"},
+            r"cannot be written \(.*\); expected a file in a folder that may be written",
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="a folder in which nobody may make files"),
+        ),
+        ({"checkpoint": "/" + "a" * 300 + "/run.safetensors"}, r"cannot be written \(File name too long\)"),
         ({"checkpoint": "/nowhere/at/all.safetensors"}, "cannot be written; expected a folder /nowhere/at"),
         ({"checkpoint": "/"}, "/: cannot be written; expected a file, not a folder"),
         ({"objective": "elbo"}, "objective is 'elbo'"),
         ({"objective": sv.ELBO}, "objective is <class"),
+        ({"objective": np.zeros((99, 5))}, r"objective is array\("),
+        ({"objective": sv.VAE(6, 2, (3,), engine="reference")}, r"objective is VAE\(.*expected one of ELBO\(...\)"),
+        ({"binarize": np.zeros((99, 5))}, r"binarize is array\(.*dynamic"),
+        ({"learning_rate": sv.Stages}, r"learning_rate is <class.*expected .* a schedule such as Stages\(...\)"),
         ({"on_epoch": 3}, "on_epoch is 3; expected a function"),
         ({"on_epoch": np.eye(3)}, r"on_epoch is array\(.*expected a function"),
         ({"validation": np.eye(6, dtype=np.uint8)}, "validation: uint8 with no value above 1"),
@@ -470,6 +510,18 @@ def test_settings_that_cannot_be_are_refused_before_anything_is_done(settings, m
         fit(vae, x, **settings)
     assert "\n" not in str(refusal.value)
     np.testing.assert_array_equal(vae.parameters.flat, before.flat)
+
+
+def test_fewer_epochs_than_a_checkpoint_has_are_refused_before_anything_is_done(tmp_path):
+    path, (trained, x) = tmp_path / "run.safetensors", small()
+    fit(trained, x, epochs=3, checkpoint=path)
+    vae, _ = small()
+    before, file = vae.parameters.copy(), path.read_bytes()
+    with pytest.raises(ValueError, match=r"epochs is 2; expected at least the 3 that .* has already"):
+        fit(vae, x, epochs=2, checkpoint=path, resume=True)
+    np.testing.assert_array_equal(vae.parameters.flat, before.flat)
+    assert path.read_bytes() == file
+    assert len(fit(vae, x, epochs=3, checkpoint=path, resume=True)) == 3
 
 
 def test_settings_may_be_numpys_numbers(tmp_path):
