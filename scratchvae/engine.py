@@ -11,6 +11,7 @@ from threading import Lock
 from types import ModuleType
 from typing import Any
 
+from scratchvae.arguments import one_of
 from scratchvae.openmp import load_openmp
 
 ENGINES = ("reference", "compiled")
@@ -18,9 +19,7 @@ ENGINES = ("reference", "compiled")
 
 def check_engine(name: str) -> str:
     """The name, if there is such an engine. Raises ValueError for any other."""
-    if name not in ENGINES:
-        raise ValueError(f"engine is {name!r}; expected one of {', '.join(ENGINES)}")
-    return name
+    return one_of("engine", name, ENGINES)
 
 
 def get_engine(name: str) -> ModuleType:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 
+from scratchvae.arguments import in_short
 from scratchvae.finite import is_finite_number, is_whole_number
 
 Schedule = Callable[[int], float]
@@ -27,7 +28,7 @@ class Stages:
     def __post_init__(self) -> None:
         for name, numbers in (("rates", self.rates), ("updates", self.updates)):
             if not isinstance(numbers, (tuple, list)):
-                raise ValueError(f"{name} is {numbers!r}; expected a tuple, a number for each stage")
+                raise ValueError(f"{name} is {in_short(numbers)}; expected a tuple, a number for each stage")
         if len(self.rates) != len(self.updates) or not self.rates:
             raise ValueError(f"{len(self.rates)} rates and {len(self.updates)} updates; expected as many, at least one")
         for rate in self.rates:
@@ -49,11 +50,11 @@ class Stages:
 
 def check_learning_rate(learning_rate: LearningRate) -> None:
     """Raises ValueError for what is neither a positive number nor a schedule whose first rate is a number."""
-    if callable(learning_rate):
+    if callable(learning_rate) and not isinstance(learning_rate, type):
         rate_at(learning_rate, 1)
-        return
-    if not (is_finite_number(learning_rate) and learning_rate > 0):
-        raise ValueError(f"learning_rate is {reprlib.repr(learning_rate)}; expected a positive number, or a schedule")
+    elif isinstance(learning_rate, type) or not (is_finite_number(learning_rate) and learning_rate > 0):
+        expected = "expected a positive number, or a schedule such as Stages(...)"
+        raise ValueError(f"learning_rate is {in_short(learning_rate)}; {expected}")
 
 
 def rate_at(learning_rate: LearningRate, update: int) -> float:

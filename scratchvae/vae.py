@@ -211,7 +211,8 @@ class VAE:
     def value_and_grad(self, x: NDArray, eps: NDArray, objective: Objective = ELBO()) -> tuple[Terms, Parameters]:
         """The terms, and the gradient of loss = -mean(objective) for every parameter, or the estimator's of it.
 
-        Takes     x (B, D); eps (B, Z) or (B, K, Z); objective: `ELBO(...)`, `IWAE(...)`, ...
+        Takes     x (B, D); eps (B, Z) or (B, K, Z): its K counts, and not the objective's num_samples; objective:
+                  `ELBO(...)`, `IWAE(...)`, ..., its warm-up over
         Returns   Terms, each (B,); gradients: a mapping with the names and shapes of `parameters`
         Raises    ValueError for what is not an objective; ValueError and NotFiniteError as `elbo`
         """

@@ -33,7 +33,7 @@ def test_a_gradient_that_is_wrong_by_little_more_than_a_method_can_tell_fails(me
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_one_wrong_tensor_fails_alone(method, plant):
+def test_a_wrong_gradient_of_the_posterior_fails_the_encoders_tensors_alone(method, plant):
     true = reference.kl_to_prior_backward
     draw_backward = reference.reparameterize_backward
 
@@ -45,6 +45,26 @@ def test_one_wrong_tensor_fails_alone(method, plant):
     plant("posterior_backward", posterior_backward)
     failed = {row.parameter for row in sv.check_gradients(*build(), method=method) if not row.passed}
     assert failed == {"encoder.0.weight", "encoder.0.bias", "encoder.head.weight", "encoder.head.bias"}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_one_wrong_tensor_fails_alone(method, plant):
+    true = reference.network_gradient
+
+    def network_gradient(deltas, gradient):
+        true(deltas, gradient)
+        gradient.layers[-1].bias[:] *= 1.001 if gradient.layers[-1].bias.size == 5 else 1.0
+
+    plant("network_gradient", network_gradient)
+    failed = {row.parameter for row in sv.check_gradients(*build(), method=method) if not row.passed}
+    assert failed == {"decoder.head.bias"}
+
+
+@pytest.mark.parametrize("method", ["beta", ["complex"], np.zeros((99, 5))])
+def test_an_unknown_method_is_refused_in_one_line(method):
+    with pytest.raises(ValueError, match=r"method is .*expected one of complex, richardson, central") as refusal:
+        sv.check_gradients(*build(), method=method)
+    assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("coordinates", [None, 2])

@@ -64,7 +64,7 @@ def test_a_likelihood_may_be_a_record_instead_of_a_name():
         "categorical:3.5", "categorical:3,x", "categorical:²", "categorical:٣",
         "discretised-logistic:", "discretised-logistic:1", "discretised-logistic:2,3", "discretised-logistic:70000",
         "discretised-logistic:a", "gaussian-learned:2",
-        3, None, [], {}, Bernoulli(unit_interval=False), Bernoulli,
+        3, None, [], {}, np.zeros((99, 5)), Bernoulli(unit_interval=False), Bernoulli,
     ],
 )  # fmt: skip
 def test_what_is_no_likelihood_is_refused_in_one_line(wrong):

@@ -146,6 +146,8 @@ def test_a_rate_may_be_of_any_type_of_real_numbers(number):
         (lambda: Stages((0.1, 0.1), ("1", 2)), r"updates is \('1', 2\)"),
         (lambda: Stages(0.1, 3), "rates is 0.1; expected a tuple"),
         (lambda: Stages((0.1,), 3), "updates is 3; expected a tuple"),
+        (lambda: Stages(np.zeros((99, 5)), (1,)), r"rates is array\(.*expected a tuple"),
+        (lambda: check_learning_rate(Stages), "learning_rate is <class"),
         (lambda: check_learning_rate(True), "learning_rate is True"),
         (lambda: check_learning_rate(10**400), "learning_rate is 1000"),
         (lambda: rate_at(lambda update: 10**400, 7), r"learning_rate\(7\) is 1000"),

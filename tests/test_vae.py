@@ -290,6 +290,14 @@ def test_a_draw_is_the_same_however_many_are_drawn(engine, likelihood):
 
 
 @pytest.mark.parametrize("mean", [False, True])
+def test_draws_are_the_same_whichever_are_decoded_together(engine, mean, monkeypatch):
+    vae, _, _ = build(engine=engine)
+    together = vae.sample(20, seed=3, mean=mean)
+    monkeypatch.setattr(model, "DECODED_TOGETHER", 6)
+    np.testing.assert_array_equal(vae.sample(20, seed=3, mean=mean), together)
+
+
+@pytest.mark.parametrize("mean", [False, True])
 def test_many_draws_take_little_more_memory_than_they_are(mean):
     vae = sv.VAE(500, 2, hidden=(300,), engine="reference")
     vae.sample(1)
@@ -343,6 +351,7 @@ def test_draws_of_a_linear_gaussian_model_have_its_mean_and_covariance():
         ({"activation": "gelu"}, "'gelu'", "tanh"),
         ({"dtype": "float16"}, "'float16'", "float32"),
         ({"engine": "cuda"}, "'cuda'", "compiled"),
+        ({"engine": np.zeros((99, 5))}, r"engine is array\(", "compiled"),
         ({"seed": -1}, "seed is -1", "0"),
         ({"seed": np.zeros((99, 5))}, r"seed is array\(", "0"),
         ({"activation": np.zeros((99, 5))}, r"activation is array\(", "tanh"),

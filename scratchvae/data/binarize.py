@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from scratchvae.arguments import in_short
 from scratchvae.data.checks import DataError, is_grey
 from scratchvae.data.mapped import Data, MappedRows, blocks, column_mean
 from scratchvae.reference.random import Stream
@@ -28,8 +29,8 @@ def check_method(method: str, data: Data | None = None, allow_grey: bool = False
 
     Raises    DataError, one line
     """
-    if method not in METHODS:
-        raise DataError(f"binarize is {method!r}; expected one of {', '.join(METHODS)}")
+    if not isinstance(method, str) or method not in METHODS:
+        raise DataError(f"binarize is {in_short(method)}; expected one of {', '.join(METHODS)}")
     if method == "none" and data is not None and not allow_grey and is_grey(data):
         raise DataError(
             f"{name}: binarize is 'none' and there are values between 0 and 1, of which a Bernoulli is no normalised "
@@ -53,7 +54,8 @@ def binarize(
     Takes     engine: with gather_rows, bernoulli_bytes and bernoulli_probabilities (scratchvae.reference or .compiled);
               data (N, D), in memory or on the disk, uint8 or float in [0, 1] (any float for "none");
               rows (B,): numbers of rows;
-              seed, stream, step: what the dynamic draw is a function of
+              seed, stream, step: what the dynamic draw is a function of, with the row's number; the fixed draw is one
+              of seed and number alone, so that row i of two data sets has the same random numbers
     Returns   (B, D) of dtype: 0 and 1, or the values themselves (uint8 / 255) for "none"
     """
     check_method(method)

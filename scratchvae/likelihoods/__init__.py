@@ -14,6 +14,7 @@ bias that fits the training mean before the first step, and refuses data that it
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from scratchvae.arguments import in_short
 from scratchvae.likelihoods.bernoulli import Bernoulli
 from scratchvae.likelihoods.categorical import Categorical
 from scratchvae.likelihoods.continuous_bernoulli import ContinuousBernoulli
@@ -73,7 +74,7 @@ def likelihood_named(name: object) -> Likelihood:
     """
     stem, colon, text = name.partition(":") if isinstance(name, str) else ("", "", "")
     if stem not in LIKELIHOODS:
-        raise ValueError(f"likelihood is {name!r}; expected one of {', '.join(LIKELIHOODS)}")
+        raise ValueError(f"likelihood is {in_short(name)}; expected one of {', '.join(LIKELIHOODS)}")
     if not colon:
         return LIKELIHOODS[stem]
     if stem not in WITH_NUMBERS:

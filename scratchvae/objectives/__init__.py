@@ -12,6 +12,7 @@ score_function.py   the ELBO's gradient by the score alone, for comparison
 
 from types import MappingProxyType
 
+from scratchvae.arguments import in_short
 from scratchvae.objectives.dreg import DReG
 from scratchvae.objectives.elbo import ELBO, KLS
 from scratchvae.objectives.iwae import IWAE
@@ -38,6 +39,6 @@ OBJECTIVES = MappingProxyType({"elbo": ELBO, "iwae": IWAE, "stl": STL, "dreg": D
 
 def check_objective(objective: object) -> None:
     """Raises ValueError for what is not an objective: a name, or a class without its brackets."""
-    if isinstance(objective, type) or not hasattr(objective, "evaluate"):
+    if isinstance(objective, type) or not (hasattr(objective, "evaluate") and hasattr(objective, "num_samples")):
         names = ", ".join(f"{kind.__name__}(...)" for kind in OBJECTIVES.values())
-        raise ValueError(f"objective is {objective!r}; expected one of {names}")
+        raise ValueError(f"objective is {in_short(objective)}; expected one of {names}")

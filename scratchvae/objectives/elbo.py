@@ -7,6 +7,7 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
+from scratchvae.arguments import in_short, one_of
 from scratchvae.finite import is_finite_number, is_whole_number
 from scratchvae.objectives.log_weights import log_weights_backward, log_weights_forward
 from scratchvae.objectives.sampled import Sampled, Settings, Upstream
@@ -51,9 +52,8 @@ class ELBO(Settings):
                 raise ValueError(f"{name} is {reprlib.repr(value)}; expected a finite number that is not negative")
             object.__setattr__(self, name, float(value))  # equal settings are written equally
         if not is_whole_number(self.warm_up) or self.warm_up < 0:
-            raise ValueError(f"warm_up is {self.warm_up!r}; expected a number of updates, 0 for none")
-        if self.kl not in KLS:
-            raise ValueError(f"kl is {self.kl!r}; expected one of {', '.join(KLS)}")
+            raise ValueError(f"warm_up is {in_short(self.warm_up)}; expected a number of updates, 0 for none")
+        one_of("kl", self.kl, KLS)
         if self.free_bits and self.kl != "exact":
             raise ValueError(f"free_bits is {self.free_bits} with kl {self.kl!r}; expected kl 'exact'")
 

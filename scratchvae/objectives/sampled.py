@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from scratchvae.arguments import in_short
 from scratchvae.finite import is_whole_number
 from scratchvae.posteriors import Posterior
 
@@ -83,4 +84,4 @@ class Settings:
             if isinstance(value, np.generic):
                 object.__setattr__(self, name, value.item())
         if not is_whole_number(self.num_samples) or self.num_samples < 1:
-            raise ValueError(f"num_samples is {self.num_samples!r}; expected a whole number of at least 1")
+            raise ValueError(f"num_samples is {in_short(self.num_samples)}; expected a whole number of at least 1")
