@@ -1,6 +1,7 @@
 """Nobody is timed who has not shown the same numbers: losses and gradients from the same weights, pixels and noise.
 
-Each system trains for a few updates on one minibatch with given noise, through the code that is timed afterwards. Its
+Each system trains for a few updates on one minibatch with given noise, through the kernels that are timed afterwards:
+what is timed gathers its minibatches, draws its noise and, in scratchvae and `jax scan`, makes many updates a call. Its
 losses must be the reference engine's in float64, and so must its gradients, tensor by tensor, read off Adam's first
 moment after the first update. A later loss is right only if Adam is right too.
 """

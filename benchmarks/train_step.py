@@ -105,6 +105,7 @@ def prove(peer: PeerProcess, claim: str, reference: dict) -> Proof:
 
 def time_rounds(workload: Workload, running: dict[str, PeerProcess], peak: PeerProcess, rows: dict, options) -> None:
     """Fills the rows: rounds in turn, with the machine's peak measured in each of them too."""
+    peak.ask("measure")  # once before: while it starts, it is at work beside those whose pace is taken
     steps = {name: steps_a_round(peer, options.round_seconds) for name, peer in running.items()}
     peaks: list[dict] = []
 

@@ -1,5 +1,8 @@
 """Medians and quartiles over rounds, ratios within them, and the bars that they decide."""
 
+from collections import Counter
+from itertools import pairwise, permutations
+
 import pytest
 
 from benchmarks.measure import Spread, alternate, geometric_mean, ratios, round_to
@@ -17,16 +20,33 @@ def test_a_ratio_is_taken_within_a_round_and_its_median_over_rounds():
     assert (found.minimum, found.median, found.maximum) == (2, 3, 4)  # of the medians it would be 4
 
 
-def test_all_take_turns_and_every_round_starts_with_another():
+def turns(names: str, rounds: int) -> tuple[str, dict]:
+    """In which order all were called, and what each answered: how many calls there had been."""
     order: list[str] = []
 
     def number_of(name):
         order.append(name)
         return len(order)
 
-    values = alternate({name: lambda name=name: number_of(name) for name in "abc"}, rounds=4)
-    assert "".join(order) == "abc bca cab abc".replace(" ", "")
-    assert values == {"a": [1, 6, 8, 10], "b": [2, 4, 9, 11], "c": [3, 5, 7, 12]}
+    values = alternate({name: lambda name=name: number_of(name) for name in names}, rounds)
+    return "".join(order), values
+
+
+def test_all_take_turns_and_answer_in_every_round():
+    order, values = turns("abc", rounds=4)
+    assert order == "acb cab cba bca".replace(" ", "")
+    assert values == {"a": [1, 5, 9, 12], "b": [3, 6, 8, 10], "c": [2, 4, 7, 11]}
+
+
+@pytest.mark.parametrize("count", range(2, 10))
+def test_each_follows_each_of_the_others_as_often(count):
+    names, rounds = "abcdefghi"[:count], 2 * count
+    order, _ = turns(names, rounds)
+    rows = [order[turn * count : (turn + 1) * count] for turn in range(rounds)]
+    assert all(sorted(row) == list(names) for row in rows)
+    pairs = Counter(pair for row in rows for pair in pairwise(row))
+    assert set(pairs) == set(permutations(names, 2))
+    assert set(pairs.values()) == {2}
 
 
 def test_a_number_is_rounded_to_its_significant_digits():

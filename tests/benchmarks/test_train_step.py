@@ -1,6 +1,7 @@
 """The training step's benchmark: how long a round lasts, what a step computes, and what is made of its time."""
 
 import json
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from benchmarks.peers.scratchvae_training import (
     skipped_multiply_adds,
 )
 from benchmarks.processes import PeerError
-from benchmarks.train_step import bars_of, fill_row, fractions_of_peak, steps_a_round
+from benchmarks.systems import SCRATCHVAE
+from benchmarks.train_step import bars_of, fill_row, fractions_of_peak, steps_a_round, time_rounds
 from benchmarks.workloads import (
     KINK,
     WORKLOADS,
@@ -51,6 +53,25 @@ class DisturbedPeer:
 @pytest.mark.parametrize("disturbed", [set(), {0}, {1}, {2}, {1, 2}, {3, 4}, {1, 2, 4}])
 def test_a_round_lasts_as_asked_whichever_runs_before_it_are_disturbed(disturbed):
     assert steps_a_round(DisturbedPeer(disturbed), seconds=0.5) == 100
+
+
+def test_the_peak_is_at_rest_before_the_first_pace_is_taken():
+    """While its process starts it compiles and fills arrays beside those whose steps are counted."""
+    asked, peak = [], dict.fromkeys(["multiply_adds_per_second", "bytes_per_second", "nanoseconds_of_an_exchange"], 1.0)
+
+    class Recorder:
+        def __init__(self, name):
+            self.name = name
+
+        def ask(self, command, **arguments):
+            asked.append((self.name, command))
+            answers = {"measure": peak, "count_multiply_adds": {"multiply_adds_executed": 1}}
+            return answers.get(command) or {"steps": arguments["steps"], "seconds": 1.0, "last_loss": 1.0}
+
+    options = Namespace(rounds=3, round_seconds=0.5)
+    time_rounds(SMALL, {SCRATCHVAE: Recorder("ours")}, Recorder("peak"), {SCRATCHVAE: {}}, options)
+    assert asked[0] == ("peak", "measure")
+    assert asked.count(("peak", "measure")) == 1 + options.rounds
 
 
 def test_a_system_that_fails_while_it_is_timed_is_one_line_and_status_2(monkeypatch, capsys, tmp_path):
