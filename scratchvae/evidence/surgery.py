@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from scratchvae.arguments import checked_seed, whole_positive
-from scratchvae.evidence.door import door
+from scratchvae.evidence.door import door, refuse_nan
 from scratchvae.posteriors import check_diagonal
 from scratchvae.reference.gaussian import LOG_2_PI, kl_per_dimension_forward
 from scratchvae.reference.log_sum_exp import log_sum_exp_forward
@@ -60,6 +60,7 @@ def elbo_surgery(vae: VAE, x: ArrayLike, num_samples: int = 10, seed: int = 0) -
     eps = normals(checked_seed(seed), Stream.AGGREGATE, 0, np.arange(len(q.mu)), num_samples * vae.latent_dim)
     z = q.mu[:, None] + np.exp(q.logvar / 2)[:, None] * eps.reshape(len(eps), num_samples, -1)
     information = _pointwise_information(q, z)
+    refuse_nan(information=information)
     variance = information.var(axis=1, ddof=1) / num_samples
     return _carve(q, float(information.mean()), math.sqrt(float(variance.sum())) / len(eps))
 

@@ -171,3 +171,11 @@ def test_what_cannot_be_carved_is_refused():
     narrow = encoder_of(np.array([[-1.0, -1.0], [1.0, 1.0]]), np.full((2, 2), -15.0))
     with pytest.raises(ValueError, match=r"[\d,]+ x [\d,]+ points; expected .* and 16,777,216 in all"):
         elbo_surgery_by_quadrature(*narrow)
+
+
+@pytest.mark.parametrize("logvar", [-1500.0, 1500.0])
+def test_densities_beyond_all_numbers_are_refused_by_the_row(logvar):
+    vae = sv.VAE(3, 1, (), "gaussian", "identity", "float64", engine="reference")
+    vae.parameters["encoder.head.bias"][1] = logvar
+    with pytest.raises(sv.NotFiniteError, match="information of row 0"):
+        elbo_surgery(vae, np.eye(3))
