@@ -38,6 +38,8 @@ def measure(options: argparse.Namespace) -> list[dict]:
     """One row a system."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as processes:
         images = thresholded(mnist(options.data_dir, test=True), options.images)
+        if len(images.pixels) < options.images:
+            raise PeerError(f"--images is {options.images}; there are {len(images.pixels)} test images")
         files = {name: str(Path(folder) / name) for name in ("parameters.npz", "data.npy", "noise.npy", "claim.npy")}
         parameters = trained_parameters(options)
         np.savez(files["parameters.npz"], **parameters)
@@ -125,7 +127,7 @@ def fill_row(row: dict, values: list[float], ours: list[float] | None, found, ou
     row["status"] = "measured"
     if our_found is not None:
         row["standard_errors_from_scratchvae"] = round_to(standard_errors_apart(found, our_found), 3)
-        if row["standard_errors_from_scratchvae"] > STANDARD_ERRORS:
+        if not row["standard_errors_from_scratchvae"] <= STANDARD_ERRORS:  # or it is NaN
             row["status"] = "refused"
             say(f"{row['system']} REFUSED: {row['standard_errors_from_scratchvae']} standard errors from scratchvae")
             return
@@ -187,6 +189,8 @@ def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.quick:
         options.images, options.samples, options.rounds, options.epochs = 60, 500, 3, 1
+    if options.samples < 2:
+        parser.error("--samples is 1; expected at least 2, for a Monte Carlo error")
     if options.images % (options.rounds * BLOCK_ROWS):
         parser.error(
             f"--images is {options.images} in {options.rounds} rounds; expected a multiple of "

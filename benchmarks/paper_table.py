@@ -8,6 +8,7 @@ ends with the same bits. The result is kept in OUT/CELL.json, the checkpoint bes
 import argparse
 import json
 import math
+import re
 import sys
 import time
 from dataclasses import dataclass
@@ -246,6 +247,11 @@ def shortenings(options: argparse.Namespace) -> str:
     return "".join(f" --{name.replace('_', '-')} {value}" for name, value in given.items())
 
 
+def name_of_result(cell: Cell, options: argparse.Namespace) -> str:
+    """That of the cell; a first look's says what it is, and replaces no whole result."""
+    return cell.name + re.sub(" -*", "-", shortenings(options))
+
+
 def show(document: dict) -> None:
     """Ours beside the published cell, on standard error."""
     evaluated, published = document["evaluation"], document["published"]
@@ -306,7 +312,7 @@ def main(arguments: list[str] | None = None) -> int:
         mnist = read_mnist(options.data_dir)
         training = train(cell, mnist, options)
         document = result(cell, training, evaluate(cell, training.vae, mnist, options), options)
-        path = options.out / f"{cell.name}.json"
+        path = options.out / f"{name_of_result(cell, options)}.json"
         write_whole(path, (json.dumps(document, indent=1) + "\n").encode())
     except sv.DivergedError as error:
         say(str(error))

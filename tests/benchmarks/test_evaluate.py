@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import scratchvae as sv
+from benchmarks import evaluate
 from benchmarks.evaluate import (
     STANDARD_ERRORS,
     TOLERANCE,
@@ -13,10 +14,12 @@ from benchmarks.evaluate import (
     admit,
     bars_of,
     mean_with_error,
+    read_options,
     standard_errors_apart,
     time_rounds,
     write_noise,
 )
+from benchmarks.images import Images
 from benchmarks.peers.evaluation import BLOCK_ROWS, estimates
 from benchmarks.peers.scratchvae_training import model_with
 from benchmarks.systems import EVALUATION_SYSTEMS
@@ -28,8 +31,8 @@ OPTIONS = Namespace(images=3 * BLOCK_ROWS, rounds=3, samples=50)
 class Estimator:
     """Answers as one that takes so many seconds an image, and knows log p(x) of image i as -i to 1/10 nat."""
 
-    def __init__(self, pace, off=0.0):
-        self.pace, self.off = pace, off
+    def __init__(self, pace, off=0.0, error=0.1):
+        self.pace, self.off, self.error = pace, off, error
         self.slices = []
 
     def ask(self, command, start, stop, samples):
@@ -37,7 +40,7 @@ class Estimator:
         self.slices.append((start, stop))
         log_evidence = [self.off - image for image in range(start, stop)]
         seconds = (stop - start) * self.pace * (1 + (start == 0))  # the first slice is disturbed
-        return {"seconds": seconds, "log_evidence": log_evidence, "standard_error": [0.1] * len(log_evidence)}
+        return {"seconds": seconds, "log_evidence": log_evidence, "standard_error": [self.error] * len(log_evidence)}
 
 
 def timed(**peers):
@@ -62,6 +65,33 @@ def test_a_system_whose_mean_is_many_standard_errors_away_is_refused():
     rows = timed(scratchvae=Estimator(0.5), near=Estimator(1.0, 5.9 * error), far=Estimator(1.0, -6.1 * error))
     assert [rows[name]["status"] for name in ("near", "far")] == ["measured", "refused"]
     assert "seconds" not in rows["far"]
+
+
+@pytest.mark.parametrize("wrong", [{"off": np.nan}, {"error": np.nan}])
+def test_a_system_whose_estimates_are_no_numbers_is_refused(wrong):
+    rows = timed(scratchvae=Estimator(0.5), broken=Estimator(1.0, **wrong))
+    assert rows["broken"]["status"] == "refused"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--samples", "1"], "--samples is 1"),
+        (["--images", "65"], "--images is 65"),
+        (["--rounds", "7"], "expected a mult"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused_in_one_line(arguments, words, capsys):
+    with pytest.raises(SystemExit):
+        read_options(["--json", "found.json", *arguments])
+    assert words in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_more_images_than_there_are_is_one_line_and_status_2(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(evaluate, "mnist", lambda *_, **__: Images(np.zeros((100, 784), np.uint8), "MNIST"))
+    assert evaluate.main(["--json", str(tmp_path / "found.json")]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "--images is 1000; there are 100 test images"
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_error_of_a_mean_is_that_of_independent_images():

@@ -119,6 +119,15 @@ def kept(cell: Cell, summary: Summary, *arguments: str) -> dict:
     return result(cell, training, Evaluation(summary, (21, 7), 30.0), paper_table.read_options(list(arguments)))
 
 
+def test_a_first_look_has_a_name_of_its_own_and_replaces_no_result():
+    cell = Cell("vae", 1, 1, 1.0, 0)
+    looks = [[], ["--samples", "100"], ["--samples", "100", "--test-images", "20"], ["--train-images", "500"]]
+    names = [paper_table.name_of_result(cell, paper_table.read_options(look)) for look in looks]
+    assert names[0] == cell.name
+    assert names[2] == f"{cell.name}-test-images-20-samples-100"
+    assert len(set(names)) == len(names)
+
+
 def test_what_is_kept_of_a_run_is_what_was_found_beside_what_was_published(summary):
     document = kept(Cell("iwae", 5, 2, 1.0, 4), summary)
     assert document["cell"] == {"model": "iwae", "k": 5, "layers": 2, "kl": "monte-carlo"}
