@@ -35,6 +35,7 @@ from scratchvae.training import Averages, Trainer, of_one_update
 from scratchvae.vae import Terms
 
 RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")  # set by MPICH's and Intel's, Slurm's, Open MPI's
+SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")  # the launcher's before Slurm's
 SHARED_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else tempfile.gettempdir()
 PAGE = mmap.PAGESIZE
 FAILURE_SECONDS = 5.0  # how long a process that failed waits to hear whether all the others failed too
@@ -52,7 +53,8 @@ def launched_processes() -> "Processes | None":
 
     Raises    ValueError where a launcher started this process and mpi4py or an MPI library is missing
     """
-    if not was_launched() or os.environ.get("PMI_SIZE") == "1":
+    sizes = [os.environ[name] for name in SIZE_VARIABLES if name in os.environ]
+    if not was_launched() or sizes[:1] == ["1"]:
         return None
     try:
         from mpi4py import MPI

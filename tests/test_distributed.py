@@ -150,7 +150,7 @@ def test_the_addends_of_all_processes_are_the_gradient_of_the_whole_batch(
 @pytest.fixture
 def without_launcher(monkeypatch):
     for name in list(os.environ):
-        if name.startswith(("PMI", "OMPI")):
+        if name.startswith(("PMI", "OMPI", "SLURM")):
             monkeypatch.delenv(name)
 
 
@@ -161,11 +161,34 @@ def test_every_launcher_is_noticed(without_launcher, monkeypatch, name):
     assert was_launched()
 
 
-def test_a_process_that_is_launched_alone_needs_nothing_of_mpi(without_launcher, monkeypatch):
-    monkeypatch.setenv("PMI_RANK", "0")
-    monkeypatch.setenv("PMI_SIZE", "1")
+ALONE = [
+    {"PMI_RANK": "0", "PMI_SIZE": "1"},
+    {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "1"},
+    {"PMIX_RANK": "0", "SLURM_STEP_NUM_TASKS": "1"},  # an interactive shell of Slurm's
+]
+TOGETHER = [
+    {"PMI_RANK": "0", "PMI_SIZE": "4", "SLURM_STEP_NUM_TASKS": "1"},  # an mpiexec in a script of Slurm's
+    {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "4", "SLURM_STEP_NUM_TASKS": "1"},
+    {"PMIX_RANK": "0", "SLURM_STEP_NUM_TASKS": "4"},
+    {"PMIX_RANK": "0"},
+]
+
+
+@pytest.mark.parametrize("variables", ALONE)
+def test_a_process_that_is_launched_alone_needs_nothing_of_mpi(variables, without_launcher, monkeypatch):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setitem(sys.modules, "mpi4py", None)
     assert launched_processes.__wrapped__() is None
+
+
+@pytest.mark.parametrize("variables", TOGETHER)
+def test_a_process_that_is_launched_with_others_needs_mpi(variables, without_launcher, monkeypatch):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    with pytest.raises(ValueError, match="started by an MPI launcher, but mpi4py cannot be used"):
+        launched_processes.__wrapped__()
 
 
 def test_memory_that_is_shared_is_for_no_other_user(tmp_path):
