@@ -378,8 +378,13 @@ def ais_evidence(
     are 3.6 times the transitions. The options num_temperatures (which wins over num_samples), num_leapfrog, start
     and watch are those of `annealed_importance`.
     """
-    options = {"num_temperatures": max(2, num_samples // whole_positive("num_chains", num_chains))} | options
+    options = {"num_temperatures": temperatures_for(num_samples, whole_positive("num_chains", num_chains))} | options
     return annealed_importance(vae, x, num_chains, seed=seed, **options)
+
+
+def temperatures_for(num_samples: int, num_chains: int = CHAINS) -> int:
+    """Temperatures of a chain so that all chains together pass about num_samples points."""
+    return max(2, num_samples // num_chains)
 
 
 @dataclass(frozen=True)

@@ -114,8 +114,9 @@ def summarise(
     """
     rows = spread_rows(len(data), limit)
     x = as_seen(vae, data, rows, binarize, seed if pixel_seed is None else pixel_seed)
+    drawn = ELBO_SAMPLES if method in INTEGRALS else min(num_samples, ELBO_SAMPLES)
     with one_order_of_sums(vae.engine):
-        reconstruction, kl = (float(term.mean()) for term in elbo_terms(vae, x, seed, min(num_samples, ELBO_SAMPLES)))
+        reconstruction, kl = (float(term.mean()) for term in elbo_terms(vae, x, seed, drawn))
         evidence = log_evidence(vae, x, method=method, num_samples=num_samples, seed=seed, watch=watch)
         units = active_units(vae, x)
     values, errors = evidence.log_evidence, evidence.standard_error

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from rich import box
 from rich.table import Table
 
-from scratchvae.evidence.annealed import CHAINS
+from scratchvae.evidence.annealed import CHAINS, temperatures_for
 
 from .summary import INTEGRALS, Summary, how_many
 
@@ -58,7 +58,9 @@ def caption(summaries: Iterable[Summary]) -> str:
     summaries = list(summaries)
     summary = summaries[0]
     words = ESTIMATORS.get(summary.method, f"by the method {summary.method!r} with {{}}")
-    estimator = words.format(how_many(summary.num_samples, "point" if summary.method == "ais" else "sample"))
+    points = CHAINS * temperatures_for(summary.num_samples)
+    drawn = how_many(points, "point") if summary.method == "ais" else how_many(summary.num_samples, "sample")
+    estimator = words.format(drawn)
     if any(s.examples > 1 for s in summaries):
         estimator += ", ± its standard error over examples"
     parts = " and ".join(dict.fromkeys(s.described for s in summaries))

@@ -100,6 +100,19 @@ def test_the_sampling_bias_is_how_far_the_estimate_is_low():
     assert summarise(vae, x[:9], "training", method="exact").sampling_bias == 0
 
 
+def test_the_elbo_beside_an_integral_is_of_as_many_samples_however_many_are_asked_for():
+    x = load("digits").train.astype(np.float64)[:5]
+    vae = turned_components(x, 2, seed=0)
+    one, many = (summarise(vae, x, "given", num_samples=count, method="exact") for count in (1, 5000))
+    assert one.elbo == many.elbo
+
+
+@pytest.mark.parametrize(("samples", "points"), [(10, "32 points"), (100, "96 points"), (5000, "4,992 points")])
+def test_the_caption_of_annealing_counts_the_points_that_all_chains_pass(summary, samples, points):
+    annealed = replace(summary, method="ais", num_samples=samples)
+    assert f"annealing, {points} on the way of all chains together" in tables.caption([annealed])
+
+
 def test_a_summary_is_the_same_for_the_same_seed_and_another_for_another(model, data, summary):
     assert summarise(model, data, "held-out", binarize="dynamic", num_samples=20, limit=30) == summary
     other = summarise(model, data, "held-out", binarize="dynamic", num_samples=20, limit=30, seed=1)
