@@ -25,7 +25,8 @@ def write_whole(path: str | os.PathLike[str], content: bytes | str) -> None:
             with open(beside, "xb") as file:
                 if target.exists():
                     os.chmod(beside, stat.S_IMODE(target.stat().st_mode))
-                file.write(content.encode() if isinstance(content, str) else content)
+                # a file's name, which is in many texts, need not be UTF-8
+                file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(beside, target)

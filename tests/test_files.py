@@ -20,6 +20,12 @@ def test_what_is_not_yet_written_lies_beside_its_place_where_it_is_looked_for(tm
     assert sorted(os.listdir(tmp_path)) == ["model.safetensors", "report.html"]
 
 
+def test_a_text_with_a_name_that_is_no_utf_8_is_written_all_the_same(tmp_path):
+    write_whole(tmp_path / "report.html", f"trained on {os.fsdecode(bytes([99, 97, 102, 233]))}, ±")
+    assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("trained on caf")
+    assert (tmp_path / "report.html").read_text(encoding="utf-8").endswith(", ±")
+
+
 def test_what_others_keep_beside_a_file_is_not_unfinished(tmp_path):
     for name in (".history.jsonl.swp", ".history.jsonl.1234", "history.jsonl~"):
         (tmp_path / name).write_text("an editor's")
