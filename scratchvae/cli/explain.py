@@ -38,6 +38,9 @@ def explain(
         Path | None,
         typer.Option(help="Where the page goes.", show_default=f"{PAGE}, or RUN/{PAGE}"),
     ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where MNIST's files are.", show_default="where the run found them")
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer examples and steps: seconds, not minutes.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -73,7 +76,7 @@ def explain(
     check_out(target, KINDS)
     settings = Settings.quick() if quick else Settings()
     with _progress(output) as watch:
-        subject = _of_run(run) if run else _of_digits(settings, seed, engine, watch)
+        subject = _of_run(run, data_dir) if run else _of_digits(settings, seed, engine, watch)
         answers = answer(subject, settings, seed, watch)
         watch("drawing the page", 0, 1)
         html = render(subject, answers, settings, _command(run, quick, seed))
@@ -94,13 +97,13 @@ def _of_digits(settings: "Settings", seed: int, engine: str, watch: Watch) -> "S
     )
 
 
-def _of_run(run: Path) -> "Subject":
+def _of_run(run: Path, data_dir: Path | None) -> "Subject":
     from scratchvae.report.explain import subject_of
 
     directory = RunDirectory(run)
     vae, config = VAE.load(directory.trained_model(), engine="reference"), directory.config()
     training, epochs = config["training"], len(directory.history())
-    data, objective = directory.data(config), objective_of(training)
+    data, objective = directory.data(config, data_dir), objective_of(training)
     return subject_of(vae, data, training["binarize"], training["seed"], epochs, f"of {run}", objective)
 
 

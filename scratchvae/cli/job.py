@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from scratchvae import VAE, __version__, checkpoint
 from scratchvae.data import Data, Dataset, load
-from scratchvae.data.dataset import NAMES
+from scratchvae.data.dataset import NAMES, whole_path_of_labels
 from scratchvae.data.images import parse_size
 from scratchvae.data.mapped import fingerprint
 from scratchvae.likelihoods import data_set_for, likelihood_named
@@ -87,10 +87,12 @@ def job_to_resume(out: Path | None, given: Mapping[str, Any]) -> Job:
         raise ValueError("--resume needs --out RUN, the run to go on with")
     run = RunDirectory(out)
     config = run.config()
-    same = "data" in given and os.path.abspath(given["data"]) == os.path.abspath(run.source(config))
-    known = {**config["model"], **config["training"], "data": given["data"] if same else config["data"]["source"]}
-    known |= {name: config["data"].get(name) for name in ("resize", "labels")}
-    for name, value in given.items():
+    source = run.source(config)
+    same = "data" in given and os.path.abspath(given["data"]) == os.path.abspath(source)
+    known = {**config["model"], **config["training"], "data": given["data"] if same else source}
+    known["resize"] = config["data"]["resize"]
+    known["labels"] = whole_path_of_labels(source, config["data"]["labels"])  # an older run's may be relative
+    for name, value in _as_kept(given, source).items():
         if name in known and name not in FREE_ON_RESUME and value != known[name]:
             option = "DATA" if name == "data" else f"--{name.replace('_', '-')}"
             raise ValueError(
@@ -103,6 +105,16 @@ def job_to_resume(out: Path | None, given: Mapping[str, Any]) -> Job:
     if run.model_file.exists():  # else it was stopped before its first checkpoint, and starts again
         checkpoint.load_state(vae, run.model_file)
     return Job(run, config, dataset, vae, objective, resumed=True)
+
+
+def _as_kept(given: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """What is asked for as config.json has it: a likelihood by its own name, a file with labels by its whole path."""
+    kept = dict(given)
+    if "likelihood" in kept:
+        kept["likelihood"] = likelihood_named(kept["likelihood"]).name
+    if "labels" in kept:
+        kept["labels"] = whole_path_of_labels(source, kept["labels"])
+    return kept
 
 
 def _configuration(asked: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
@@ -119,9 +131,9 @@ def _configuration(asked: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]
             "name": dataset.name,
             "source": asked["data"],
             "folder": None if asked["data"] in NAMES or os.path.isabs(asked["data"]) else os.getcwd(),  # where it is
-            "data_dir": asked["data_dir"],
+            "data_dir": asked["data_dir"] and os.path.abspath(asked["data_dir"]),
             "resize": asked["resize"],
-            "labels": asked["labels"],
+            "labels": whole_path_of_labels(asked["data"], asked["labels"]),
             "found": dataset.found,
             "examples": len(dataset.train),
             "held_out": len(dataset.held_out),

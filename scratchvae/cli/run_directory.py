@@ -176,10 +176,12 @@ class RunDirectory:
         return dataset
 
     def source(self, config: Mapping[str, Any]) -> str:
-        """Its data as they were named, or, where there are none of this name here, from the folder it was named in."""
+        """Its data from the folder it was named in, or, where there are none any more, as they were named."""
         named, folder = config["data"]["source"], config["data"]["folder"]
         there = os.path.join(folder or "", named)
-        return there if folder and os.path.exists(there) and not os.path.exists(named) else named
+        if not (folder and os.path.exists(there)):
+            return named
+        return named if os.path.exists(named) and os.path.samefile(named, there) else there
 
     def _unexpected(self, name: str, value: Any) -> ValueError:
         return ValueError(f"{self.config_file}: {name} is {reprlib.repr(value)}; expected what train wrote there")

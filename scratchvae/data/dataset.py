@@ -1,7 +1,7 @@
 """One call for all data: a name or a path in, the training part and the held-out part out."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
@@ -23,6 +23,8 @@ from scratchvae.data.split import split_rows
 NAMES = ("digits", "mnist")  # data sets with a held-out part of their own
 DIGITS_HELD_OUT = 0.2
 OWN_HELD_OUT = 0.1
+IDX = (".idx", "-ubyte", ".gz")
+WITH_LABEL_FILE = (".npy", *IDX)  # others hold their labels themselves
 STAYS_ON_DISK = 1 << 28  # bytes of a .npy from which on its rows are read as batches take them
 Check = Callable[[Data, str], object]  # of rows and what messages call them; raises a DataError
 EXPECTED = "digits, mnist, a .npy, .npz, .csv, .parquet, .idx, -ubyte or .gz (IDX) file, or a folder of images"
@@ -86,15 +88,24 @@ def load(
         return _own(_existing(source), seed, held_out, resize, labels, check)
 
 
-def load_rows(source: str | PathLike[str], resize: tuple[int, int] | None = None, labels: str | None = None) -> Data:
+def load_rows(
+    source: str | PathLike[str],
+    resize: tuple[int, int] | None = None,
+    labels: str | None = None,
+    image_shape: Sequence[int] | None = None,
+) -> Data:
     """The user's own data from a path, one row or more, in the file's order; what a .npz holds out comes last.
 
-    Takes     source, resize, labels: as `load`; labels are taken out of a table, and not returned
+    Takes     source, resize, labels: as `load`; labels are taken out of a table, and not returned;
+              image_shape: (height, width) that rows must have which are known to be images
     Returns   (N, D); images are flattened. A .npy of 256 MB or more stays on the disk
-    Raises    as `load`
+    Raises    as `load`, and for images of other sides
     """
     with _words_for_the_system():
-        rows, _, held_out, _, _ = _read_rows(_existing(source), resize, labels)
+        rows, shape, held_out, _, _ = _read_rows(_existing(source), resize, labels)
+    if shape and image_shape and shape != tuple(image_shape):  # as many values, it may be, in another order
+        given, wanted = (f"{height} x {width}" for height, width in (shape, image_shape))
+        raise DataError(f"{source}: images of {given} pixels (height x width); expected {wanted}")
     return rows if held_out is None else np.concatenate([rows, held_out])
 
 
@@ -155,7 +166,8 @@ def _own(
         raise DataError(f"{path}: held_out is {held_out}; expected None: it has a held-out part of its own")
     else:
         parts = rows, kept
-    return Dataset(path.name, *parts, shape, is_grey(parts[0]) or is_grey(parts[1]), found, *marks)
+    name = Path(os.path.abspath(path)).name  # that of "." too
+    return Dataset(name, *parts, shape, is_grey(parts[0]) or is_grey(parts[1]), found, *marks)
 
 
 def _read_rows(
@@ -195,18 +207,28 @@ def _read_own(path: Path, resize: tuple[int, int] | None, labels: str | None) ->
         return read_csv_with_labels(path, labels)
     if name.endswith(".parquet"):
         return read_parquet(path, labels)
-    if name.endswith((".idx", "-ubyte", ".gz")):
+    if name.endswith(IDX):
         return _with_label_file(path, read_idx(path), "IDX array", labels_beside(path) if labels is None else labels)
     raise DataError(f"{path}: a file of another kind; expected {EXPECTED}")
 
 
 def _with_label_file(path: Path, array: NDArray, found: str, labels: str | PathLike[str] | None) -> Arrays:
-    """The labels are looked for as they are named, and then beside the data."""
     if labels is None:
         return Arrays(array, None, found, None)
+    return Arrays(array, None, found, read_label_file(_label_file(path, labels), len(array) if array.ndim else 0))
+
+
+def _label_file(path: Path, labels: str | PathLike[str]) -> Path:
+    """The labels are looked for as they are named, and then beside the data."""
     named, beside = Path(labels), path.parent / labels
-    file = beside if beside.is_file() and not named.is_file() else named
-    return Arrays(array, None, found, read_label_file(file, len(array) if array.ndim else 0))
+    return beside if beside.is_file() and not named.is_file() else named
+
+
+def whole_path_of_labels(source: str, labels: str | None) -> str | None:
+    """Labels so that they are found from any folder: a file by its whole path, others, which the data hold, by name."""
+    if not labels or not source.lower().endswith(WITH_LABEL_FILE):
+        return labels
+    return os.path.abspath(_label_file(Path(source), labels))
 
 
 def _as_rows(array: NDArray, name: str, like: Data | None = None) -> tuple[Data, tuple[int, int] | None]:

@@ -191,6 +191,19 @@ def test_evaluate_takes_all_rows_of_data_it_is_given(command: Command, trained, 
     assert result.record["data"] == "more.npy"
 
 
+def test_evaluate_refuses_images_of_other_sides_though_they_have_as_many_pixels(command: Command, undrawn, tmp_path):
+    pixels = np.random.default_rng(2).integers(0, 256, (30, 4, 8), dtype=np.uint8)
+    np.save("wide.npy", pixels)
+    np.save("tall.npy", pixels.transpose(0, 2, 1))
+    np.save("rows.npy", pixels.reshape(30, 32))
+    assert command("train", "wide.npy", *FAST, "--epochs", 1, "--out", "run").status == 0
+    words = ("--engine", "reference", "--samples", 2)
+    assert [command("evaluate", "run", name, *words).status for name in ("wide.npy", "rows.npy")] == [0, 0]
+    refused = command("evaluate", "run", "tall.npy", *words)
+    expected = "tall.npy: images of 8 x 4 pixels (height x width); expected 4 x 8"
+    assert (refused.status, refused.err.strip().removeprefix("scratchvae: ")) == (2, expected)
+
+
 def test_evaluate_takes_1000_examples_of_more_unless_it_is_told_to_take_all(command: Command, trained, tmp_path):
     np.save(tmp_path / "many.npy", np.random.default_rng(2).integers(0, 256, (1200, 16), dtype=np.uint8))
     words = ("evaluate", trained, "many.npy", "--engine", "reference", "--samples", 2, "--json")
@@ -215,6 +228,9 @@ def test_a_run_on_mnist_finds_it_where_it_was_or_where_it_is_now(command: Comman
 
     assert command("train", "mnist", "--data-dir", "old", *FAST, "--epochs", 1, "--out", "run").status == 0
     assert list(ends()) == [0, 0, 0]
+    monkeypatch.chdir("old")
+    assert command("evaluate", "../run", "--engine", "reference", "--samples", 2).status == 0
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "old").rename("new")
     assert list(ends()) == [2, 2, 2]
     assert list(ends("--data-dir", "new")) == [0, 0, 0]

@@ -1,9 +1,11 @@
 """`scratchvae train`: what it leaves, what it says, and that stopping it loses nothing."""
 
 import json
+import os
 import shlex
 import shutil
 import signal
+import sys
 import time
 from importlib import import_module
 from pathlib import Path
@@ -64,9 +66,45 @@ def test_a_run_goes_on_and_is_measured_from_wherever_it_is_called(command: Comma
         assert result.status == 0, result.err
     assert command("evaluate", "../run", "--samples", "5").status == 0
     refused = command(*train, "5", "x.npy", "--out", "../run", "--resume")
-    assert "was made with DATA data/x.npy, now asked x.npy" in refused.err
+    assert f"was made with DATA {tmp_path / 'data' / 'x.npy'}, now asked x.npy" in refused.err
     (tmp_path / "data" / "x.npy").rename(tmp_path / "x.npy")
     assert "'data/x.npy': no such data set or file" in command("evaluate", "../run").err
+
+
+def test_a_file_of_the_same_name_elsewhere_is_no_runs_data_and_no_labels(
+    command: Command, undrawn, tmp_path, monkeypatch
+):
+    rng = np.random.default_rng(0)
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        np.save(tmp_path / place / "x.npy", (rng.random((40, 6)) < 0.5).astype(np.float32))
+        np.save(tmp_path / place / "kinds.npy", rng.integers(0, 3, 40))
+    monkeypatch.chdir(tmp_path / "here")
+    assert command("train", "x.npy", "--labels", "kinds.npy", *FAST, "--epochs", "1", "--out", "run").status == 0
+    monkeypatch.chdir(tmp_path / "there")
+    assert command("evaluate", "../here/run", "--samples", "5").status == 0
+    run = RunDirectory(Path("../here/run"))
+    data = run.data(run.config())
+    kinds = np.load("../here/kinds.npy")
+    assert sorted([*data.train_labels, *data.held_out_labels]) == sorted(kinds)
+    assert data.train_labels.tolist() == load("../here/x.npy", labels="../here/kinds.npy").train_labels.tolist()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files that are not UTF-8")
+def test_data_whose_name_is_not_utf_8_have_their_report(command: Command, tmp_path):
+    name = os.fsdecode(b"caf\xe9.npy")
+    np.save(name, (np.random.default_rng(0).random((40, 6)) < 0.5).astype(np.float32))
+    result = command("train", name, *FAST, "--epochs", "1", "--out", "run")
+    assert result.status == 0, result.err
+    assert r"caf\udce9.npy" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+
+
+def test_going_on_takes_the_same_line_again_whatever_short_name_the_likelihood_has(command: Command, undrawn, tmp_path):
+    np.save("x.npy", np.random.default_rng(0).integers(0, 256, (40, 6)) / 255)
+    line = ("train", "x.npy", *FAST, "--epochs", "1", "--likelihood", "discretised-logistic:256", "--out", "run")
+    assert command(*line).status == 0
+    again = command(*line, "--resume")
+    assert again.status == 0, again.err
 
 
 def test_a_run_holds_its_configuration_history_model_pictures_and_page_and_nothing_else(trained):

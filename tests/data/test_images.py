@@ -43,6 +43,12 @@ def test_a_folder_of_images_is_a_data_set(folder):
     assert data.grey
 
 
+@pytest.mark.parametrize("word", [".", "../{}", "{}/"])
+def test_a_folder_has_its_own_name_however_it_is_named(folder, word, monkeypatch):
+    monkeypatch.chdir(folder if "{" not in word or "/{" in word else folder.parent)
+    assert load(word.format(folder.name)).name == folder.name
+
+
 def test_colour_becomes_grey(tmp_path):
     Image.new("RGB", (3, 2), (255, 255, 255)).save(tmp_path / "a.png")
     Image.new("RGBA", (3, 2), (0, 0, 0, 255)).save(tmp_path / "b.png")
