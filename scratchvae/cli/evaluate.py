@@ -91,7 +91,7 @@ def _given(config: dict[str, Any], data: str) -> Data:
     A table may do without the labels. Of a file that holds none, the run's labels are a file with those of other rows.
     """
     resize, labels = parse_size(config["data"].get("resize")), config["data"].get("labels")
-    image_shape = config["data"]["image_shape"]
+    image_shape = config["data"].get("image_shape")
     if Path(data).is_dir():
         return load_rows(data, resize, image_shape=image_shape)
     if data.lower().endswith(BY_NAME):

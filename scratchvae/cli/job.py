@@ -90,8 +90,8 @@ def job_to_resume(out: Path | None, given: Mapping[str, Any]) -> Job:
     source = run.source(config)
     same = "data" in given and os.path.abspath(given["data"]) == os.path.abspath(source)
     known = {**config["model"], **config["training"], "data": given["data"] if same else source}
-    known["resize"] = config["data"]["resize"]
-    known["labels"] = whole_path_of_labels(source, config["data"]["labels"])  # an older run's may be relative
+    known["resize"] = config["data"].get("resize")
+    known["labels"] = whole_path_of_labels(source, config["data"].get("labels"))  # an older run's may be relative
     for name, value in _as_kept(given, source).items():
         if name in known and name not in FREE_ON_RESUME and value != known[name]:
             option = "DATA" if name == "data" else f"--{name.replace('_', '-')}"
