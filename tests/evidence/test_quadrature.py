@@ -833,3 +833,16 @@ def test_the_identity_holds_for_every_digit_of_a_trained_model(digits):
     assert got.converged.all()
     assert np.abs(got.residual).max() <= BAR
     assert (got.kl_to_posterior > -BAR).all()
+
+
+@pytest.mark.parametrize("slope", [80.0, 90.0, 300.0])
+def test_a_density_of_zero_at_the_edge_of_the_lattice_is_no_obstacle(slope):
+    """Rates of exp(slope z) are beyond all numbers from z = 709 / slope on, far from the posterior."""
+    vae = sv.VAE(1, 1, (), "poisson", dtype="float64", engine="reference")
+    vae.parameters["encoder.head.weight"][...] = 0
+    vae.parameters["decoder.head.weight"][...] = slope
+    z = np.linspace(-1, 1, 400_001)
+    log_joint = 3 * slope * z - np.exp(np.minimum(slope * z, 700)) - np.log(6) - 0.5 * z**2 - 0.5 * np.log(2 * np.pi)
+    expected = np.log(np.trapezoid(np.exp(log_joint), z))
+    found = sv.log_evidence(vae, np.array([[3.0]]), method="quadrature").log_evidence
+    np.testing.assert_allclose(found, expected, rtol=1e-7)
