@@ -1,11 +1,17 @@
 """Named tensors on one flat array."""
 
+import mmap
+import re
+import sys
+from pathlib import Path
+
 import joblib
 import numpy as np
 import pytest
 
 import scratchvae as sv
-from scratchvae.parameters import ALIGNMENT, Parameters
+from scratchvae import parameters
+from scratchvae.parameters import ALIGNMENT, HUGE_PAGE, Parameters, aligned_zeros
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128])
@@ -73,3 +79,43 @@ def test_parameters_print_their_shapes():
     assert "float32" in text
     assert "10 values" in text
     assert "a: (2, 3)" in text
+
+
+LARGE = HUGE_PAGE // 4  # numbers of float32 that take half a huge page
+
+
+@pytest.mark.parametrize("size", [0, 1, LARGE - 1, LARGE, 3 * LARGE + 5])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_arrays_begin_with_a_cache_line_and_large_ones_with_a_huge_page(size, dtype):
+    array = aligned_zeros(size, dtype)
+    assert (array.shape, array.dtype) == ((size,), dtype)
+    assert not array.any()
+    array[:] = np.arange(size)
+    np.testing.assert_array_equal(array, np.arange(size, dtype=dtype))
+    large = array.nbytes >= HUGE_PAGE // 2 and hasattr(mmap, "MADV_HUGEPAGE")
+    assert array.ctypes.data % (HUGE_PAGE if large else ALIGNMENT) == 0 or size == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what /proc says of memory")
+def test_large_arrays_ask_for_huge_pages():
+    array = aligned_zeros(LARGE, np.float32)
+    regions = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text(), flags=re.MULTILINE)[1:]
+    bounds = [[int(place, 16) for place in region.split(" ", 1)[0].split("-")] for region in regions]
+    (own,) = (region for region, (low, high) in zip(regions, bounds, strict=True) if low <= array.ctypes.data < high)
+    assert " hg" in re.search("^VmFlags:(.*)$", own, re.MULTILINE)[1]
+
+
+def test_large_arrays_are_zero_where_a_system_has_no_huge_pages(monkeypatch):
+    class Memory(mmap.mmap):
+        def madvise(self, *_):
+            raise OSError("none")
+
+    monkeypatch.setattr(parameters.mmap, "mmap", Memory)
+    assert not aligned_zeros(LARGE, np.float32).any()
+    monkeypatch.delattr(parameters.mmap, "MADV_HUGEPAGE", raising=False)
+    assert not aligned_zeros(LARGE, np.float32).any()
+
+
+def test_no_memory_is_a_memory_error():
+    with pytest.raises(MemoryError):
+        aligned_zeros(1 << 58, np.float32)
