@@ -155,7 +155,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         self.history_ = History()
         self._pixels = x.dtype == np.uint8
         self._updates = 0
-        self._moments = self.vae_.parameters.zeros_like(), self.vae_.parameters.zeros_like()
+        self._moments = tuple(self.vae_.parameters.zeros_like(lasting=True) for _ in range(2))
         return x
 
     def _train(self, x: NDArray, epochs: int) -> "VariationalAutoencoder":

@@ -70,7 +70,7 @@ class Parameters(Mapping[str, NDArray]):
             entry = Entry(name, tuple(shape), offset)
             layout.append(entry)
             offset += -(-entry.size // per_line) * per_line
-        return cls(tuple(layout), aligned_zeros(offset, dtype))
+        return cls(tuple(layout), aligned_zeros(offset, dtype, lasting=True))
 
     @classmethod
     def holding(
@@ -98,9 +98,9 @@ class Parameters(Mapping[str, NDArray]):
         """The shape of every array by name."""
         return {entry.name: entry.shape for entry in self.layout}
 
-    def zeros_like(self) -> "Parameters":
-        """The same names and shapes, all zero."""
-        return Parameters(self.layout, aligned_zeros(self.flat.size, self.flat.dtype))
+    def zeros_like(self, lasting: bool = False) -> "Parameters":
+        """The same names and shapes, all zero. For `lasting` see `aligned_zeros`."""
+        return Parameters(self.layout, aligned_zeros(self.flat.size, self.flat.dtype, lasting))
 
     def copy(self) -> "Parameters":
         """The same names, shapes and values in memory of their own."""
@@ -151,14 +151,16 @@ def _copied(layout: tuple[Entry, ...], flat: NDArray) -> Parameters:
     return Parameters(layout, flat).copy()
 
 
-def aligned_zeros(size: int, dtype: np.dtype | type | str) -> NDArray:
-    """A zero array whose first element lies on a 64-byte boundary; a large one lies in huge pages, where there are any.
+def aligned_zeros(size: int, dtype: np.dtype | type | str, lasting: bool = False) -> NDArray:
+    """A zero array whose first element lies on a 64-byte boundary.
 
-    Weights and moments are walked through from end to end at every update. In pages of 4 KB they are more than the
-    processor knows the places of, and in a virtual machine a place is looked up in two tables.
+    Takes     lasting: whether it is worth huge pages, where there are any, if it is large. Weights and moments are
+              walked through from end to end at every update; in pages of 4 KB they are more than the processor knows
+              the places of, and in a virtual machine a place is looked up in two tables. What is used once is not: the
+              system clears such pages first, where NumPy takes memory that was used before
     """
     large = size * np.dtype(dtype).itemsize >= HUGE_PAGE // 2 and hasattr(mmap, "MADV_HUGEPAGE")
-    return _in_huge_pages(size, np.dtype(dtype)) if large else _aligned(np.zeros, size, np.dtype(dtype))
+    return _in_huge_pages(size, np.dtype(dtype)) if lasting and large else _aligned(np.zeros, size, np.dtype(dtype))
 
 
 def _in_huge_pages(size: int, dtype: np.dtype) -> NDArray:

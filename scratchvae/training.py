@@ -142,8 +142,8 @@ class Trainer:
         self._at = self.objective.at if isinstance(self.objective, ELBO) and self.objective.warm_up else None
         self.binarize = binarize
         self.seed = seed
-        self.first = vae.parameters.zeros_like()
-        self.second = vae.parameters.zeros_like()
+        self.first = vae.parameters.zeros_like(lasting=True)
+        self.second = vae.parameters.zeros_like(lasting=True)
         self.updates = 0
         self._pace = vae.ops.Pace() if hasattr(vae.ops, "Pace") else None  # of steps made operation by operation
         if noise is not None and noise.shape != (shape := (len(x), self.objective.num_samples, vae.latent_dim)):

@@ -12,6 +12,7 @@ import pytest
 import scratchvae as sv
 from scratchvae import parameters
 from scratchvae.parameters import ALIGNMENT, HUGE_PAGE, Parameters, aligned_zeros
+from scratchvae.training import Trainer
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128])
@@ -87,7 +88,7 @@ LARGE = HUGE_PAGE // 4  # numbers of float32 that take half a huge page
 @pytest.mark.parametrize("size", [0, 1, LARGE - 1, LARGE, 3 * LARGE + 5])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_arrays_begin_with_a_cache_line_and_large_ones_with_a_huge_page(size, dtype):
-    array = aligned_zeros(size, dtype)
+    array = aligned_zeros(size, dtype, lasting=True)
     assert (array.shape, array.dtype) == ((size,), dtype)
     assert not array.any()
     array[:] = np.arange(size)
@@ -97,12 +98,19 @@ def test_arrays_begin_with_a_cache_line_and_large_ones_with_a_huge_page(size, dt
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="what /proc says of memory")
-def test_large_arrays_ask_for_huge_pages():
-    array = aligned_zeros(LARGE, np.float32)
+def test_large_arrays_that_last_ask_for_huge_pages():
+    array = aligned_zeros(LARGE, np.float32, lasting=True)
     regions = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text(), flags=re.MULTILINE)[1:]
     bounds = [[int(place, 16) for place in region.split(" ", 1)[0].split("-")] for region in regions]
     (own,) = (region for region, (low, high) in zip(regions, bounds, strict=True) if low <= array.ctypes.data < high)
     assert " hg" in re.search("^VmFlags:(.*)$", own, re.MULTILINE)[1]
+
+
+def test_weights_and_moments_last():
+    vae = sv.VAE(784, 2, (400,), engine="reference")
+    trainer = Trainer(vae, np.eye(784, dtype=np.float32))
+    kept = vae.parameters.flat, trainer.first.flat, trainer.second.flat
+    assert all(array.ctypes.data % HUGE_PAGE == 0 for array in kept) is hasattr(mmap, "MADV_HUGEPAGE")
 
 
 def test_large_arrays_are_zero_where_a_system_has_no_huge_pages(monkeypatch):
@@ -111,11 +119,11 @@ def test_large_arrays_are_zero_where_a_system_has_no_huge_pages(monkeypatch):
             raise OSError("none")
 
     monkeypatch.setattr(parameters.mmap, "mmap", Memory)
-    assert not aligned_zeros(LARGE, np.float32).any()
+    assert not aligned_zeros(LARGE, np.float32, lasting=True).any()
     monkeypatch.delattr(parameters.mmap, "MADV_HUGEPAGE", raising=False)
-    assert not aligned_zeros(LARGE, np.float32).any()
+    assert not aligned_zeros(LARGE, np.float32, lasting=True).any()
 
 
 def test_no_memory_is_a_memory_error():
     with pytest.raises(MemoryError):
-        aligned_zeros(1 << 58, np.float32)
+        aligned_zeros(1 << 58, np.float32, lasting=True)
