@@ -219,9 +219,9 @@ def _with_label_file(path: Path, array: NDArray, found: str, labels: str | PathL
 
 
 def _label_file(path: Path, labels: str | PathLike[str]) -> Path:
-    """The labels are looked for as they are named, and then beside the data."""
-    named, beside = Path(labels), path.parent / labels
-    return beside if beside.is_file() and not named.is_file() else named
+    """The labels are looked for as they are named, and then beside the data, with which they may have been moved."""
+    places = Path(labels), path.parent / labels, path.parent / Path(labels).name
+    return next((place for place in places if place.is_file()), places[0])
 
 
 def whole_path_of_labels(source: str, labels: str | None) -> str | None:

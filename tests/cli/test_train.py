@@ -99,6 +99,18 @@ def test_data_whose_name_is_not_utf_8_have_their_report(command: Command, tmp_pa
     assert r"caf\udce9.npy" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
 
 
+def test_labels_are_found_where_they_were_moved_with_their_data(command: Command, undrawn, tmp_path, monkeypatch):
+    (tmp_path / "old").mkdir()
+    monkeypatch.chdir("old")
+    np.save("x.npy", (np.random.default_rng(0).random((40, 6)) < 0.5).astype(np.float32))
+    np.save("kinds.npy", np.arange(40) % 3)
+    assert command("train", "x.npy", "--labels", "kinds.npy", *FAST, "--epochs", "1", "--out", "run").status == 0
+    (tmp_path / "old").rename(tmp_path / "new")
+    monkeypatch.chdir(tmp_path / "new")
+    evaluated = command("evaluate", "run", "--samples", "5")
+    assert evaluated.status == 0, evaluated.err
+
+
 def test_going_on_takes_the_same_line_again_whatever_short_name_the_likelihood_has(command: Command, undrawn, tmp_path):
     np.save("x.npy", np.random.default_rng(0).integers(0, 256, (40, 6)) / 255)
     line = ("train", "x.npy", *FAST, "--epochs", "1", "--likelihood", "discretised-logistic:256", "--out", "run")
