@@ -1,6 +1,7 @@
 """`scratchvae evaluate`: log p(x) of a trained model, with error bars, beside the terms of its ELBO."""
 
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -91,13 +92,13 @@ def _given(config: dict[str, Any], data: str) -> Data:
     A table may do without the labels. Of a file that holds none, the run's labels are a file with those of other rows.
     """
     resize, labels = parse_size(config["data"].get("resize")), config["data"].get("labels")
-    image_shape = config["data"].get("image_shape")
+    rows = partial(load_rows, data, image_shape=config["data"].get("image_shape"))
     if Path(data).is_dir():
-        return load_rows(data, resize, image_shape=image_shape)
+        return rows(resize)
     if data.lower().endswith(BY_NAME):
         with suppress(NoLabelsError):
-            return load_rows(data, labels=labels, image_shape=image_shape)
-    return load_rows(data, image_shape=image_shape)
+            return rows(labels=labels)
+    return rows()
 
 
 def _parts(vae: VAE, directory: RunDirectory, data: str | None, data_dir: Path | None) -> dict[str, Data]:

@@ -58,9 +58,9 @@ def caption(summaries: Iterable[Summary]) -> str:
     summaries = list(summaries)
     summary = summaries[0]
     words = ESTIMATORS.get(summary.method, f"by the method {summary.method!r} with {{}}")
-    points = CHAINS * temperatures_for(summary.num_samples)
-    drawn = how_many(points, "point") if summary.method == "ais" else how_many(summary.num_samples, "sample")
-    estimator = words.format(drawn)
+    count = summary.num_samples
+    counted = (CHAINS * temperatures_for(count), "point") if summary.method == "ais" else (count, "sample")
+    estimator = words.format(how_many(*counted))
     if any(s.examples > 1 for s in summaries):
         estimator += ", ± its standard error over examples"
     parts = " and ".join(dict.fromkeys(s.described for s in summaries))
