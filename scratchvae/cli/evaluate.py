@@ -91,8 +91,9 @@ def _given(config: dict[str, Any], data: str) -> Data:
 
     A table may do without the labels. Of a file that holds none, the run's labels are a file with those of other rows.
     """
-    resize, labels = parse_size(config["data"].get("resize")), config["data"].get("labels")
-    rows = partial(load_rows, data, image_shape=config["data"].get("image_shape"))
+    known = config["data"]
+    resize, labels = parse_size(known.get("resize")), known.get("labels")
+    rows = partial(load_rows, data, image_shape=known.get("image_shape"), columns=known["columns"])
     if Path(data).is_dir():
         return rows(resize)
     if data.lower().endswith(BY_NAME):

@@ -139,6 +139,7 @@ def _configuration(asked: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]
             "held_out": len(dataset.held_out),
             "dimensions": dimensions,
             "image_shape": dataset.image_shape,
+            "columns": dataset.columns,
             "sha256": fingerprint(dataset.train, dataset.held_out),
         },
         "model": {

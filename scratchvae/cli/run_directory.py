@@ -36,6 +36,7 @@ ENTRIES: dict[str, dict[str, Any]] = {  # what config.json must hold, and of whi
         "resize": (str, OPTIONAL),
         "labels": (str, OPTIONAL),
         "image_shape": (list, OPTIONAL),
+        "columns": (list, OPTIONAL),
         "sha256": str,
     },
     "model": {
@@ -66,7 +67,7 @@ ENTRIES: dict[str, dict[str, Any]] = {  # what config.json must hold, and of whi
 
 
 ADDED: dict[str, dict[str, Any]] = {
-    "data": {"folder": None},
+    "data": {"folder": None, "columns": None},
     "model": {"posterior": "diagonal"},
     "training": {"free_bits": 0.0, "warm_up": 0, "kl": "exact"},
 }

@@ -44,13 +44,15 @@ DAMAGE = (
 
 
 class Arrays(NamedTuple):
-    """What a file or folder holds: its data and, where it has them, the held-out part and labels; and what it was."""
+    """What a file or folder holds: its data and, where it has them, the held-out part, labels, and a name for each
+    column; and what it was."""
 
     train: NDArray
     held_out: NDArray | None
     found: str
     labels: NDArray | None = None
     held_out_labels: NDArray | None = None
+    columns: tuple[str, ...] | None = None
 
 
 def read_npy(path: Path) -> NDArray:
@@ -211,7 +213,8 @@ def read_csv(path: Path) -> NDArray:
 
 
 def read_csv_with_labels(path: Path, labels: str | None) -> Arrays:
-    """As `read_csv`, and the column that the header calls `labels`, of numbers or of words, taken out of the data.
+    """As `read_csv`, and the column that the header calls `labels`, of numbers or of words, taken out of the data; the
+    names of the others.
 
     What was found says whether the first line was taken for a header.
 
@@ -256,13 +259,14 @@ def _numbers_and_labels(path: Path, text: str, labels: str | None) -> Arrays:
     if headed and names[0] == "" and label != 0:
         data = _without_row_numbers(data)
     found = f"csv table {'with' if headed else 'without'} a header"
+    kept = tuple(names[column] for column in columns[-data.shape[1] :]) if headed else None
     if label is None:
-        return Arrays(data, None, found)
+        return Arrays(data, None, found, columns=kept)
     too_long = _first_bad_field(lines, delimiter, label)  # loadtxt lets such a line pass where columns are chosen
     if too_long:
         raise DataError(f"{path}: {too_long}")
     words = np.array([_fields(line, delimiter)[label] for _, line in lines])
-    return Arrays(data, None, found, as_labels(words, len(data), f"{path}, column {labels!r}"))
+    return Arrays(data, None, found, as_labels(words, len(data), f"{path}, column {labels!r}"), columns=kept)
 
 
 def _column_of_labels(path: Path, names: list[str], labels: str) -> int:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +47,7 @@ class Dataset:
     found: str  # one line: what was read, and from where the held-out part comes
     train_labels: NDArray | None = None  # (N,), numbers or words, for pictures; nothing is trained on them
     held_out_labels: NDArray | None = None  # (M,)
+    columns: tuple[str, ...] | None = None  # D names, where the file has them
 
 
 def load(
@@ -93,20 +95,27 @@ def load_rows(
     resize: tuple[int, int] | None = None,
     labels: str | None = None,
     image_shape: Sequence[int] | None = None,
+    columns: Sequence[str] | None = None,
 ) -> Data:
     """The user's own data from a path, one row or more, in the file's order; what a .npz holds out comes last.
 
     Takes     source, resize, labels: as `load`; labels are taken out of a table, and not returned;
               image_shape: (height, width) that rows must have which are known to be images
+              columns: names that columns must have, in that order, where a table names them
     Returns   (N, D); images are flattened. A .npy of 256 MB or more stays on the disk
-    Raises    as `load`, and for images of other sides
+    Raises    as `load`, for images of other sides, and for columns of other names
     """
     with _words_for_the_system():
-        rows, shape, held_out, _, _ = _read_rows(_existing(source), resize, labels)
+        rows = _read_rows(_existing(source), resize, labels)
+    shape, names, held_out = rows.image_shape, rows.columns, rows.held_out
     if shape and image_shape and shape != tuple(image_shape):  # as many values, it may be, in another order
         given, wanted = (f"{height} x {width}" for height, width in (shape, image_shape))
         raise DataError(f"{source}: images of {given} pixels (height x width); expected {wanted}")
-    return rows if held_out is None else np.concatenate([rows, held_out])
+    if names and columns and len(names) == len(columns):  # of another number, what takes them says so
+        for number, (name, expected) in enumerate(zip(names, columns, strict=True), 1):
+            if name != expected:
+                raise DataError(f"{source}: column {number} is {name!r}; expected {expected!r}, columns in one order")
+    return rows.train if held_out is None else np.concatenate([rows.train, held_out])
 
 
 @contextmanager
@@ -152,7 +161,7 @@ def _own(
     labels: str | None,
     check: Check,
 ) -> Dataset:
-    rows, shape, kept, found, marks = _read_rows(path, resize, labels)
+    rows, shape, kept, found, marks, held_out_marks, columns = _read_rows(path, resize, labels)
     check(rows, str(path))
     if kept is not None:
         check(kept, f"{path}, held out")
@@ -161,32 +170,42 @@ def _own(
         train, held = split_rows(len(rows), OWN_HELD_OUT if held_out is None else held_out, seed, str(path))
         found = f"{found}, {len(held)} of {len(rows)} rows held out"
         parts = (rows.subset(train), rows.subset(held)) if isinstance(rows, MappedRows) else (rows[train], rows[held])
-        marks = [None if marks[0] is None else marks[0][part] for part in (train, held)]
+        if marks is not None:
+            marks, held_out_marks = marks[train], marks[held]
     elif held_out is not None:
         raise DataError(f"{path}: held_out is {held_out}; expected None: it has a held-out part of its own")
     else:
         parts = rows, kept
     name = Path(os.path.abspath(path)).name  # that of "." too
-    return Dataset(name, *parts, shape, is_grey(parts[0]) or is_grey(parts[1]), found, *marks)
+    return Dataset(name, *parts, shape, is_grey(parts[0]) or is_grey(parts[1]), found, marks, held_out_marks, columns)
 
 
-def _read_rows(
-    path: Path, resize: tuple[int, int] | None, labels: str | None
-) -> tuple[Data, tuple[int, int] | None, Data | None, str, list[NDArray | None]]:
-    """The rows, the shape of the images that they are, held-out rows where the file has them, what was found, and the
-    labels of either."""
-    array, given, found, *marks = _read_own(path, resize, labels)
+class Rows(NamedTuple):
+    """`Arrays` as data, and the shape of the images that rows are."""
+
+    train: Data
+    image_shape: tuple[int, int] | None
+    held_out: Data | None
+    found: str
+    labels: NDArray | None
+    held_out_labels: NDArray | None
+    columns: tuple[str, ...] | None
+
+
+def _read_rows(path: Path, resize: tuple[int, int] | None, labels: str | None) -> Rows:
+    arrays = _read_own(path, resize, labels)
+    array, given, found, others = arrays.train, arrays.held_out, arrays.found, arrays[3:]
     rows, shape = _as_rows(array, str(path))
     check_pixels(rows, str(path))
     if given is None:
-        return rows, shape, None, f"{found} {array.shape} of {array.dtype}", marks
+        return Rows(rows, shape, None, f"{found} {array.shape} of {array.dtype}", *others)
     if array.ndim > 2 and given.ndim > 2 and _sides(given) != _sides(array):  # as many values, in another order
         raise DataError(
             f"{path}, held out: examples of shape {_sides(given)}; expected {_sides(array)} as in the training data"
         )
     kept = _as_rows(given, f"{path}, held out", rows)[0]
     check_pixels(kept, f"{path}, held out")
-    return rows, shape, kept, f"{found}, {array.shape} and {given.shape} of {array.dtype}", marks
+    return Rows(rows, shape, kept, f"{found}, {array.shape} and {given.shape} of {array.dtype}", *others)
 
 
 def _read_own(path: Path, resize: tuple[int, int] | None, labels: str | None) -> Arrays:

@@ -51,7 +51,8 @@ def _columns(path: Path, file: "ParquetFile", labels: str | None) -> Arrays:
         raise DataError(f"{path}: {names.count(twice[0])} columns are called {twice[0]!r}; expected a name for each")
     if labels is not None and labels not in names:
         raise NoLabelsError(f"{path}: no column {labels!r}; expected one of {', '.join(map(repr, names[:6]))}")
-    parts = [_values(path, name, file.read([name]).column(name)) for name in names if name != labels]
+    columns = tuple(name for name in names if name != labels)
+    parts = [_values(path, name, file.read([name]).column(name)) for name in columns]
     if not parts:
         raise DataError(f"{path}: no column of numbers; expected at least one")
     truths = np.repeat([part.dtype.kind == "b" for part in parts], [part.shape[1] for part in parts])
@@ -60,10 +61,11 @@ def _columns(path: Path, file: "ParquetFile", labels: str | None) -> Arrays:
     if data.dtype == np.uint8 and truths.any():
         check_pixels(data, str(path))  # now, for a 255 of a bool would hide that the bytes are 0 and 1
         data[:, truths] *= 255
+    kept = columns if len(columns) == data.shape[1] else None  # a list's values have no names
     if labels is None:
-        return Arrays(data, None, FOUND)
+        return Arrays(data, None, FOUND, columns=kept)
     marks = _marks(path, labels, file.read([labels]).column(labels))
-    return Arrays(data, None, FOUND, as_labels(marks, len(data), f"{path}, column {labels!r}"))
+    return Arrays(data, None, FOUND, as_labels(marks, len(data), f"{path}, column {labels!r}"), columns=kept)
 
 
 def _marks(path: Path, name: str, column: Any) -> NDArray:

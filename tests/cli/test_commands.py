@@ -204,6 +204,28 @@ def test_evaluate_refuses_images_of_other_sides_though_they_have_as_many_pixels(
     assert (refused.status, refused.err.strip().removeprefix("scratchvae: ")) == (2, expected)
 
 
+def test_evaluate_refuses_a_table_whose_columns_are_in_another_order(command: Command, undrawn, tmp_path):
+    rows = np.random.default_rng(2).normal(size=(30, 3))
+
+    def table(name, header, order=(0, 1, 2)):
+        np.savetxt(name, rows[:, order], delimiter=",", header=header, comments="")
+
+    table("all.csv", "height,weight,kind")
+    table("moved.csv", "weight,height,kind", (1, 0, 2))
+    table("less.csv", "height,weight", (0, 1))
+    np.savetxt("nameless.csv", rows, delimiter=",")
+    arguments = ("train", "all.csv", *FAST, "--epochs", 1, "--likelihood", "gaussian", "--labels", "kind")
+    assert command(*arguments, "--out", "run").status == 0
+    assert json.loads(Path("run/config.json").read_text())["data"]["columns"] == ["height", "weight"]
+    refused = command("evaluate", "run", "moved.csv", "--engine", "reference", "--samples", 2)
+    expected = "moved.csv: column 1 is 'weight'; expected 'height', columns in one order"
+    assert (refused.status, refused.err.strip().removeprefix("scratchvae: ")) == (2, expected)
+    for name in ("all.csv", "less.csv"):
+        assert command("evaluate", "run", name, "--engine", "reference", "--samples", 2).status == 0
+    refused = command("evaluate", "run", "nameless.csv", "--engine", "reference", "--samples", 2)
+    assert "3 columns" in refused.err
+
+
 def test_evaluate_takes_1000_examples_of_more_unless_it_is_told_to_take_all(command: Command, trained, tmp_path):
     np.save(tmp_path / "many.npy", np.random.default_rng(2).integers(0, 256, (1200, 16), dtype=np.uint8))
     words = ("evaluate", trained, "many.npy", "--engine", "reference", "--samples", 2, "--json")

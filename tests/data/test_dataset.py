@@ -238,3 +238,26 @@ def test_importing_the_package_loads_no_library_it_may_not_need():
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("text", "labels", "columns"),
+    [
+        ("a,b,c\n1,2,3\n4,5,6\n", None, ("a", "b", "c")),
+        ("a,b,c\n1,2,3\n4,5,6\n", "b", ("a", "c")),
+        (",a,b\n0,2,3\n1,5,6\n", None, ("a", "b")),  # pandas' row numbers
+        (",a,b\n0,2,3\n1,5,6\n", "a", ("b",)),
+        ("1,2,3\n4,5,6\n", None, None),
+    ],
+)
+def test_columns_have_the_names_of_a_table(tmp_path, text, labels, columns):
+    (tmp_path / "t.csv").write_text(text)
+    data = load(tmp_path / "t.csv", labels=labels)
+    assert data.columns == columns
+    if columns:
+        assert load_rows(tmp_path / "t.csv", labels=labels, columns=columns).shape == (2, len(columns))
+        wrong = [*columns[:-1], "z"]
+        message_of(
+            lambda: load_rows(tmp_path / "t.csv", labels=labels, columns=wrong),
+            f"column {len(columns)} is {columns[-1]!r}; expected 'z'",
+        )

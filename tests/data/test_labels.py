@@ -169,9 +169,9 @@ def test_a_csv_without_its_labels_is_refused(tmp_path, text, words):
 def test_a_line_ends_where_an_editor_ends_it(write, mark):
     """Unicode has more ends of lines than a table, and some programs write them inside a field."""
     path = write("a.csv", f"a,kind\n1,x{mark}y\r\n2,z\r\n".encode())
-    train, _, _, labels, _ = read_csv_with_labels(path, "kind")
-    assert train.tolist() == [[1], [2]]
-    assert labels.tolist() == [f"x{mark}y", "z"]
+    read = read_csv_with_labels(path, "kind")
+    assert read.train.tolist() == [[1], [2]]
+    assert read.labels.tolist() == [f"x{mark}y", "z"]
     path = write("a.csv", f"# one{mark}remark\n1\nx\n".encode())
     message_of(lambda: load(path), "line 3, column 1 is 'x'")
 

@@ -33,10 +33,10 @@ def columns_of(values):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float32, np.float64, np.bool_])
 def test_columns_of_one_type_come_back_as_written(table, dtype):
-    data, _, _, labels, _ = read_parquet(table(**columns_of(PIXELS.astype(dtype))))
-    np.testing.assert_array_equal(data, PIXELS.astype(dtype))
-    assert data.dtype == dtype
-    assert labels is None
+    read = read_parquet(table(**columns_of(PIXELS.astype(dtype))))
+    np.testing.assert_array_equal(read.train, PIXELS.astype(dtype))
+    assert read.train.dtype == dtype
+    assert read.labels is None
 
 
 @pytest.mark.parametrize(
@@ -127,6 +127,12 @@ def test_row_numbers_that_pandas_keeps_are_no_column(tmp_path):
     frame[frame.a != 2].to_parquet(tmp_path / "t.parquet")  # 0, 2, 3: it keeps what is no range
     assert len(parquet.read_schema(tmp_path / "t.parquet").names) == 3
     np.testing.assert_array_equal(read_parquet(tmp_path / "t.parquet").train, [[1, 0.1], [3, 0.3], [4, 0.4]])
+
+
+def test_columns_of_one_value_a_row_have_names(table):
+    assert load(table(a=arrow.array([1.0, 3.0]), b=arrow.array([5.0, 6.0]))).columns == ("a", "b")
+    assert load(table(a=arrow.array([1.0, 3.0]), b=arrow.array([5.0, 6.0])), labels="a").columns == ("b",)
+    assert load(table(a=arrow.array([[1, 2], [3, 4]]), b=arrow.array([5, 6]))).columns is None
 
 
 @pytest.mark.parametrize("keep", [0, 3, 100, -1])
