@@ -16,7 +16,7 @@ from benchmarks.peers.protocol import serve
 from benchmarks.workloads import BETA1, Workload
 from scratchvae.compiled.network import mostly_zero
 from scratchvae.compiled.nonzeros import GROUP
-from scratchvae.compiled.step import FEW
+from scratchvae.compiled.step import FEW_SAMPLES
 from scratchvae.compiled.step_by_weights import BY_ROWS
 from scratchvae.engine import get_threads, set_threads
 from scratchvae.training import Trainer
@@ -72,7 +72,7 @@ def skipped_multiply_adds(workload: Workload, x: NDArray) -> int:
     if not mostly_zero(x.astype(np.float32)):
         return 0
     outputs = workload.layer_sizes()["encoder.0"][1]
-    few = workload.batch_size * workload.num_samples <= FEW
+    few = workload.batch_size * workload.num_samples <= FEW_SAMPLES
     of_gradient = int((x == 0).sum()) if BY_ROWS and few else zero_groups(x.T) * GROUP
     return (zero_groups(x) * GROUP + of_gradient) * outputs
 

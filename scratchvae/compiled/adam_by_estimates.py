@@ -21,7 +21,7 @@ from scratchvae.compiled.simd import SIMD
 from scratchvae.compiled.tile import INDEX, SECOND_LEVEL, Row, call_llvm, prefetch
 
 LANES, TOGETHER = 16, 4
-AHEAD = 2048  # elements: two pages
+ELEMENTS_AHEAD = 2048  # elements: two pages
 LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -72,7 +72,7 @@ def loop(builder, size, p, m, v, constants, reach, gradient):
     def step(row, starts):
         """Vectors at these places. All are loaded before the first is stored: a load waits for a store to the same
         place of another page."""
-        later = builder.add(starts[0], INDEX(AHEAD))
+        later = builder.add(starts[0], INDEX(ELEMENTS_AHEAD))
         later = builder.select(builder.icmp_signed("<", later, reach), later, starts[0])  # not another thread's
         for moments in (m, v):
             prefetch(builder, builder.gep(moments, [later]), len(starts) * SIMD.bytes, SECOND_LEVEL)

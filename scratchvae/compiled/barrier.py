@@ -16,7 +16,7 @@ from scratchvae.compiled.kernel_cache import INNER
 from scratchvae.compiled.tile import INT32, call_llvm, on_x86
 from scratchvae.parameters import aligned_zeros
 
-LINE = 8  # elements of a cache line: each thread writes to one of its own
+LINE_WORDS = 8  # elements of a cache line: each thread writes to one of its own
 CLOSED = -1  # instead of how many have come: one of them works alone
 PATIENCE = 20_000  # turns after which the other threads are not waited for: about half a millisecond
 SPINS = 2_000  # turns between two offers of the processor to others
@@ -25,13 +25,13 @@ SPINS = 2_000  # turns between two offers of the processor to others
 def signals_for(parts: int) -> NDArray[np.int64]:
     """What so many threads speak by: how many have come; then, a cache line each, how many steps a part has done, and
     behind that what else it says (`shares`, and in `step_by_examples` which rows have gone back)."""
-    return aligned_zeros((1 + parts) * LINE, np.int64)
+    return aligned_zeros((1 + parts) * LINE_WORDS, np.int64)
 
 
 @njit(**INNER)
 def line_of(part):
     """Where in the signals a part's cache line begins."""
-    return (1 + part) * LINE
+    return (1 + part) * LINE_WORDS
 
 
 @njit(**INNER)

@@ -7,7 +7,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from scratchvae.compiled.kernel_cache import INNER, KERNEL
 from scratchvae.compiled.slices import slices_for
-from scratchvae.compiled.tile import BYTE, LINE, prefetch
+from scratchvae.compiled.tile import BYTE, LINE_BYTES, prefetch
 
 ROWS_AHEAD = 4  # that are asked for before their turn
 
@@ -30,7 +30,7 @@ def _convert(source, scale, target):
 @njit(**INNER)
 def ask(data, row, left, columns):
     """Ask for a part of a row: rows here and there in a large array come from memory, each after a while."""
-    for column in range(left, left + columns, LINE // data.itemsize):
+    for column in range(left, left + columns, LINE_BYTES // data.itemsize):
         _ask(data, row, column)
 
 
@@ -42,7 +42,7 @@ def _ask(context, data, row, column):
         view = context.make_array(data)(context, builder, arguments[0])
         row_bytes, item_bytes = builder.extract_value(view.strides, 0), view.itemsize
         distance = builder.add(builder.mul(arguments[1], row_bytes), builder.mul(arguments[2], item_bytes))
-        prefetch(builder, builder.gep(builder.bitcast(view.data, BYTE.as_pointer()), [distance]), LINE)
+        prefetch(builder, builder.gep(builder.bitcast(view.data, BYTE.as_pointer()), [distance]), LINE_BYTES)
         return context.get_dummy_value()
 
     return types.void(data, types.intp, types.intp), emit

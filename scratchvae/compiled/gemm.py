@@ -23,13 +23,13 @@ from scratchvae.compiled.kernel_cache import INLINED, INNER, kernel_cache
 from scratchvae.compiled.nonzeros import GROUP, list_nonzeros, pair_alike
 from scratchvae.compiled.simd import SIMD, asking_is_enough
 from scratchvae.compiled.tile import (
-    AHEAD,
     INDEX,
     INT32,
-    LINE,
+    LINE_BYTES,
     NARROW,
     NARROW_BYTES,
     PLAIN,
+    ROWS_AHEAD,
     SIZES,
     SKIP,
     WHOLE,
@@ -139,7 +139,7 @@ def _product(
             i += height
             if claimed < ahead_lines:  # the same share of the lines as of the product is behind us
                 for line in range(claimed, ahead_lines * (j * rows + i * width) // (columns * rows)):
-                    _claim(ahead, line * LINE)
+                    _claim(ahead, line * LINE_BYTES)
                     claimed = line + 1
         j += width
     for i in range(rows if activation != 0 else 0):
@@ -200,7 +200,7 @@ def _run(context, kernel, a, b, start, c, more, activation, places, counts, orde
             pointer("b"), b_step, begin, begin_row, pointer("c"), c_row, given["activation"],
             builder.zext(filled("counts"), INDEX), pointer("places"), place_row, pointer("counts"),
             pointer("order"), pointer("ahead"),
-            builder.sdiv(builder.mul(views["ahead"].nitems, views["ahead"].itemsize), INDEX(LINE)),
+            builder.sdiv(builder.mul(views["ahead"].nitems, views["ahead"].itemsize), INDEX(LINE_BYTES)),
         ]  # fmt: skip
         called = ir.FunctionType(ir.VoidType(), [value.type for value in passed]).as_pointer()
         builder.call(builder.inttoptr(given["kernel"], called), passed)
@@ -250,7 +250,7 @@ def finite_sparse_product(kernel, a, b, start, c, more, activation, ahead):
     """The same for a b that is known to hold neither NaN nor infinity: looking takes a while, so that who multiplies by
     it several times looks once. For more and ahead see `product_ahead`."""
     rows, steps = a.shape
-    room = steps + max(BYTES // a.itemsize, AHEAD)
+    room = steps + max(BYTES // a.itemsize, ROWS_AHEAD)
     places, counts = np.empty((ROW_BLOCK // GROUP, room), np.int32), np.empty(ROW_BLOCK // GROUP, np.int32)
     order = np.empty(ROW_BLOCK, np.int32)
     for low in range(0, rows, ROW_BLOCK):

@@ -37,7 +37,7 @@ from scratchvae.compiled.kernel_cache import INLINED, INNER, KERNEL
 from scratchvae.compiled.memory import keep_freed_memory
 from scratchvae.compiled.nonzeros import GROUP
 from scratchvae.compiled.slices import threads
-from scratchvae.compiled.tile import LINE
+from scratchvae.compiled.tile import LINE_BYTES
 from scratchvae.compiled.vector_math import activation_backward_row
 from scratchvae.parameters import ACTIVATION_CODES, Network
 
@@ -138,7 +138,7 @@ def gradient_by_inputs(kernel, da, w, dh, scratch):
     if w.shape[1] >= LONG:
         inner_products(da, w, dh)
         return
-    rows, (inputs, outputs), line = len(da), w.shape, LINE // da.itemsize
+    rows, (inputs, outputs), line = len(da), w.shape, LINE_BYTES // da.itemsize
     width = rows if rows <= 2 * line else -(-rows // line) * line
     da_columns, dh_columns = matrix(scratch, 0, outputs, width), matrix(scratch, outputs * width, inputs, width)
     transpose(da[:, :outputs], da_columns)  # of the type of the one below: it is compiled once
@@ -292,8 +292,8 @@ def _row(table, layer):
 @njit(**INNER)
 def work_space(size, like):
     """An array of the other's type from a cache line on: vectors that lie across two take a load more each."""
-    raw = np.empty(size + LINE // like.itemsize, like.dtype)
-    start = -raw.ctypes.data % LINE // raw.itemsize
+    raw = np.empty(size + LINE_BYTES // like.itemsize, like.dtype)
+    start = -raw.ctypes.data % LINE_BYTES // raw.itemsize
     return raw[start : start + size]
 
 

@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 
 from scratchvae.compiled.kernel_cache import INNER
 from scratchvae.compiled.simd import SIMD
-from scratchvae.compiled.tile import AHEAD, BYTE, INDEX, INT32, Row, call_llvm, element, scalar_bytes, splat
+from scratchvae.compiled.tile import BYTE, INDEX, INT32, ROWS_AHEAD, Row, call_llvm, element, scalar_bytes, splat
 
 GROUP = SIMD.sparse_heights[0]  # rows that share a list
 ALIKE = 0.4  # share of places that are not zero from which it pays to look which rows are alike
@@ -28,8 +28,8 @@ def list_nonzeros(a, order, places, counts):
     """For each group of rows of a (M, K), taken in that order, the places k, ascending, where one of them is not zero.
     Returns their total.
 
-    Fills     places (M / GROUP, > K), with room for one vector and AHEAD numbers behind K: a tile asks for rows ahead,
-              behind a list's end for row 0; counts (M / GROUP,): how many
+    Fills     places (M / GROUP, > K), with room for one vector and ROWS_AHEAD numbers behind K: a tile asks for rows
+              ahead, behind a list's end for row 0; counts (M / GROUP,): how many
     """
     lanes, total = SIMD.bytes // a.itemsize, 0
     for low in range(0, a.shape[0], GROUP):
@@ -39,7 +39,7 @@ def list_nonzeros(a, order, places, counts):
             columns = min(lanes, a.shape[1] - k)
             count += append_nonzeros(a, rows, k, columns, places, group, count)
         counts[group] = count
-        places[group, count : count + AHEAD] = 0
+        places[group, count : count + ROWS_AHEAD] = 0
         total += count
     return total
 

@@ -21,8 +21,8 @@ STEP = 0.6  # of the way to the shares that would have been right, which a passi
 EQUAL = 0.03  # of an equal share: where less than that is between them, shares are equal
 LEAST = 1 / 3  # of the mean pace that a thread is believed to have
 SHORT = 200_000  # ticks, some 0.1 ms: how long a shorter share takes is chance more than pace
-FEW = 8  # pieces a thread below which shares are equal
-GRAIN = 2  # pieces at a time where there are FEW times as many: tiles with fewer rows are slower
+FEW_PIECES = 8  # pieces a thread below which shares are equal
+GRAIN = 2  # pieces at a time where there are FEW_PIECES times as many: tiles with fewer rows are slower
 
 
 @njit(**INNER)
@@ -45,9 +45,9 @@ def share_of(bounds, pieces, part):
 def _bound(bounds, pieces, part):
     parts = bounds.size - 1
     equal, of_each = pieces * part // parts, pieces / parts
-    if of_each < FEW or abs(bounds[part] * pieces - equal) < EQUAL * of_each:
+    if of_each < FEW_PIECES or abs(bounds[part] * pieces - equal) < EQUAL * of_each:
         return equal
-    grain = GRAIN if of_each >= FEW * GRAIN else 1
+    grain = GRAIN if of_each >= FEW_PIECES * GRAIN else 1
     return np.intp(bounds[part] * pieces / grain + 0.5) * grain
 
 

@@ -53,7 +53,7 @@ from scratchvae.parameters import Network, aligned_empty
 
 PARALLEL = 1_500_000  # multiply-adds of a forward and a backward pass below which a second thread is not woken
 SMALL = 10_000_000  # those below which it may be that a second thread does not pay (see `pace`)
-FEW = 32  # samples up to which the weights are shared out instead of the examples
+FEW_SAMPLES = 32  # samples up to which the weights are shared out instead of the examples
 
 
 class Minibatches(NamedTuple):
@@ -81,7 +81,7 @@ class Minibatches(NamedTuple):
 
     def shares_weights(self) -> bool:
         """Whether two threads share out the weights, and not all threads the examples."""
-        return self.multiply_adds() >= PARALLEL and self.rows.shape[1] * self.samples <= FEW
+        return self.multiply_adds() >= PARALLEL and self.rows.shape[1] * self.samples <= FEW_SAMPLES
 
     def threads(self) -> int:
         """How many may work on a step."""

@@ -38,7 +38,7 @@ from scratchvae.compiled.posterior import _forward as posterior_forward_rows
 from scratchvae.compiled.simd import SIMD
 from scratchvae.compiled.step_parts import (
     KL,
-    LINE,
+    LINE_FLOATS,
     Settings,
     at,
     example_terms,
@@ -112,14 +112,15 @@ def plan(examples: int, samples: int, encoder: bytes, decoder: bytes) -> NDArray
     layers: list[tuple[int, ...]] = []
     for rows, table in zip((examples, all_samples), tables, strict=True):
         for number, (inputs, outputs, weight, bias, _) in enumerate(table.tolist()):
-            whole = HEIGHT if layers and inputs % LINE else LINE  # pixels are drawn in sixteens too
+            whole = HEIGHT if layers and inputs % LINE_FLOATS else LINE_FLOATS  # pixels are drawn in sixteens too
             cut = (inputs // 2 + (whole - 1) // 2) // whole * whole  # the nearest; of two, the lower
             activation = table[number - 1, 4] if number else 0
             layers.append((rows, inputs, outputs, weight, bias, activation, len(layers) % 2, cut))
             shapes += [(rows, cut), (rows, inputs - cut), *[(rows, outputs)] * 3]
     first, cut = layers[len(tables[0])][6:]
     halves = [cut, latent - cut] if first == 0 else [latent - cut, cut]
-    lines, all_lines = (-(-n // LINE) * LINE for n in (examples, all_samples))  # no line is written by both threads
+    # no line is written by both threads
+    lines, all_lines = (-(-n // LINE_FLOATS) * LINE_FLOATS for n in (examples, all_samples))
     arrays = [(all_samples, latent), (2, all_lines), (2, all_lines), (2, lines)]
     for half in halves:
         arrays += [(examples, 2 * half)] * 2 + [(examples, half)] + [(all_samples, half)] * 2

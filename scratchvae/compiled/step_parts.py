@@ -30,7 +30,7 @@ from scratchvae.compiled.tile import INDEX, element
 from scratchvae.compiled.vector_math import float32_from_bits, sum_row
 
 ELBO, RECONSTRUCTION, KL, OBJECTIVE = range(4)  # rows of `terms`
-LINE = 16  # elements of a cache line, of float32
+LINE_FLOATS = 16  # elements of a cache line, of float32
 APART = 65_536  # elements between arrays: 80 rows of MNIST's images. Only where pages are huge do they take memory
 
 
@@ -66,7 +66,7 @@ def laid_out(shapes: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
 
     They stand APART. A product walks down its second factor in long strides, and the processor fetches some fifty rows
     beyond the end. Another thread that writes what stands there would have to take every line back first."""
-    sizes = [-(-rows * columns // LINE) * LINE + APART for rows, columns in shapes]
+    sizes = [-(-rows * columns // LINE_FLOATS) * LINE_FLOATS + APART for rows, columns in shapes]
     return [(offset, *shape) for offset, shape in zip(accumulate(sizes, initial=0), [*shapes, (0, 0)], strict=True)]
 
 

@@ -20,9 +20,9 @@ INDEX, INT32, BYTE = ir.IntType(64), ir.IntType(32), ir.IntType(8)
 
 PLAIN, SKIP, NARROW, WHOLE, WHOLE_SKIP = range(5)  # kinds of tiles
 NARROW_BYTES = 16
-LINE = 64  # bytes of a cache line
+LINE_BYTES = 64  # bytes of a cache line
 FIRST_LEVEL, SECOND_LEVEL = 3, 2  # of caches, as LLVM names how soon something is needed
-AHEAD = 8  # rows of B that are asked for before their turn: a processor does not by itself where they lie far apart
+ROWS_AHEAD = 8  # of B, asked for before their turn: a processor does not by itself where they lie far apart
 HIGH, WIDE = 9, 10  # more than a tile has rows, and vectors: a tile's number is made of its kind, vectors and rows
 WIDE_COUNTS = (SIMD.wide,) if SIMD.wide else ()
 SIZES = {  # rows and vectors
@@ -77,7 +77,7 @@ def _opaque(builder, pointer):
 def prefetch(builder, place, size, locality=FIRST_LEVEL):
     """Ask for `size` bytes, to read them, into that cache and those above it."""
     start = builder.bitcast(place, BYTE.as_pointer())
-    for distance in range(0, size, LINE):
+    for distance in range(0, size, LINE_BYTES):
         line = builder.gep(start, [INDEX(distance)])
         arguments = [line, *map(INT32, (0, locality, 1))]  # to read it; data, not code
         call_llvm(builder, "llvm.prefetch.p0", ir.VoidType(), arguments)
@@ -235,12 +235,13 @@ def _tile_function(module, scalar, rows, count, kind):
 
     if kind in (SKIP, WHOLE_SKIP):
         with cgutils.for_range(builder, steps) as loop:
-            now, later = (builder.gep(indices, [builder.add(loop.index, INDEX(n))]) for n in (0, AHEAD))
+            now, later = (builder.gep(indices, [builder.add(loop.index, INDEX(n))]) for n in (0, ROWS_AHEAD))
             k, later = (builder.zext(builder.load(place), INDEX) for place in (now, later))
             prefetch(builder, row_of_b(later), count * SIMD.bytes)
             step(k, k)
     else:  # nothing is asked for beyond the end: what stands there may be another thread's
-        distance, asked = _opaque(builder, builder.mul(b_step, INDEX(AHEAD))), builder.sub(steps, INDEX(AHEAD))
+        distance = _opaque(builder, builder.mul(b_step, INDEX(ROWS_AHEAD)))
+        asked = builder.sub(steps, INDEX(ROWS_AHEAD))
         asked = builder.select(builder.icmp_signed(">", asked, INDEX(0)), asked, INDEX(0))
         with cgutils.for_range_slice(builder, INDEX(0), asked, INDEX(1), inc=True) as (k, _):
             prefetch(builder, builder.gep(row_of_b(k), [distance]), count * SIMD.bytes)
@@ -260,7 +261,7 @@ def tile(context, kind, rows, columns, steps, indices, a, a_row, a_step, b, b_st
     Takes     pointers, and strides in elements; rows, columns: a height and a number of vectors that `SIMD` lists;
               start: null stands for zeros, a stride of 0 for the same row everywhere, C itself for a sum that goes on;
               kind: PLAIN if k runs over 0 .. steps - 1, SKIP if over `indices[:steps]`,
-              behind which AHEAD more rows of B are named, with contiguous rows of A,
+              behind which ROWS_AHEAD more rows of B are named, with contiguous rows of A,
               NARROW as PLAIN with NARROW_BYTES for the last vector, WHOLE as PLAIN and WHOLE_SKIP as SKIP for a last
               vector that is full: on Intel's processors a mask takes the place of a multiply-add
     """

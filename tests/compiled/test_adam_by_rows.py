@@ -6,7 +6,7 @@ from numba import njit
 
 from scratchvae.compiled import adam_by_estimates, adam_by_rows, gemm
 from scratchvae.compiled.gemm import kernel
-from scratchvae.compiled.step import FEW
+from scratchvae.compiled.step import FEW_SAMPLES
 from tests.compiled.entries import entry_of
 from tests.compiled.flushing import flushed
 
@@ -74,4 +74,4 @@ def test_a_number_that_is_none_is_noticed(place):
 
 
 def test_a_step_that_shares_out_its_weights_has_no_more_examples():
-    assert FEW <= adam_by_rows.MOST
+    assert FEW_SAMPLES <= adam_by_rows.MOST

@@ -6,7 +6,7 @@ from numba import njit
 
 from scratchvae.compiled import nonzeros
 from scratchvae.compiled.nonzeros import ALIKE, GROUP, WORD, pair, pair_alike
-from scratchvae.compiled.tile import AHEAD
+from scratchvae.compiled.tile import ROWS_AHEAD
 from tests.compiled.entries import entry_of
 
 list_nonzeros = entry_of(nonzeros.list_nonzeros)
@@ -41,7 +41,7 @@ def test_places_are_listed_in_ascending_order(dtype, order):
         rows = a[list(order[group * GROUP : (group + 1) * GROUP])]
         want = np.flatnonzero((rows != 0).any(axis=0))
         assert places[group, : counts[group]].tolist() == want.tolist()
-        assert not places[group, counts[group] :][:AHEAD].any(), "rows that a tile asks for ahead"
+        assert not places[group, counts[group] :][:ROWS_AHEAD].any(), "rows that a tile asks for ahead"
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from scratchvae.compiled.barrier import LINE, signals_for
+from scratchvae.compiled.barrier import LINE_WORDS, signals_for
 from scratchvae.compiled.shares import LEAST, SHORT, equal_shares, follow, say, share_of, ticks
 
 PARTS = [1, 2, 3, 8, 40]
@@ -93,7 +93,7 @@ def test_no_pace_is_believed_to_be_next_to_nothing():
 def moved(spent, number):
     """Where the first of two parts' shares ends once each has said how long its share of the second pass took, or has
     said nothing."""
-    bounds, signals = equal_shares(1, 2)[0], np.zeros(3 * LINE, np.int64)
+    bounds, signals = equal_shares(1, 2)[0], np.zeros(3 * LINE_WORDS, np.int64)
     for part in range(len(spent)):
         say(signals, part, 1, spent[part])
     follow(bounds, 100, signals, number)

@@ -15,10 +15,10 @@ from scratchvae.compiled.importance import importance_bound_forward
 from scratchvae.compiled.network import call
 from scratchvae.compiled.pace import Pace
 from scratchvae.compiled.shares import SHORT
-from scratchvae.compiled.step import FEW
+from scratchvae.compiled.step import FEW_SAMPLES
 from scratchvae.compiled.step_by_examples import ROWS, keep, spread
 from scratchvae.compiled.step_by_weights import FIRST, Layer, plan
-from scratchvae.compiled.step_parts import LINE, laid_out
+from scratchvae.compiled.step_parts import LINE_FLOATS, laid_out
 from scratchvae.engine import get_threads, set_threads
 from scratchvae.training import Trainer
 
@@ -163,7 +163,8 @@ def test_pixels_too_few_to_share_are_the_first_half_or_the_second(columns, binar
 
 
 @pytest.mark.parametrize(
-    ("rows", "samples", "expected"), [(10, 3, True), (10, 4, False), (FEW, 1, True), (FEW + 1, 1, False)]
+    ("rows", "samples", "expected"),
+    [(10, 3, True), (10, 4, False), (FEW_SAMPLES, 1, True), (FEW_SAMPLES + 1, 1, False)],
 )
 def test_weights_are_shared_out_where_all_examples_together_have_few_samples(rows, samples, expected):
     """As many as `adam_by_rows` has bits for."""
@@ -453,4 +454,4 @@ def test_arrays_of_a_step_stand_further_apart_than_a_processor_looks_ahead():
     places = np.array(laid_out([(20, 784), (1, 5), (0, 3)]))
     ends = places[:-1, 0] + places[:-1, 1] * places[:-1, 2]
     assert (places[1:, 0] - ends >= 50 * 784).all()
-    assert (places[:, 0] % LINE == 0).all()
+    assert (places[:, 0] % LINE_FLOATS == 0).all()
