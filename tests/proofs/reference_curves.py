@@ -5,6 +5,7 @@ The digits are split, binarized afresh at every use, shuffled and validated, so 
 """
 
 import json
+from functools import cache
 from pathlib import Path
 
 import scratchvae as sv
@@ -21,6 +22,7 @@ def names() -> list[str]:
     return [f"{engine} {dtype} {objective}" for engine in ENGINES for dtype in RELATIVE for objective in OBJECTIVES]
 
 
+@cache
 def curve(name: str) -> list[list[float]]:
     """(training objective, reconstruction, kl, held-out ELBO) after each epoch."""
     engine, dtype, objective = name.split()
