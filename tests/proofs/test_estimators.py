@@ -119,7 +119,7 @@ def test_log_weights_alone_are_refused(ops):
 
 def test_training_by_an_estimator_raises_the_bound(engine):
     """A few updates of each raise the ELBO of a small model, on either posterior."""
-    for objective in (sv.STL(1), sv.DReG(4), sv.ELBO(2, kl="monte-carlo")):
+    for objective in (sv.STL(1), sv.DReG(4), sv.ScoreFunction(8), sv.ELBO(2, kl="monte-carlo")):
         for posterior in ("diagonal", "full"):
             case = with_posterior(posterior, engine)
             history = sv.fit(case.vae, case.x, 25, 20, 0.02, objective, progress=False)
