@@ -3,8 +3,8 @@
 import os
 import secrets
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 UNFINISHED = ".unfinished"  # the end of the name of what is beside a file; others are not ours to take away
@@ -18,28 +18,37 @@ def write_whole(path: str | os.PathLike[str], content: bytes | str) -> None:
     leads to the file, and who may read and write it stays as it was.
     Raises    ValueError, one line, where it cannot be written: no folder, no permission, no space
     """
-    target = Path(os.path.realpath(path))
-    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}{UNFINISHED}")
-    try:
-        with _gone_unless_renamed(beside):
-            with open(beside, "xb") as file:
-                if target.exists():
-                    os.chmod(beside, stat.S_IMODE(target.stat().st_mode))
-                # a file's name, which is in many texts, need not be UTF-8
-                file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, target)
-    except OSError as error:
-        raise _cannot_be_written(path, error) from None
+    write_together({Path(path): content})
+
+
+def write_together(contents: Mapping[Path, bytes | str]) -> None:
+    """The same for files that belong together: none takes its place before all are written.
+
+    Raises    ValueError as `write_whole`
+    """
+    with ExitStack() as stack:
+        places = [(path, *stack.enter_context(_beside(path, content))) for path, content in contents.items()]
+        for path, beside, target in places:
+            with _one_line(path):
+                os.replace(beside, target)
 
 
 @contextmanager
-def _gone_unless_renamed(file: Path) -> Iterator[None]:
+def _beside(path: Path, content: bytes | str) -> Iterator[tuple[Path, Path]]:
+    """The content in a file beside its place: its path, and its place. After an error it is gone, unless renamed."""
+    target = Path(os.path.realpath(path))
+    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}{UNFINISHED}")
     try:
-        yield
+        with _one_line(path), open(beside, "xb") as file:
+            if target.exists():
+                os.chmod(beside, stat.S_IMODE(target.stat().st_mode))
+            # a file's name, which is in many texts, need not be UTF-8
+            file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        yield beside, target
     except BaseException:  # Ctrl-C may come right after the renaming
-        file.unlink(missing_ok=True)
+        beside.unlink(missing_ok=True)
         raise
 
 
@@ -48,18 +57,15 @@ def append_whole(path: str | os.PathLike[str], line: bytes) -> None:
 
     Raises    ValueError as `write_whole`
     """
-    try:
-        with open(path, "ab", buffering=0) as file:
-            before = os.fstat(file.fileno()).st_size
-            try:
-                rest = memoryview(line)
-                while rest:
-                    rest = rest[file.write(rest) :]
-            except BaseException:
-                file.truncate(before)
-                raise
-    except OSError as error:
-        raise _cannot_be_written(path, error) from None
+    with _one_line(path), open(path, "ab", buffering=0) as file:
+        before = os.fstat(file.fileno()).st_size
+        try:
+            rest = memoryview(line)
+            while rest:
+                rest = rest[file.write(rest) :]
+        except BaseException:
+            file.truncate(before)
+            raise
 
 
 def may_be_written(folder: Path) -> bool:
@@ -104,6 +110,15 @@ def held(directory: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def _one_line(path: str | os.PathLike[str]) -> Iterator[None]:
+    """The system's errors as a ValueError, one line."""
+    try:
+        yield
+    except OSError as error:
+        raise _cannot_be_written(path, error) from None
 
 
 def _cannot_be_written(path: str | os.PathLike[str], error: OSError) -> ValueError:

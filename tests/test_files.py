@@ -1,12 +1,13 @@
 """Files that are there whole or not at all, and the folders that they are in."""
 
+import errno
 import os
 import stat
 
 import pytest
 
 from scratchvae import files
-from scratchvae.files import make_folder, unfinished, write_whole
+from scratchvae.files import make_folder, unfinished, write_together, write_whole
 
 
 def test_what_is_not_yet_written_lies_beside_its_place_where_it_is_looked_for(tmp_path, monkeypatch):
@@ -64,6 +65,26 @@ def test_what_is_not_written_leaves_nothing(tmp_path, monkeypatch, step):
     with pytest.raises(KeyboardInterrupt):
         write_whole(tmp_path / "page.html", "the new one")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("page.html", "the old one")]
+
+
+def test_files_that_belong_together_take_their_places_when_all_are_written(tmp_path, monkeypatch):
+    paths = {name: tmp_path / name for name in ("encoder.onnx", "decoder.onnx")}
+    write_together({path: f"old {name}" for name, path in paths.items()})
+    written, true = [], os.fsync
+
+    def disk_that_is_full_at_the_second(handle):
+        written.append(handle)
+        if len(written) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        true(handle)
+
+    monkeypatch.setattr(files.os, "fsync", disk_that_is_full_at_the_second)
+    with pytest.raises(ValueError, match=r"decoder.onnx: cannot be written \(No space left on device\)"):
+        write_together({path: b"new" for path in paths.values()})
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: f"old {name}" for name in paths}
+    monkeypatch.undo()
+    write_together({path: f"new {name}" for name, path in paths.items()})
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: f"new {name}" for name in paths}
 
 
 def test_a_folder_is_made_where_it_is_not_there_and_those_it_is_in_if_wanted(tmp_path):

@@ -8,7 +8,7 @@ import typer
 
 from scratchvae import VAE
 from scratchvae.export import onnx_files, torch_call, torch_files
-from scratchvae.files import make_folder, may_be_written, write_whole
+from scratchvae.files import make_folder, may_be_written, write_together
 
 from .options import Engine, Json, Quiet, Seed, Threads, use_threads
 from .output import Output
@@ -57,9 +57,8 @@ def export(
         raise ValueError(f"--out is {folder}; expected a folder that may be written, or a new one in such a folder")
     files = FORMATS[kind](vae)  # everything that can be refused is refused before the folder is made
     make_folder(folder)
-    for name, content in files.items():
-        write_whole(folder / name, content)
+    paths = {folder / name: content for name, content in files.items()}
+    write_together(paths)
     made = f"; the module is {torch_call(vae)}" if kind == "torch" else ""
     output.message(f"{' and '.join(files)} written to {folder}{made}")
-    paths = [folder / name for name in files]
-    output.record({"command": "export", "run": run, "format": kind, "files": paths, "model": vae.config})
+    output.record({"command": "export", "run": run, "format": kind, "files": list(paths), "model": vae.config})

@@ -14,7 +14,7 @@ from scratchvae.checkpoint import trained_epochs
 from scratchvae.data import METHODS, Data, Dataset
 from scratchvae.distributed import Processes, launched_processes
 from scratchvae.engine import ENGINES, get_threads, one_thread
-from scratchvae.files import write_whole
+from scratchvae.files import write_together
 from scratchvae.likelihoods import LIKELIHOODS
 from scratchvae.objectives import KLS, OBJECTIVES
 from scratchvae.parameters import ACTIVATION_CODES
@@ -279,8 +279,7 @@ def _draw(job: Job, history: History, summaries: Mapping[str, Summary]) -> None:
 
     seed, held_out, labels = job.config["training"]["seed"], job.dataset.held_out, job.dataset.held_out_labels
     report = run_report(job.vae, held_out, job.config, history.epochs, summaries, seed, labels)
-    write_whole(job.run.pictures_file, report.pictures)
-    write_whole(job.run.report_file, report.html)
+    write_together({job.run.pictures_file: report.pictures, job.run.report_file: report.html})
 
 
 def _finish(output: Output, job: Job, history: History, seconds: float, summaries: Mapping[str, Summary]) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scratchvae.export.plain import check_plain
-from scratchvae.files import write_whole
+from scratchvae.files import write_together
 from scratchvae.likelihoods import DiscretisedLogistic
 from scratchvae.parameters import Layer
 from scratchvae.reference.continuous_bernoulli import MEAN_SERIES, NEAR
@@ -75,12 +75,11 @@ def onnx_files(vae: VAE) -> dict[str, bytes]:
 
 
 def save_onnx(vae: VAE, folder: str | os.PathLike[str]) -> None:
-    """Write encoder.onnx and decoder.onnx into a folder that exists, each complete or not at all.
+    """Write encoder.onnx and decoder.onnx into a folder that exists, complete or not at all, and both or neither.
 
     Raises    ValueError where the folder does not exist or cannot be written; as `encoder_onnx` and `decoder_onnx`
     """
-    for name, content in onnx_files(vae).items():
-        write_whole(Path(folder) / name, content)
+    write_together({Path(folder) / name: content for name, content in onnx_files(vae).items()})
 
 
 class _Graph:
