@@ -54,9 +54,15 @@ def _draw_curves(axes: Axes, history: Sequence[Mapping[str, Any]], curves: Seque
     if zooms and len(zooms) == len(limits):
         axes.set_ylim(min(limit[0] for limit in zooms), max(limit[1] for limit in zooms))
     low, high = axes.get_ylim()
-    cut = any(((values < low) | (values > high)).any() for values in shown)
-    axes.set_xlabel("epoch" + (", the first cut off" if cut else ""))
+    axes.set_xlabel("epoch" + _what_is_cut([(values < low) | (values > high) for values in shown]))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
+
+
+def _what_is_cut(outside: Sequence[NDArray[np.bool_]]) -> str:
+    """What to say of curves, by which of their values lie outside the frame."""
+    if not any(values.any() for values in outside):
+        return ""
+    return ", the first cut off" if all(values[: values.sum()].all() for values in outside) else ", some cut off"
 
 
 def learning_curve(axes: Axes, history: Sequence[Mapping[str, Any]], term: str, title: str) -> Axes:

@@ -197,7 +197,7 @@ def kl_per_dimension(vae: VAE, x: NDArray[Any], axes: Axes | None = None) -> Axe
     """The mean over examples of KL(q(z_j|x) || N(0, 1)), largest first; a colour tells dimensions that carry nothing.
 
     Formula   1/2 (mu_j^2 + sigma_j^2 - 1 - log sigma_j^2); under a diagonal q their sum is the KL of the ELBO
-    Active    where the variance over examples of the mean of q(z_j|x) is above 0.01
+    Active    where the variance over examples of the mean of q(z_j|x) is above 0.01; of one example none is said to be
     Source    Burda, Grosse, Salakhutdinov 2015, section 5.2
     """
     axes = axes_or_new(axes, 6.0, 3.2)
@@ -207,7 +207,7 @@ def kl_per_dimension(vae: VAE, x: NDArray[Any], axes: Axes | None = None) -> Axe
     places = np.arange(len(order))
     for chosen, name, colour in ((active, "active", TRAINING), (~active, "inactive", HELD_OUT)):
         rows = chosen[order]
-        if rows.any():
+        if rows.any() and len(x) > 1:
             axes.bar(places[rows], kl[order][rows], color=colour, label=f"{name}: {int(chosen.sum())}")
     step = ceil(len(order) / 25)
     axes.set_xticks(places[::step], [str(index) for index in order[::step]])
@@ -215,6 +215,9 @@ def kl_per_dimension(vae: VAE, x: NDArray[Any], axes: Axes | None = None) -> Axe
     axes.set_xlabel("latent dimension")
     axes.set_ylabel("nats per example")
     axes.set_title("KL to the prior of each latent dimension")
+    if len(x) == 1:
+        axes.bar(places, kl[order], color=TRAINING)
+        return axes
     axes.margins(y=0.3)  # room for the legend above the bars
     axes.legend(loc="upper right")
     return axes

@@ -13,7 +13,7 @@ from scratchvae.vae import VAE
 
 from . import page, plots
 from .latent_space import TRAVERSALS
-from .summary import Summary, as_seen, how_many, share, spread_rows
+from .summary import Summary, as_seen, described, how_many, spread_rows
 
 EXAMPLES, SAMPLES = 24, 48  # images or rows of numbers, a few to look at each
 LATENT_POINTS, ELLIPSES = 1000, 150  # examples in the pictures of the latent space
@@ -95,12 +95,13 @@ def run_report(
         dark = plots.figure_bytes(pictures(), "png")
     name = config["data"]["name"]
     moved = "" if flat else traversals_caption(vae.latent_dim)
-    of_z = latent_caption(vae.latent_dim, share(len(rows), len(held_out)), min(len(rows), ELLIPSES))
+    of_z = latent_caption(vae.latent_dim, len(rows), len(held_out))
+    of_latent = LATENT if vae.latent_dim > 1 else LATENT_LINE
     sections = [
         ("What the model is worth", page.summary_section(summaries)),
         ("Learning", page.figure(plots.light_and_dark(curves), "svg+xml", CURVES, CURVES_CAPTION)),
         ("Reconstructions and samples", page.figure((light, dark), "png", PICTURES)),
-        ("Latent space", page.figure(plots.light_and_dark(latent), "svg+xml", LATENT, of_z)),
+        ("Latent space", page.figure(plots.light_and_dark(latent), "svg+xml", of_latent, of_z)),
         ("What the latent dimensions mean", page.figure(plots.light_and_dark(moving, "png"), "png", MOVING, moved)),
         ("Configuration", page.configuration_section(config)),
     ]
@@ -108,11 +109,13 @@ def run_report(
     return RunReport(light, page.render(f"A variational autoencoder trained on {name}", lead, sections))
 
 
-def latent_caption(latent_dim: int, examples: str, ellipses: int) -> str:
-    """What the picture of the latent space shows: of a single dimension there is no plane."""
+def latent_caption(latent_dim: int, examples: int, in_all: int) -> str:
+    """What the picture of the latent space shows: of a single dimension there is no plane, and of a single example no
+    dimension is active or not."""
+    of, inactive = f"Of {described(examples, in_all, 'held-out')}", INACTIVE if examples > 1 else ""
     if latent_dim == 1:
-        return f"Of {examples} held-out examples. {INACTIVE}"
-    return f"Of {examples} held-out examples, ellipses of {ellipses}. {PLANE}{INACTIVE}"
+        return f"{of}. {inactive}"
+    return f"{of}, ellipses of {min(examples, ELLIPSES)}. {PLANE}{inactive}"
 
 
 def traversals_caption(latent_dim: int) -> str:
@@ -123,7 +126,8 @@ def traversals_caption(latent_dim: int) -> str:
 
 
 IDENTITY = "All terms are in nats per example, higher is better: ELBO = reconstruction - KL, and log p(x) = ELBO + gap."
-CURVES = "ELBO, reconstruction and KL against the epoch, for training and held-out data"
+CURVES = "ELBO, reconstruction, KL and an objective that is another against the epoch, for training and held-out data"
+LATENT_LINE = "The KL of the latent dimension"
 LATENT = "Where q(z|x) is and how wide, with the prior's circle, and the KL of each latent dimension"
 CURVES_CAPTION = (
     "Training: means over an epoch's minibatches, while the weights change. Held out: by the weights at its end."

@@ -46,9 +46,7 @@ class Summary:
     @property
     def described(self) -> str:
         """How many examples of how many, in words."""
-        if self.examples_in_all == 1:
-            return f"the one {self.part} example"
-        return f"{share(self.examples, self.examples_in_all)} {self.part} examples"
+        return described(self.examples, self.examples_in_all, self.part)
 
     def as_dict(self) -> dict[str, Any]:
         """The numbers by name."""
@@ -58,6 +56,11 @@ class Summary:
 def how_many(count: int, thing: str) -> str:
     """A number of things in words: 1 epoch, 1,000 epochs."""
     return f"{count} {thing}" if count == 1 else f"{count:,} {thing}s"
+
+
+def described(count: int, total: int, part: str) -> str:
+    """How many examples of how many of a part of the data: all 360 held-out examples, the one held-out example."""
+    return f"the one {part} example" if total == 1 else f"{share(count, total)} {part} examples"
 
 
 def share(count: int, total: int) -> str:

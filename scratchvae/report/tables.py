@@ -18,7 +18,7 @@ ROWS = (
     ("log p(x)", "nats per example", lambda s: f"{s.log_evidence:.3f}{_error(s)}"),
     ("gap", "nats per example", lambda s: f"{s.gap:.3f}"),
     ("log p(x)", "bits per dimension", lambda s: f"{s.bits_per_dimension:.4f}"),
-    ("active units", "latent dimensions", lambda s: f"{s.active_units} of {s.latent_dim}"),
+    ("active units", "latent dimensions", lambda s: _active(s)),
 )
 SAMPLING_ROWS = (
     ("sampling error", "nats per example", lambda s: f"{s.sampling_error:.4f}"),
@@ -37,6 +37,11 @@ ESTIMATORS = {
 def _error(summary: Summary) -> str:
     """The standard error over examples; a single one has none."""
     return f" ± {summary.standard_error:.3f}" if summary.examples > 1 else ""
+
+
+def _active(summary: Summary) -> str:
+    """How many means vary over the examples; of a single one nothing does."""
+    return f"{summary.active_units} of {summary.latent_dim}" if summary.examples > 1 else "-"
 
 
 def _effective(summary: Summary) -> str:

@@ -553,6 +553,8 @@ def test_formulas_become_mathml():
         (2.3e-12, ".1e", "2.3 × 10<sup>−12</sup>"),
         (1e-12, ".0e", "10<sup>−12</sup>"),
         (20000, ",", "20,000"),
+        (0.0, ".1e", "0"),
+        (0.0, ".3f", "0.000"),
     ],
 )
 def test_numbers_are_written_as_a_reader_expects(value, spec, shown):

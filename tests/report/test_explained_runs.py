@@ -16,7 +16,7 @@ from scratchvae.report.explain import Settings, figures, page, subject_of
 from scratchvae.report.explain.answers import numbers
 from scratchvae.report.explain.identity import identity
 from scratchvae.report.explain.known_density import infinite_mixture, train_toy
-from scratchvae.report.explain.movement import movement
+from scratchvae.report.explain.movement import Movement, Phase, movement
 from scratchvae.report.explain.posterior_shapes import shapes
 
 SETTINGS = Settings.quick()._replace(examples=2, movement_steps=4, movement_looks=2, toy_epochs=1, toy_examples=100)
@@ -116,6 +116,28 @@ def test_a_run_whose_examples_cannot_be_integrated_is_refused_in_one_line(monkey
     ) as said:
         identity(subject_on(PIXELS), SETTINGS)
     assert "\n" not in str(said.value)
+
+
+def test_a_run_with_one_example_held_out_is_refused():
+    data = Dataset("table", PIXELS[:-1], PIXELS[-1:], None, True, "a table", None, None)
+    with pytest.raises(ValueError, match=r"^of a run: 1 example is held out; explain compares examples, at least 2$"):
+        subject_of(sv.VAE(4, 1, (3,)), data, "threshold", 0, 1, "of a run")
+
+
+@pytest.mark.parametrize(("first", "words"), [(-5.0, "training steps"), (-99.0, "training steps, some cut off")])
+def test_a_picture_of_training_says_where_its_frame_cuts_a_bound_off(first, words):
+    steps, line = np.arange(3), np.full((3, 2), -1.0)
+    bound = np.array([[first, first], [-3.0, -3.0], [-2.0, -2.0]])
+    phi = Phase("phi", steps, line, bound, line - bound, line)
+    theta = Phase("theta", steps, line, np.full((3, 2), -2.0), line + 2.0, line)
+    left, right = figures.movement(Movement(phi, theta, 2)).axes
+    assert (left.get_xlabel(), right.get_xlabel()) == (words, "training steps")
+    assert (left.get_ylim()[0] <= first) == ("cut" not in words)
+
+
+def test_the_page_says_where_the_elbo_was_highest_of_the_epochs_that_it_shows():
+    which = SimpleNamespace(epochs=(0, 4, 9), elbo=np.array([-3.0, -1.0, -2.0]), kl=np.zeros(3), gap=np.arange(3.0))
+    assert page.late_epochs(SimpleNamespace(which=which)).startswith("Of the epochs shown the ELBO is highest at 4. ")
 
 
 def test_the_last_seed_is_as_good_as_any():

@@ -154,6 +154,8 @@ def test_every_cell_of_the_table_is_the_number_its_row_is_named_after(summary):
     for name in ("reconstruction", "KL", "ELBO"):
         assert cell[name, "nats per example"] == f"{getattr(summary, name.lower()):.3f}"
     assert cell["active units", "latent dimensions"] == "1 of 2"
+    _, rows = tables.cells({"held out": replace(summary, active_units=0, examples=1)})
+    assert {tuple(row[:2]): row[2] for row in rows}["active units", "latent dimensions"] == "-"
     assert cell["gap", "nats per example"] == f"{summary.gap:.3f}"
     assert cell["log p(x)", "nats per example"] == f"{summary.log_evidence:.3f} ± {summary.standard_error:.3f}"
     assert cell["log p(x)", "bits per dimension"] == f"{summary.bits_per_dimension:.4f}"
@@ -255,9 +257,14 @@ def test_what_a_file_is_called_is_text_and_not_html(report):
 
 @pytest.mark.parametrize(("latent_dim", "plane"), [(1, False), (2, True), (3, True)])
 def test_a_caption_names_a_plane_and_ellipses_where_they_are_drawn(latent_dim, plane):
-    caption = latent_caption(latent_dim, "all 40", 30)
+    caption = latent_caption(latent_dim, 40, 40)
     assert caption.startswith("Of all 40 held-out examples")
-    assert ("ellipses of 30" in caption) == ("The plane" in caption) == plane
+    assert ("ellipses of 40" in caption) == ("The plane" in caption) == plane
+    assert ("ellipses of 150." in latent_caption(latent_dim, 1000, 5000)) == plane
+    assert "inactive" in caption
+    one = latent_caption(latent_dim, 1, 1)
+    assert one.startswith("Of the one held-out example")
+    assert "inactive" not in one
 
 
 @pytest.mark.parametrize(("latent_dim", "words"), [(1, 0), (2, 1), (10, 1), (20, 2)])

@@ -295,7 +295,10 @@ def test_a_curve_that_fits_is_whole_and_one_that_is_cut_says_so():
     steady = [entry | {"train": {name: 5 - 1 / entry["epoch"] for name in entry["train"]}} for entry in epochs(40)]
     for entry in steady[:20]:
         entry["train"] = {name: 4 + 0.05 * entry["epoch"] for name in entry["train"]}
-    for history, words in ((steady, "epoch"), (epochs(40), "epoch, the first cut off")):
+    spiked = epochs(40)
+    spiked[29]["train"] = {name: value - 1e4 for name, value in spiked[29]["train"].items()}
+    cases = (steady, "epoch"), (epochs(40), "epoch, the first cut off"), (spiked, "epoch, some cut off")
+    for history, words in cases:
         axes = plots.learning_curves([entry | {"validation": None} for entry in history]).axes[0]
         low, high = axes.get_ylim()
         assert all(low <= value <= high for value in axes.lines[0].get_ydata()) == (words == "epoch")
@@ -518,6 +521,8 @@ def test_a_dimension_has_the_inactive_colour_where_the_variance_of_its_mean_is_a
     assert names[-1] == "1"
     assert colours == {name: to_hex(HELD_OUT if name == "1" else TRAINING) for name in "0123"}
     assert legend_of(axes) == ["active: 3", "inactive: 1"]
+    one = plots.kl_per_dimension(vae, ROWS[:1])
+    assert (len(one.patches), one.get_legend()) == (4, None), "of one example no mean varies"
 
 
 def test_traversals_vary_one_dimension_in_each_row():

@@ -228,8 +228,11 @@ def movement(found: Movement) -> Figure:
         axes.set_title(title)
     lines = np.concatenate([p.log_evidence.mean(axis=1) for p in (found.phi, found.theta)])
     bounds = np.concatenate([p.elbo.mean(axis=1) for p in (found.phi, found.theta)])
-    low, high = min(bounds.min(), lines.min()), max(lines.max(), bounds.max())
-    panels[0].set_ylim(max(low, lines.min() - 12.0) - 0.3, high + 0.3)
+    lowest, high = max(min(bounds.min(), lines.min()), lines.min() - 12.0) - 0.3, max(lines.max(), bounds.max()) + 0.3
+    panels[0].set_ylim(lowest, high)
+    for axes, phase in zip(panels, (found.phi, found.theta), strict=True):
+        cut = bool((phase.elbo.mean(axis=1) < lowest).any())
+        axes.set_xlabel("training steps" + (", some cut off" if cut else ""))
     panels[0].set_ylabel(f"nats, mean of {found.examples} held-out examples")
     panels[0].legend(loc="lower right")
     return figure
@@ -241,7 +244,6 @@ def _phase(axes: Axes, phase: Phase) -> None:
     axes.fill_between(steps, bound, line, color=colour("gap"), alpha=0.25, linewidth=0, label="gap = KL(q ‖ p(z|x))")
     axes.plot(steps, line, color=colour("evidence"), marker="s", markersize=3.5, linewidth=1.6, label="log p(x)")
     axes.plot(steps, bound, color=colour("elbo"), marker="o", markersize=3.5, linewidth=1.6, label="ELBO")
-    axes.set_xlabel("training steps")
 
 
 # --- 4, 5 -------------------------------------------------------------------------------------------------------------
@@ -459,7 +461,7 @@ def gradient_noise(found: GradientNoise) -> Figure:
         share = np.full(
             len(draws), 1 / (len(draws) * (edges[1] - edges[0]))
         )  # of all draws, those beyond the frame too
-        label = f"{name} ± {draws.std():.2g}"  # the frame cuts the widest off
+        label = f"{name} ± {draws.std():.3g}"  # the frame cuts the widest off
         left.hist(draws, edges, weights=share, histtype="step", color=shade, linewidth=1.5, label=label)
     left.axvline(centre, color=ink(), linewidth=1, linestyle="--", label="their common mean")
     left.set_xlabel("d ELBO / d μ[0] from one draw of z, nats per unit of μ")

@@ -66,7 +66,7 @@ class Filler(string.Formatter):
 
 def written(value: Any, spec: str) -> str:
     """A number as HTML: a true minus sign, and powers of ten as such."""
-    text = format(value, spec)
+    text = "0" if value == 0 and spec.endswith("e") else format(value, spec)
     if "e" in text and any(character.isdigit() for character in text):
         mantissa, _, exponent = text.partition("e")
         power = str(int(exponent)).replace("-", "−")
@@ -464,7 +464,7 @@ def late_epochs(answers: Answers) -> str:
         return ""
     model, gap = (written(float(values[-1] - values[best]), "+.3f") for values in (found.kl, found.gap))
     return (
-        f"The ELBO is highest at epoch {found.epochs[best]}. From there to the end the model's distance changes by {model} "
+        f"Of the epochs shown the ELBO is highest at {found.epochs[best]}. From there to the end the model's distance changes by {model} "
         f"nats and the gap by {gap}, so that the ELBO ends {written(lost, '.3f')} lower: the two need not fall together."
     )
 

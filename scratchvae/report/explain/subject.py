@@ -135,8 +135,11 @@ def subject_of(
 ) -> Subject:
     """A trained model with its data.
 
-    Raises    ValueError for more latent dimensions than can be integrated over, or a posterior that is not diagonal
+    Raises    ValueError for more latent dimensions than can be integrated over, a posterior that is not diagonal, or a
+              single example held out, which there is nothing to compare with
     """
+    if len(data.held_out) < 2:
+        raise ValueError(f"{origin}: 1 example is held out; explain compares examples, at least 2")
     if vae.latent_dim > MAX_LATENT_DIM:
         raise ValueError(
             f"{origin}: latent_dim is {vae.latent_dim}; explain integrates over z, which takes at most {MAX_LATENT_DIM}"
