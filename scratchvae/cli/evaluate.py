@@ -57,7 +57,7 @@ def evaluate(
     output = Output(as_json, quiet)
     use_threads(threads)
     directory = RunDirectory(run)
-    vae, config = VAE.load(directory.trained_model(), engine=engine), directory.config()
+    vae, config = directory.trained(engine)
     if method not in METHODS:
         raise ValueError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
     training = config["training"]

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scratchvae import VAE
 from scratchvae.files import write_whole
 
 from .job import objective_of
@@ -101,7 +100,7 @@ def _of_run(run: Path, data_dir: Path | None) -> "Subject":
     from scratchvae.report.explain import subject_of
 
     directory = RunDirectory(run)
-    vae, config = VAE.load(directory.trained_model(), engine="reference"), directory.config()
+    vae, config = directory.trained("reference")
     training, epochs = config["training"], len(directory.history())
     data, objective = directory.data(config, data_dir), objective_of(training)
     return subject_of(vae, data, training["binarize"], training["seed"], epochs, f"of {run}", objective)

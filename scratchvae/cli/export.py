@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from scratchvae import VAE
 from scratchvae.export import onnx_files, torch_call, torch_files
 from scratchvae.files import make_folder, may_be_written, write_together
 
@@ -49,7 +48,7 @@ def export(
     if kind not in FORMATS:
         raise ValueError(f"--format is {kind!r}; expected {' or '.join(FORMATS)}")
     directory = RunDirectory(run)
-    vae = VAE.load(directory.trained_model(), engine=engine)
+    vae, _ = directory.trained(engine)
     folder = out or directory.path / kind
     if not folder.parent.is_dir() or (os.path.lexists(folder) and not folder.is_dir()):  # a file, or a link to nothing
         raise ValueError(f"--out is {folder}; expected a folder, or a new one in a folder that exists")

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from scratchvae import VAE
 from scratchvae.data import Dataset, load
 from scratchvae.data.checks import one_line
 from scratchvae.data.images import parse_size
@@ -193,6 +194,19 @@ class RunDirectory:
         if not self.model_file.exists():
             raise ValueError(f"{self.path} has no model.safetensors: training stopped before its first checkpoint")
         return self.model_file
+
+    def trained(self, engine: str) -> tuple[VAE, dict[str, Any]]:
+        """The model of the last complete checkpoint, on that engine, and what config.json says.
+
+        Raises    ValueError if there is none, or if it is no model of this run
+        """
+        config, path = self.config(), self.trained_model()
+        vae = VAE.load(path, engine=engine)
+        for name, value in vae.config.items():
+            said = config["model"].get(name, value)
+            if said != value:
+                raise ValueError(f"{path}: {name} is {value!r}; expected {said!r} as in {self.config_file}")
+        return vae, config
 
     def history(self) -> list[dict[str, Any]]:
         """The epochs in history.jsonl, up to the first line that was cut short."""

@@ -8,7 +8,6 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from scratchvae import VAE
 from scratchvae.files import write_whole
 
 from .options import Engine, Json, Quiet, Seed, Threads, check_out, use_threads
@@ -44,7 +43,7 @@ def sample(
     output = Output(as_json, quiet)
     use_threads(threads, engine)
     directory = RunDirectory(run)
-    config, vae = directory.config(), VAE.load(directory.trained_model(), engine=engine)
+    vae, config = directory.trained(engine)
     shape = config["data"].get("image_shape")
     target = out or directory.path / ("samples.png" if shape else "samples.npy")
     check_out(target, KINDS)

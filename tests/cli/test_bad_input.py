@@ -187,6 +187,10 @@ def make_no_run(folder: Path, trained: Path, kind: str) -> None:
         config["training"]["samples"] = True
     if kind == "images of another size":
         config["data"]["image_shape"] = [4, 5]
+    if kind == "a model of another size":
+        config["model"]["latent_dim"] += 1
+    if kind == "a model of another likelihood":
+        config["model"]["likelihood"] = "continuous-bernoulli"
     (folder / "config.json").write_text(json.dumps(config))
     if kind == "a truncated model":
         (folder / "model.safetensors").write_bytes((trained / "model.safetensors").read_bytes()[:-9])
@@ -204,10 +208,12 @@ NO_RUNS = (
     "an entry of another type",
     "a yes for a number",
     "images of another size",
+    "a model of another size",
+    "a model of another likelihood",
     "no model",
     "a truncated model",
 )
-REFUSALS = [(name, kind) for name in ("evaluate", "sample", "train") for kind in NO_RUNS]
+REFUSALS = [(name, kind) for name in ("evaluate", "sample", "export", "train") for kind in NO_RUNS]
 REFUSALS.remove(("train", "no model"))  # stopped before its first checkpoint: it starts again
 
 
