@@ -19,7 +19,7 @@ from benchmarks.images import mnist, thresholded
 from benchmarks.machine import warn_if_busy
 from benchmarks.measure import Spread, alternate, ratios, round_to
 from benchmarks.numbers import count
-from benchmarks.peers.evaluation import BLOCK_ROWS
+from benchmarks.peers.evaluation import BLOCK_ROWS, BLOCK_SAMPLES
 from benchmarks.peers.scratchvae_training import model_with
 from benchmarks.processes import PeerError, PeerProcess
 from benchmarks.report import bar, bar_panels, exit_status, say, show_bars, show_table, write_json
@@ -28,7 +28,6 @@ from benchmarks.workloads import WORKLOADS
 from scratchvae.engine import processors
 
 WORKLOAD = WORKLOADS["pytorch-example"]
-PROVED_IMAGES, PROVED_SAMPLES = 5, 50
 TOLERANCE = 1e-5  # relative, of a bound with the noise given, against the reference engine in float64
 STANDARD_ERRORS = 6  # between the means of two systems, each with its own noise
 JAX_BAR = 1.5
@@ -65,12 +64,13 @@ def trained_parameters(options: argparse.Namespace) -> dict[str, NDArray]:
 
 
 def write_noise(parameters: dict, pixels: NDArray, path: str) -> NDArray:
-    """Writes the noise of the proof; gives the bounds of the reference engine in float64 with it."""
-    shape = PROVED_IMAGES, PROVED_SAMPLES, WORKLOAD.latent_dim
+    """Writes the noise of the proof, of a block as peers work on: a compiler makes another program for other shapes.
+    Gives the bounds of the reference engine in float64 with it."""
+    shape = BLOCK_ROWS, BLOCK_SAMPLES, WORKLOAD.latent_dim
     eps = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     np.save(path, eps)
     vae = model_with(WORKLOAD, parameters, "float64", "reference")
-    terms, _ = vae.value_and_grad(pixels[:PROVED_IMAGES], eps, sv.IWAE(num_samples=PROVED_SAMPLES))
+    terms, _ = vae.value_and_grad(pixels[:BLOCK_ROWS], eps, sv.IWAE(num_samples=BLOCK_SAMPLES))
     return terms.objective
 
 
