@@ -1,6 +1,7 @@
 """The user's own arrays: .npy and .npz (without pickle), and .csv with or without a header line; labels beside them."""
 
 import csv
+import difflib
 import math
 import re
 import tokenize
@@ -25,6 +26,7 @@ LABEL_KEYS = ("y", "labels", "label", "target", "targets", "y_train", "train_lab
 HELD_OUT_LABEL_KEYS = ("y_test", "test_labels", "held_out_labels")
 DELIMITERS = ",;\t"
 QUOTED = re.compile(r'"[^"]*"')
+NAMED = 6  # columns at most that a message names
 NUMBERED = 4  # columns from which a first line 0, 1, 2, ... is taken for a header; of fewer it may well be an example
 # what a damaged .npy or .npz makes NumPy and zipfile raise
 DAMAGE = (
@@ -273,10 +275,17 @@ def _column_of_labels(path: Path, names: list[str], labels: str) -> int:
     if labels not in names and names and not _is_header(names):
         raise NoLabelsError(f"{path}: no column {labels!r}; expected a first line that names the columns")
     if labels not in names:
-        raise NoLabelsError(f"{path}: no column {labels!r}; expected one of {', '.join(map(repr, names[:6]))}")
+        raise no_column(path, labels, names)
     if names.count(labels) > 1:
         raise DataError(f"{path}: {names.count(labels)} columns are called {labels!r}; expected one of labels")
     return names.index(labels)
+
+
+def no_column(path: Path, name: str, names: list[str]) -> NoLabelsError:
+    """That a table has no column of that name, and which it has; where there are many, those that are most like it."""
+    shown = names if len(names) <= NAMED else difflib.get_close_matches(name, names, NAMED, 0.0)
+    more = f", ... ({len(names)} in all)" if len(names) > NAMED else ""
+    return NoLabelsError(f"{path}: no column {name!r}; expected one of {', '.join(map(repr, shown))}{more}")
 
 
 def _check_comments(path: Path, text: str, header: int, delimiter: str, width: int) -> None:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scratchvae.data.arrays import Arrays
+from scratchvae.data.arrays import Arrays, no_column
 from scratchvae.data.checks import DataError, check_pixels, one_line
-from scratchvae.data.labels import NoLabelsError, as_labels
+from scratchvae.data.labels import as_labels
 
 if TYPE_CHECKING:
     from pyarrow import Array
@@ -50,7 +50,7 @@ def _columns(path: Path, file: "ParquetFile", labels: str | None) -> Arrays:
     if twice := [name for name in names if names.count(name) > 1]:
         raise DataError(f"{path}: {names.count(twice[0])} columns are called {twice[0]!r}; expected a name for each")
     if labels is not None and labels not in names:
-        raise NoLabelsError(f"{path}: no column {labels!r}; expected one of {', '.join(map(repr, names[:6]))}")
+        raise no_column(path, labels, names)
     columns = tuple(name for name in names if name != labels)
     parts = [_values(path, name, file.read([name]).column(name)) for name in columns]
     if not parts:

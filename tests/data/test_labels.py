@@ -208,3 +208,11 @@ def test_published_data_sets_have_their_own_labels_and_size(source, option):
 )
 def test_words_become_numbers_where_each_is_written_as_one(words, kept):
     np.testing.assert_array_equal(as_labels(np.array(words), 3, "labels"), kept)
+
+
+def test_a_column_that_is_not_there_is_answered_with_those_most_like_it(tmp_path):
+    (tmp_path / "few.csv").write_text("b,a,kind\n1,2,x\n")
+    message_of(lambda: load(tmp_path / "few.csv", labels="Kind"), "no column 'Kind'; expected one of 'b', 'a', 'kind'")
+    (tmp_path / "many.csv").write_text("a,b,c,d,e,f,g,h,kind\n1,2,3,4,5,6,7,8,x\n")
+    words = "expected one of 'kind', ", ", ... (9 in all)"
+    message_of(lambda: load(tmp_path / "many.csv", labels="Kind"), *words)
