@@ -33,7 +33,10 @@ def evaluate(
     limit: Annotated[
         int, typer.Option(min=0, help="At most so many examples of each part, evenly spread; 0 for all.")
     ] = 1000,
-    method: Annotated[str, typer.Option(help=f"Estimator: {', '.join(METHODS)}.")] = "importance",
+    method: Annotated[
+        str,
+        typer.Option(help=f"Estimator: {', '.join(METHODS)}. A wide relu decoder takes quadrature minutes an example."),
+    ] = "importance",
     data_dir: Annotated[
         Path | None,
         typer.Option(

@@ -40,6 +40,7 @@ class Summary:
     bits_per_dimension: float  # -log_evidence / (D log 2)
     elbo_bits_per_dimension: float
     effective_sample_size: float  # median over examples, of num_samples
+    smallest_effective_sample_size: float  # where few samples count, error and bias are larger than they are said to be
     active_units: int
     latent_dim: int
 
@@ -142,6 +143,7 @@ def summarise(
         bits_per_dimension=-mean / nats_per_bit,
         elbo_bits_per_dimension=-elbo / nats_per_bit,
         effective_sample_size=float(np.median(evidence.effective_sample_size)),
+        smallest_effective_sample_size=float(evidence.effective_sample_size.min()),
         active_units=units,
         latent_dim=vae.latent_dim,
     )

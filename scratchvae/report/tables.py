@@ -23,7 +23,8 @@ ROWS = (
 SAMPLING_ROWS = (
     ("sampling error", "nats per example", lambda s: f"{s.sampling_error:.4f}"),
     ("sampling bias", "nats per example", lambda s: f"{s.sampling_bias:.4f}" if s.sampling_bias else "-"),
-    ("effective samples", "median of examples", lambda s: _effective(s)),
+    ("effective samples", "median of examples", lambda s: _effective(s, s.effective_sample_size)),
+    ("effective samples", "fewest of an example", lambda s: _effective(s, s.smallest_effective_sample_size)),
 )
 ESTIMATORS = {
     "importance": "importance-weighted lower bound with {}",
@@ -44,12 +45,12 @@ def _active(summary: Summary) -> str:
     return f"{summary.active_units} of {summary.latent_dim}" if summary.examples > 1 else "-"
 
 
-def _effective(summary: Summary) -> str:
+def _effective(summary: Summary, size: float) -> str:
     """How many of the weighted samples count: chains for annealing, nothing where nothing is sampled."""
     if summary.method in INTEGRALS:
         return "-"
     weighted = f"{CHAINS} chains" if summary.method == "ais" else f"{summary.num_samples:,}"
-    return f"{summary.effective_sample_size:,.1f} of {weighted}"
+    return f"{size:,.1f} of {weighted}"
 
 
 def cells(summaries: Mapping[str, Summary], sampling: bool = False) -> tuple[list[str], list[list[str]]]:

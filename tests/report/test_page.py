@@ -74,6 +74,7 @@ def test_a_summary_is_of_the_estimates_of_the_rows_it_looked_at(model, data, sum
     assert summary.standard_error == pytest.approx(found.log_evidence.std(ddof=1) / np.sqrt(30))
     assert summary.sampling_error == pytest.approx(np.linalg.norm(found.standard_error) / 30)
     assert summary.effective_sample_size == pytest.approx(np.median(found.effective_sample_size))
+    assert summary.smallest_effective_sample_size == pytest.approx(np.min(found.effective_sample_size))
 
 
 def test_bits_per_dimension_are_nats_over_dimensions_and_log_2(summary):
@@ -161,14 +162,18 @@ def test_every_cell_of_the_table_is_the_number_its_row_is_named_after(summary):
     assert cell["log p(x)", "bits per dimension"] == f"{summary.bits_per_dimension:.4f}"
     assert cell["sampling error", "nats per example"] == f"{summary.sampling_error:.4f}"
     assert cell["effective samples", "median of examples"] == f"{summary.effective_sample_size:.1f} of 20"
+    fewest = summary.smallest_effective_sample_size
+    assert cell["effective samples", "fewest of an example"] == f"{fewest:.1f} of 20"
+    assert fewest < summary.effective_sample_size
 
 
 @pytest.mark.parametrize(
     ("method", "weighted"), [("importance", "7.0 of 20"), ("ais", "7.0 of 16 chains"), ("exact", "-")]
 )
 def test_effective_samples_are_of_what_is_weighted(summary, method, weighted):
-    _, rows = tables.cells({"held out": replace(summary, method=method, effective_sample_size=7.0)}, sampling=True)
-    assert rows[-1][-1] == weighted
+    of = replace(summary, method=method, effective_sample_size=7.0, smallest_effective_sample_size=7.0)
+    _, rows = tables.cells({"held out": of}, sampling=True)
+    assert [row[-1] for row in rows[-2:]] == [weighted] * 2
 
 
 def test_a_single_example_has_no_standard_error_in_the_table(summary):
