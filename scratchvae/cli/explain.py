@@ -98,10 +98,12 @@ def _of_digits(settings: "Settings", seed: int, engine: str, watch: Watch) -> "S
 
 def _of_run(run: Path, data_dir: Path | None) -> "Subject":
     from scratchvae.report.explain import subject_of
+    from scratchvae.report.summary import kept_epoch
 
     directory = RunDirectory(run)
     vae, config = directory.trained("reference")
-    training, epochs = config["training"], len(directory.history())
+    training = config["training"]
+    epochs = kept_epoch(directory.history(), training["patience"])
     data, objective = directory.data(config, data_dir), objective_of(training)
     return subject_of(vae, data, training["binarize"], training["seed"], epochs, f"of {run}", objective)
 

@@ -13,7 +13,7 @@ from scratchvae.vae import VAE
 
 from . import page, plots
 from .latent_space import TRAVERSALS
-from .summary import Summary, as_seen, described, how_many, spread_rows
+from .summary import Summary, as_seen, described, how_many, kept_epoch, spread_rows
 
 EXAMPLES, SAMPLES = 24, 48  # images or rows of numbers, a few to look at each
 LATENT_POINTS, ELLIPSES = 1000, 150  # examples in the pictures of the latent space
@@ -105,8 +105,17 @@ def run_report(
         ("What the latent dimensions mean", page.figure(plots.light_and_dark(moving, "png"), "png", MOVING, moved)),
         ("Configuration", page.configuration_section(config)),
     ]
-    lead = f"{vae!r}, {how_many(len(history), 'epoch')} on {config['data']['examples']:,} training examples. {IDENTITY}"
+    lead = (
+        f"{vae!r}, {epochs_in_words(history, config)} on {config['data']['examples']:,} training examples. {IDENTITY}"
+    )
     return RunReport(light, page.render(f"A variational autoencoder trained on {name}", lead, sections))
+
+
+def epochs_in_words(history: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> str:
+    """How many there were, and of which the weights are kept, where that is not the last."""
+    kept = kept_epoch(history, config["training"]["patience"])
+    which = "" if kept == len(history) else f" (the weights of epoch {kept} are kept, the best on held-out data)"
+    return how_many(len(history), "epoch") + which
 
 
 def latent_caption(latent_dim: int, examples: int, in_all: int) -> str:

@@ -1,5 +1,6 @@
 """What a model is worth on some data: the terms of the ELBO, log p(x) with its errors, the gap, active units."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import log, sqrt
 from typing import Any
@@ -52,6 +53,21 @@ class Summary:
     def as_dict(self) -> dict[str, Any]:
         """The numbers by name."""
         return asdict(self)
+
+
+def kept_epoch(history: Sequence[Mapping[str, Any]], patience: int | None) -> int:
+    """The epoch whose weights a run keeps: its last, or with early stopping the first of those that are best on the
+    data held out."""
+    if patience is None or not history:
+        return len(history)
+    return 1 + int(np.argmax([_held_out_elbo(epoch) for epoch in history]))
+
+
+def _held_out_elbo(epoch: Mapping[str, Any]) -> float:
+    """Of a line of history.jsonl, which may hold anything."""
+    averages = epoch.get("validation")
+    found = averages.get("elbo") if isinstance(averages, dict) else None
+    return found if isinstance(found, float) else -np.inf
 
 
 def how_many(count: int, thing: str) -> str:

@@ -14,8 +14,8 @@ from scratchvae.data import load
 from scratchvae.evidence import LinearGaussian
 from scratchvae.report import page, plots, tables
 from scratchvae.report.explain.estimators import turned_components
-from scratchvae.report.run_report import latent_caption, picture_of, run_report, traversals_caption
-from scratchvae.report.summary import as_seen, elbo_terms, spread_rows, summarise
+from scratchvae.report.run_report import epochs_in_words, latent_caption, picture_of, run_report, traversals_caption
+from scratchvae.report.summary import as_seen, elbo_terms, kept_epoch, spread_rows, summarise
 
 VOID = {"meta", "link", "img", "source", "br"}
 
@@ -194,7 +194,7 @@ def report_of(model, data, summary, labels=None, image_shape=(4, 4)):
     config = {
         "format": 1,
         "data": {"name": "<script>alert(1)</script>", "examples": 1234, "image_shape": image_shape, "data_dir": None},
-        "training": {"binarize": "dynamic", "learning_rate": 1e-3, "allow_grey": False},
+        "training": {"binarize": "dynamic", "learning_rate": 1e-3, "allow_grey": False, "patience": None},
     }
     history = [{"epoch": 1, "train": terms, "validation": terms}]
     return run_report(model, data, config, history, {"training": summary, "held out": summary}, 0, labels)
@@ -212,6 +212,17 @@ def test_the_page_is_whole_html_with_its_numbers_and_configuration(report, summa
     for words in (f"{summary.elbo:.3f}", "nats per example", "learning rate", "0.001", "held out"):
         assert words in tags.text
     assert "1 epoch on 1,234 training examples" in tags.text
+
+
+@pytest.mark.parametrize(
+    ("patience", "words"),
+    [(None, "4 epochs"), (2, "4 epochs (the weights of epoch 2 are kept, the best on held-out data)"), (9, "4 epochs")],
+)
+def test_the_page_says_which_epochs_weights_are_kept(patience, words):
+    elbos = [-3.0, -1.0, -1.0, -2.0] if patience == 2 else [-4.0, -3.0, -2.0, -1.0]
+    history = [{"epoch": n, "validation": {"elbo": elbo}} for n, elbo in enumerate(elbos, 1)]
+    assert epochs_in_words(history, {"training": {"patience": patience}}) == words
+    assert kept_epoch([{}, {"validation": None}, {"validation": {"elbo": -5.0}}], patience=1) == 3
 
 
 def test_the_configuration_is_written_in_words():
