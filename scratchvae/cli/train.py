@@ -168,7 +168,6 @@ def train(
 
 def _train(output: Output, job: Job, processes: Processes | None) -> None:
     with job.run.held() as made:
-        output.message(_announcement(job, processes))
         history, seconds, summaries = _train_measure_and_draw(output, job, made, processes)
     _finish(output, job, history, seconds, summaries)
 
@@ -187,7 +186,7 @@ def _train_measure_and_draw(
     Takes     made: the folders that were made for the run
     """
     try:
-        history, seconds = _fit(job, made, processes, output.is_live)
+        history, seconds = _fit(job, made, processes, output)
         output.message(f"{history.stopped}: {how_many(len(history), 'epoch')}, {seconds:.1f} s; measuring the model")
         training = job.config["training"]
         summaries = measure(job.vae, job.dataset, training["binarize"], training["seed"])
@@ -221,7 +220,7 @@ def _arguments(job: Job) -> dict[str, Any]:
     return data | {name: job.config["training"][name] for name in names}
 
 
-def _fit(job: Job, made: list[Path], processes: Processes | None, live: bool) -> tuple[History, float]:
+def _fit(job: Job, made: list[Path], processes: Processes | None, output: Output) -> tuple[History, float]:
     """Train, one line of history an epoch. What `fit` refuses, or has no memory for, leaves nothing behind; nor does a
     new run that diverges in its first epoch: taken up again it would again."""
     run = job.run
@@ -232,6 +231,7 @@ def _fit(job: Job, made: list[Path], processes: Processes | None, live: bool) ->
     if job.config["training"]["epochs"] < len(trained):
         epochs = job.config["training"]["epochs"]
         raise ValueError(f"--epochs is {epochs}; expected at least the {len(trained)} that {run.path} has already")
+    output.message(_announcement(job, processes))
     try:
         run.create(job.config)
         run.rewrite_history(trained)
@@ -241,14 +241,14 @@ def _fit(job: Job, made: list[Path], processes: Processes | None, live: bool) ->
             resume=bool(trained),
             on_epoch=run.append_epoch,
             processes=processes,
-            progress=live,
+            progress=output.is_live,
         )
     except DivergedError:
         if not (job.resumed or run.model_file.exists()):
             run.remove(made)
         raise
     except (ValueError, MemoryError) as error:
-        if run.model_file.exists():
+        if len(trained_epochs(run.model_file)) > len(trained):
             raise ValueError(f"{str(error) or 'out of memory'}; {_kept(run)}; {_how_to_go_on(run)}") from None
         if not job.resumed:
             run.remove(made)

@@ -408,8 +408,19 @@ def test_fewer_epochs_than_there_are_is_refused_and_the_run_left_alone(command: 
     before = {path: path.read_bytes() for path in trained.iterdir()}
     result = command("train", "--out", trained, "--resume", "--epochs", "2")
     assert result.status == 2
-    assert "--epochs is 2; expected at least the 3" in result.err
+    assert result.err.startswith("scratchvae: --epochs is 2; expected at least the 3"), "and no word of resuming"
     assert {path: path.read_bytes() for path in trained.iterdir()} == before
+
+
+def test_what_cannot_go_on_is_not_said_to_go_on_by_the_same_command(command: Command, trained, tmp_path):
+    shutil.copytree(trained, "run")
+    config = json.loads(Path("run/config.json").read_text())
+    config["training"]["batch_size"] += 1
+    Path("run/config.json").write_text(json.dumps(config))
+    result = command("train", "--out", "run", "--resume", "--epochs", "4")
+    assert result.status == 2
+    assert "was trained with batch_size" in result.err
+    assert "go on with" not in result.err
 
 
 def test_a_run_that_is_done_may_be_resumed_and_stays_as_it_is(command: Command, undrawn, trained, tmp_path):
