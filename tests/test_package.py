@@ -19,6 +19,7 @@ from scratchvae.engine import (
     ENGINES,
     get_engine,
     get_threads,
+    one_compiled_thread,
     one_order_of_sums,
     one_thread,
     processors,
@@ -125,6 +126,11 @@ def test_one_thread_is_one_while_it_lasts_and_as_many_as_before_however_it_ends(
     assert (get_threads(), matrix_threads()) == before
     with one_thread(wanted=False):
         assert (get_threads(), matrix_threads()) == before
+    for not_wanted in (one_thread, one_compiled_thread):
+        with not_wanted(wanted=False):
+            set_threads(1)
+        assert get_threads() == 1, "what is set meanwhile stays"
+        set_threads(before[0])
 
 
 def test_the_reference_engine_alone_needs_one_thread_for_one_order_of_sums():
