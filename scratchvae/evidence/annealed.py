@@ -92,7 +92,7 @@ class Point(NamedTuple):
 
     def log_density(self, beta: float) -> NDArray:
         """log f_beta (B, K)."""
-        return self.log_start + beta * self.log_ratio
+        return self.log_start + beta * self.log_ratio if beta else self.log_start  # 0 p(x, z) may be 0 times infinity
 
     def gradient(self, beta: float) -> NDArray:
         """d log f_beta / dz (B, K, Z)."""
@@ -348,9 +348,9 @@ def annealed_importance(
     Takes     x (B, D); num_chains K; num_temperatures T (with T = 2 this is importance sampling from the start);
               num_leapfrog steps of a trajectory; start: "prior", or "encoder" for q(z|x); seed; watch: called with the
               number of transitions done and to do. The cost is K (T + 228) num_leapfrog passes through the decoder and
-              back, for T < 200 K (2 T + 28) num_leapfrog: a pilot, which sets the step sizes, makes 30 transitions and
-              one at each of up to 200 temperatures. The estimate of a row depends on the row's number, not on its
-              neighbours
+              back, for 2 < T < 200 K (2 T + 28) num_leapfrog, for T = 2 none: a pilot, which sets the step sizes, makes
+              30 transitions and one at each of up to 200 temperatures. The estimate of a row depends on the row's
+              number, not on its neighbours
     Returns   Evidence, each (B,), in nats; its effective sample size is out of K
     Raises    ValueError for bad input; NotFiniteError where an estimate is NaN
     Source    Neal 2001; for decoders Wu et al. 2016, sections 2.2 and 3

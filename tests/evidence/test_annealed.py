@@ -99,6 +99,8 @@ def test_the_path_leads_from_the_start_to_the_joint(start):
     mu, logvar = vae.encode(x) if start == "encoder" else np.zeros((2, *x.shape[:1], 2))
     log_start, _ = vae.ops.gaussian_log_density_forward(z, mu, logvar)
     np.testing.assert_allclose(point.log_density(0.0), log_start, rtol=1e-13)
+    impossible = point._replace(log_ratio=np.full_like(point.log_ratio, -np.inf))
+    np.testing.assert_array_equal(impossible.log_density(0.0), point.log_start)
     np.testing.assert_allclose(point.log_density(1.0), vae.log_joint(x, z), rtol=1e-13)
     np.testing.assert_allclose(point.gradient(1.0), log_joint_and_gradient(vae, x, z)[1], rtol=1e-12)
 
@@ -342,6 +344,9 @@ def test_the_lower_bound_and_its_error_are_those_of_annealing_from_below():
     np.testing.assert_array_equal(bounds.lower, lower.log_evidence)
     np.testing.assert_array_equal(bounds.lower_error, lower.standard_error)
     assert (bounds.upper_error != bounds.lower_error).all()
+    walks = annealed._annealing(vae, x, np.arange(4), Settings(3, 8, 2, "prior"), 5, lambda: None)
+    np.testing.assert_array_equal(bounds.acceptance[:, 0], walks.upwards(walks.tune()).acceptance)
+    assert (bounds.acceptance[:, 0] != bounds.acceptance[:, 1]).any()
 
 
 def test_without_a_transition_there_is_no_acceptance():
