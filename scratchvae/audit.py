@@ -78,6 +78,8 @@ class Recipe:
             if not is_whole_number(value) or not 1 <= value <= LARGEST_SIZE:
                 raise ValueError(f"{name} is {reprlib.repr(value)}; expected a whole number from 1 to 2^53")
             object.__setattr__(self, name, int(value))
+        if self.grey not in (True, False):
+            raise ValueError(f"grey is {reprlib.repr(self.grey)}; expected True or False")
         for name, expected in (("reconstruction_weight", "a number"), ("kl_weight", "0, or a number")):
             value = getattr(self, name)
             if not (is_finite_number(value) and (value == 0 or SMALLEST_WEIGHT <= float(value) <= LARGEST_WEIGHT)):

@@ -424,6 +424,10 @@ def fit(
     _check_non_negative("checkpoint_seconds", checkpoint_seconds)
     if on_epoch is not None and not callable(on_epoch):
         raise ValueError(f"on_epoch is {in_short(on_epoch)}; expected a function of an epoch's entry, or None")
+    if not isinstance(allow_grey, (bool, np.bool_)):
+        raise ValueError(f"allow_grey is {in_short(allow_grey)}; expected True or False")
+    if processes is not None and not hasattr(processes, "trainer"):
+        raise ValueError(f"processes is {in_short(processes)}; expected what `launched_processes` gives, or None")
     rate = learning_rate if callable(learning_rate) else float(learning_rate)
     new_trainer = Trainer if processes is None else processes.trainer
     trainer = new_trainer(vae, plan.x, rate, plan.objective, plan.binarize, checked_seed(seed), adam_epsilon)

@@ -229,6 +229,7 @@ def test_cross_entropy_of_grey_pixels_integrates_to_at_most_a_half():
         ({"kl_weight": 10**400}, "kl_weight is 10"),
         ({"reconstruction_weight": 5e-324}, "reconstruction_weight is 5e-324; expected a number"),
         ({"reconstruction_weight": 0.0}, "no decoder"),
+        ({"grey": "no"}, "grey is 'no'; expected True or False"),
     ],
 )
 def test_a_bad_recipe_is_refused_in_words(change, words):
@@ -260,6 +261,8 @@ def test_every_verdict_and_remark_is_a_sentence():
     [
         (PRESETS["mse-mean"], "constant: -loss - 3061.18 is the ELBO", "explain less variance than 392 collapse"),
         (Recipe(kl_weight=1e-3), "constant: -loss / 0.001 + 2259.11 is the ELBO", "of standard deviation 0.0224."),
+        (Recipe(kl_weight=0.2), "constant: -loss / 0.2 + 182.", "of standard deviation 0.316."),
+        (Recipe(kl_weight=0.3), "constant: -loss / 0.3 + ", "of standard deviation 0.387: strong for"),
         (Recipe(kl_weight=0), "No bound: without a KL term", "no noise at all"),
         (PRESETS["beta-vae"], "looser one: -loss = ELBO - 3 KL,", "The KL counts 4 times: fewer active units"),
         (

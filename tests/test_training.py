@@ -499,6 +499,8 @@ def test_a_resumed_run_that_diverges_at_once_names_the_checkpoint_if_it_is_its_o
         ({"binarize": np.zeros((99, 5))}, r"binarize is array\(.*dynamic"),
         ({"learning_rate": sv.Stages}, r"learning_rate is <class.*expected .* a schedule such as Stages\(...\)"),
         ({"on_epoch": 3}, "on_epoch is 3; expected a function"),
+        ({"allow_grey": "no"}, "allow_grey is 'no'; expected True or False"),
+        ({"processes": 3}, "processes is 3; expected what `launched_processes` gives"),
         ({"on_epoch": np.eye(3)}, r"on_epoch is array\(.*expected a function"),
         ({"validation": np.eye(6, dtype=np.uint8)}, "validation: uint8 with no value above 1"),
     ],
