@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from scratchvae.data.checks import as_data
+from scratchvae.finite import is_whole_number
 from scratchvae.reference.gaussian import LOG_2_PI, kl_to_prior_forward
 from scratchvae.vae import VAE, Gaussian
 
@@ -230,7 +231,7 @@ def left_out_variance(x: ArrayLike, latent_dim: int) -> float:
 
 
 def _check_latent_dim(latent_dim: int, data_dim: int) -> None:
-    if not 1 <= latent_dim < data_dim:
+    if not is_whole_number(latent_dim) or not 1 <= latent_dim < data_dim:
         raise ValueError(f"latent_dim is {latent_dim}; expected 1 to {data_dim - 1}, fewer than data dimensions")
 
 

@@ -35,7 +35,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from scratchvae.arguments import whole_positive
+from scratchvae.arguments import in_short, whole_positive
 from scratchvae.evidence.door import in_one_order
 from scratchvae.evidence.triangles import affine_pieces, gauss_on_triangles
 from scratchvae.finite import is_finite_number
@@ -109,7 +109,7 @@ def integrate(
               watch: told how many examples are done
     Returns   Quadrature. Where the tolerance was out of reach, `converged` is False and `error` says by how much;
               where there is no telling (a posterior too sharp or too wide for max_points), `error` is infinite
-    Raises    ValueError for more than three latent dimensions, or bad input
+    Raises    ValueError for more than three latent dimensions, or bad input; NotFiniteError where the encoder gives NaN
     Source    Trefethen, Weideman 2014, "The exponentially convergent trapezoidal rule"
     """
     vae, x = _checked(vae, x, tolerance, max_points)
@@ -172,6 +172,8 @@ def posterior_on_grid(vae: VAE, x: ArrayLike, axes: tuple[ArrayLike, ...] | None
     """
     vae = _in_float64(vae)
     axes = (np.linspace(-4, 4, 101),) * vae.latent_dim if axes is None else axes
+    if not np.iterable(axes):
+        raise ValueError(f"axes is {in_short(axes)}; expected {vae.latent_dim} 1-D arrays")
     grids = tuple(np.asarray(axis, np.float64) for axis in axes)
     if len(grids) != vae.latent_dim or any(axis.ndim != 1 for axis in grids):
         raise ValueError(f"axes has shapes {[axis.shape for axis in grids]}; expected {vae.latent_dim} 1-D arrays")

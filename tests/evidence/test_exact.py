@@ -259,7 +259,7 @@ def test_units_are_active_where_the_eigenvalue_is_above_the_variance():
 
 
 @pytest.mark.parametrize("variance", [None, 0.5])
-@pytest.mark.parametrize("latent_dim", [0, 6])
+@pytest.mark.parametrize("latent_dim", [0, 6, 1.5, True])
 def test_a_number_of_components_that_leaves_nothing_out_is_refused(latent_dim, variance):
     with pytest.raises(ValueError, match=f"latent_dim is {latent_dim}; expected 1 to 5"):
         principal_components(np.random.default_rng(0).normal(size=(9, 6)), latent_dim, variance)

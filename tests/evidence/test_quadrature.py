@@ -556,6 +556,13 @@ def test_what_cannot_be_integrated_is_refused(latent_dim, asked, message):
         integrate(vae, x, **asked)
 
 
+@pytest.mark.parametrize("axes", [5, (np.zeros(3),), (np.zeros(3), np.zeros((3, 1)))])
+def test_a_grid_has_an_axis_for_each_latent_dimension(axes):
+    vae, x, _ = build(latent_dim=2)
+    with pytest.raises(ValueError, match=r"axes .*; expected 2 1-D arrays"):
+        posterior_on_grid(vae, x, axes)
+
+
 @pytest.mark.parametrize("integral", [integrate, integrate_evidence, posterior_on_grid])
 def test_data_with_masked_values_are_refused_and_lists_are_data(integral):
     vae, x, _ = build(latent_dim=1)
