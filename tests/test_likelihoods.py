@@ -304,6 +304,15 @@ def test_a_draw_rises_with_the_output(name):
     assert (np.diff(draws, axis=0) >= -1e-9).all()
 
 
+@pytest.mark.parametrize(("dtype", "log_scale"), [("float32", -89.0), ("float64", -720.0)])
+def test_the_mean_is_finite_at_a_bins_edge_where_the_inverse_of_the_scale_is_infinite(dtype, log_scale):
+    vae = sv.VAE(1, 1, (), "discretised-logistic:3", dtype=dtype, engine="reference")
+    vae.parameters.flat[:] = 0
+    vae.parameters["decoder.head.bias"][:] = 0.25
+    vae.parameters["likelihood.log_scale"][:] = log_scale
+    np.testing.assert_array_equal(vae.decode(np.zeros((1, 1))), [[0.25]])
+
+
 @pytest.mark.parametrize("location", [-0.2, 0.0, 0.37, 1.1])
 def test_discretised_logistic_draws_have_its_probabilities(location):
     likelihood = likelihood_named("discretised-logistic:9")

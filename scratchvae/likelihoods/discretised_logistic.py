@@ -71,7 +71,8 @@ class DiscretisedLogistic(Likelihood):
 
         Summed in float64: of 65535 terms a float32 total would be levels off.
         """
-        inverse, steps = np.exp(-parameters["likelihood.log_scale"]), self.levels - 1
+        steps, largest = self.levels - 1, np.finfo(out.dtype).max
+        inverse = np.minimum(np.exp(-parameters["likelihood.log_scale"]), largest)  # infinity times 0 would be NaN
         total = np.zeros(out.shape, np.float64)
         for edge in (np.arange(steps) + 0.5) / steps:
             total += ops.sigmoid_forward((out - out.dtype.type(edge)) * inverse)[0]
