@@ -9,7 +9,7 @@ import pytest
 
 import scratchvae as sv
 from scratchvae import hierarchical
-from scratchvae.evidence import active_units, active_units_by_layer, elbo_surgery, inference_gap
+from scratchvae.evidence import active_units, active_units_by_layer, bidirectional, elbo_surgery, inference_gap
 from scratchvae.gradcheck import GATES
 from scratchvae.hierarchical import HierarchicalVAE
 from scratchvae.training import Trainer
@@ -369,6 +369,7 @@ def test_the_first_array_that_is_not_finite_is_named_and_no_warning_given(engine
         (lambda vae, x, eps: vae.decode(eps), r"expected real numbers of shape \(\.\.\., 3\)"),
         (lambda vae, x, eps: sv.log_evidence(vae, x, "ais", num_samples=10), "has two stochastic layers"),
         (lambda vae, x, eps: sv.log_evidence(vae, x, "exact"), "has two stochastic layers"),
+        (lambda vae, x, eps: bidirectional(vae, 2), "has two stochastic layers"),
         (lambda vae, x, eps: sv.log_evidence(vae, x, "quadrature"), "latent_dim is 5; quadrature is for at most 3"),
         (lambda vae, x, eps: sv.log_evidence(vae, x, head=vae.encoder_head(x)), "has two stochastic layers"),
         (lambda vae, x, eps: inference_gap(vae, x, method="importance", num_samples=5), "has two stochastic layers"),

@@ -440,6 +440,7 @@ def bidirectional(
     Raises    ValueError for bad input; NotFiniteError where a bound is NaN
     Source    Grosse, Ghahramani, Adams 2015; Wu et al. 2016, section 2.3
     """
+    vae.check_one_layer()
     settings = _settings(num_chains, num_temperatures, num_leapfrog, start)
     x, z = draw_joint(vae, whole_positive("n", n), checked_seed(seed))
     blocks = row_blocks(vae, n, num_chains)
