@@ -138,8 +138,8 @@ class LinearGaussian:
         Takes     x (B, D); q: mu, logvar (B, Z)
         Returns   (B,), in nats
         """
-        mu, logvar = _float64(q)
-        squares = np.square(self._residual(self._data(x), mu)).sum(axis=1)
+        rows, mu, logvar = self._data_and_posterior(x, q)
+        squares = np.square(self._residual(rows, mu)).sum(axis=1)
         spread = np.exp(logvar) @ (np.diag(self.precision) - 1)
         reconstruction = -0.5 * (self.bias.size * LOG_2_PI + np.log(self.variance).sum() + squares + spread)
         return reconstruction - kl_to_prior_forward(mu, logvar)[0]
@@ -153,10 +153,10 @@ class LinearGaussian:
         Returns   (B,), in nats
         Source    Rasmussen, Williams 2006, "Gaussian processes for machine learning", equation A.23
         """
-        mu, logvar = _float64(q)
+        rows, mu, logvar = self._data_and_posterior(x, q)
         log_ratio = np.log(np.diag(self.precision)) + logvar
         left, gains, _ = self._turned
-        miss = (mu - self._posterior_mean(self._data(x))) @ left * np.hypot(1, gains)
+        miss = (mu - self._posterior_mean(rows)) @ left * np.hypot(1, gains)
         return 0.5 * ((np.expm1(log_ratio) - log_ratio).sum(axis=1) + np.square(miss).sum(axis=1)) + self.gap
 
     @cached_property
@@ -181,6 +181,15 @@ class LinearGaussian:
 
     def _data(self, x: ArrayLike) -> NDArray:
         return float_data(x, self.bias.size)
+
+    def _data_and_posterior(self, x: ArrayLike, q: Gaussian) -> tuple[NDArray, NDArray, NDArray]:
+        if not isinstance(q, Gaussian):
+            raise ValueError(f"q is a {type(q).__name__}; expected a diagonal Gaussian")
+        rows, mu, logvar = self._data(x), np.asarray(q.mu, np.float64), np.asarray(q.logvar, np.float64)
+        expected = len(rows), len(self.weight)
+        if not mu.shape == logvar.shape == expected:
+            raise ValueError(f"q has mu {mu.shape} and logvar {logvar.shape}; expected {expected} for both")
+        return rows, mu, logvar
 
 
 NOISE = ("gaussian", "gaussian-learned", "gaussian-learned-diagonal")  # likelihoods whose variance does not depend on z
@@ -257,9 +266,3 @@ def float_data(x: ArrayLike, data_dim: int | None = None) -> NDArray:
 def _covariance(x: NDArray) -> NDArray:
     centred = x - x.mean(axis=0)
     return centred.T @ centred / len(x)
-
-
-def _float64(q: Gaussian) -> tuple[NDArray, NDArray]:
-    if not isinstance(q, Gaussian):
-        raise ValueError(f"q is a {type(q).__name__}; expected a diagonal Gaussian")
-    return np.asarray(q.mu, np.float64), np.asarray(q.logvar, np.float64)

@@ -356,6 +356,9 @@ def test_data_and_q_that_do_not_fit_the_model_are_refused_in_one_line():
     for asked in (model.elbo, model.kl_to_posterior):
         with pytest.raises(ValueError, match="q is a FullGaussian; expected a diagonal Gaussian"):
             asked(x, full)
+        for shape in ((9, 1), (1, 3), (9, 4)):
+            with pytest.raises(ValueError, match=r"q has mu \(.*expected \(9, 3\) for both"):
+                asked(x, sv.Gaussian(np.zeros(shape), np.zeros(shape)))
 
 
 def test_the_parts_of_a_linear_model_may_be_lists():
