@@ -42,4 +42,4 @@ def poisson_log_likelihood_backward(dlog_likelihood: NDArray, cache: PoissonCach
 def log_factorial(x: NDArray) -> NDArray[np.float64]:
     """log x! = log Gamma(x + 1), computed once for each count that occurs."""
     counts, places = np.unique(x, return_inverse=True)
-    return np.array([math.lgamma(count + 1.0) for count in counts])[places].reshape(x.shape)
+    return np.array([math.lgamma(float(count) + 1.0) for count in counts])[places].reshape(x.shape)

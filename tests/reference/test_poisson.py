@@ -26,13 +26,14 @@ def test_the_log_likelihood_is_scipys(ops):
     np.testing.assert_allclose(ops.poisson_log_likelihood_forward(x, log_rate)[0], want, rtol=1e-11)
 
 
-@pytest.mark.parametrize("count", [0, 1, 254, 255, 256, 257, 10**6, 10**12])
-def test_the_constant_is_the_factorials(ops, count):
-    """Across the end of the compiled engine's table of them."""
-    value, _ = ops.poisson_log_likelihood_forward(np.full((1, 1), float(count)), np.zeros((1, 1, 1)))
+@pytest.mark.parametrize(("dtype", "gate"), [(np.float64, 1e-13), (np.float32, 1e-7)])
+@pytest.mark.parametrize("count", [0, 1, 254, 255, 256, 257, 10**6, 2**24, 2**40])
+def test_the_constant_is_the_factorials(ops, dtype, gate, count):
+    """Across the end of the compiled engine's table of them, and of the counts whose successor is a float32."""
+    value, _ = ops.poisson_log_likelihood_forward(np.full((1, 1), count, dtype), np.zeros((1, 1, 1), dtype))
     want = -1 - special.gammaln(count + 1)
-    assert value[0, 0] == pytest.approx(want, rel=1e-13)
-    assert log_factorial(np.array([float(count)]))[0] == math.lgamma(count + 1)
+    assert value[0, 0] == pytest.approx(want, rel=gate)
+    assert log_factorial(np.array([count], dtype))[0] == math.lgamma(count + 1)
 
 
 def test_the_gradient_is_zero_where_the_rate_is_the_count(ops):
