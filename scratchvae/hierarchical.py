@@ -135,7 +135,7 @@ class HierarchicalVAE(VAE):
         with quiet():
             parts = [self._means(x, start, num_samples, seed) for start in range(0, len(x), BLOCK_ROWS)]
         near, far, added = (np.concatenate(part) for part in zip(*parts, strict=True))
-        check_finite([near, far], [*named_parameters(self), ("mean of q(z1|x)", near), ("E[z2|x]", far)])
+        check_finite([x, near, far], [*named_parameters(self), ("x", x), ("mean of q(z1|x)", near), ("E[z2|x]", far)])
         return near.var(axis=0), far.var(axis=0) - (1 - 1 / len(x)) * added.mean(axis=0)
 
     def _means(self, x: NDArray, start: int, num_samples: int, seed: int) -> tuple[NDArray, NDArray, NDArray]:

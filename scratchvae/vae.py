@@ -125,12 +125,12 @@ class VAE:
 
         Takes     x (B, D)
         Returns   Gaussian: mu, logvar (B, Z); of a full posterior FullGaussian: mu (B, Z), cholesky (B, Z, Z)
-        Raises    ValueError as `elbo`; NotFiniteError where what is returned is NaN or infinite
+        Raises    ValueError as `elbo`; NotFiniteError where what is returned is NaN or infinite, or x in this precision
         """
         x = self._batch(x)
         with quiet():
             head = self.encoder_head(x)
-        check_finite([head], [*named_parameters(self), ("head", head)])
+        check_finite([x, head], [*named_parameters(self), ("x", x), ("head", head)])
         return self.posterior.gaussian(head)
 
     def decode(self, z: NDArray) -> NDArray:
@@ -138,7 +138,7 @@ class VAE:
 
         Takes     z (..., Z)
         Returns   (..., D)
-        Raises    ValueError for a wrong shape; NotFiniteError where z or the mean is NaN or infinite
+        Raises    ValueError for a wrong shape; NotFiniteError where z or the mean is NaN or infinite in this precision
         """
         return self._mean(self._decoder_output(z))
 
@@ -439,7 +439,7 @@ class VAE:
     def _batch(self, x: ArrayLike) -> NDArray:
         x = data_for(self.likelihood, x, self.data_dim)
         dtype = self.dtype if self.dtype.kind == "f" else np.dtype("float64")
-        with quiet():  # what is beyond this precision is found in what becomes of it
+        with quiet():  # what is beyond this precision is found by `encode`, or in its log-likelihood
             return self.ops.gather_rows(x, np.arange(len(x)), dtype)
 
     def _samples(self, name: str, array: NDArray, rows: int) -> NDArray:
@@ -465,7 +465,7 @@ class VAE:
         with quiet():
             rows = np.ascontiguousarray(z.reshape(-1, latent), self.dtype)
             out, _ = self.ops.network_forward(rows, self.output_network)
-        check_finite([out], [*named_parameters(self), ("z", rows), ("the decoder's output", out)])
+        check_finite([rows, out], [*named_parameters(self), ("z", rows), ("the decoder's output", out)])
         return out.reshape(*z.shape[:-1], self.data_dim)
 
     def _mean(self, out: NDArray) -> NDArray:

@@ -546,3 +546,19 @@ def test_encode_names_the_array_that_is_not_finite(engine):
     vae.parameters["encoder.head.bias"][0] = np.nan
     with pytest.raises(sv.NotFiniteError, match=r"encoder\.head\.bias is not finite"):
         vae.encode(np.zeros((3, 6)))
+
+
+@pytest.mark.parametrize(("dtype", "beyond"), [("float32", 1e300), ("float64", np.inf)])
+def test_points_beyond_the_precision_are_not_decoded(engine, dtype, beyond):
+    """A tanh and a sigmoid would make finite numbers of them."""
+    vae = sv.VAE(6, 2, (5,), activation="tanh", dtype=dtype, engine=engine)
+    with pytest.raises(sv.NotFiniteError, match="^z is not finite"):
+        vae.decode(np.array([[0.0, 0.1], [0.1, -beyond]]))
+
+
+@pytest.mark.parametrize(("kind", "sizes"), [(sv.VAE, (2, 2, (5,))), (sv.HierarchicalVAE, (2, (2, 2), ((5,), (5,))))])
+def test_data_beyond_the_precision_are_not_encoded(engine, kind, sizes):
+    vae = kind(*sizes, likelihood="gaussian", activation="tanh", engine=engine)
+    for call in (vae.encode, vae.reconstruct, vae.mean_variances):
+        with pytest.raises(sv.NotFiniteError, match="^x is not finite"):
+            call(np.array([[1e300, 0.1]]))
