@@ -29,7 +29,9 @@ class Gaussian(NamedTuple):
     @property
     def covariance(self) -> NDArray:
         """diag(exp(logvar)) (B, Z, Z)."""
-        return np.exp(self.logvar)[:, :, None] * np.eye(self.mu.shape[1])
+        covariance = np.zeros((*self.logvar.shape, self.logvar.shape[1]))
+        np.einsum("bjj->bj", covariance)[...] = np.exp(self.logvar)
+        return covariance
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,20 @@ def test_the_head_is_the_mean_twice_the_log_of_the_diagonal_and_the_triangle_row
     np.testing.assert_allclose(q.cholesky, [[[1, 0, 0], [10, 2, 0], [20, 21, 3]]], rtol=1e-14)
 
 
+@pytest.mark.parametrize("unit", [0, 1, 2])
+def test_a_variance_that_overflows_is_alone_in_its_row_and_takes_log_p_x_from_nobody(unit):
+    vae = sv.VAE(4, 3, (), "gaussian", dtype="float64", seed=1)
+    vae.parameters["encoder.head.bias"][3 + unit] = 800
+    x = np.ones((1, 4))
+    with np.errstate(over="ignore"):
+        covariance = vae.encode(x).covariance[0]
+    assert np.isinf(covariance[unit, unit])
+    assert not covariance[~np.eye(3, dtype=bool)].any()
+    found = integrate(vae, x)
+    np.testing.assert_allclose(found.log_evidence, LinearGaussian.from_vae(vae).log_evidence(x), rtol=1e-10)
+    assert np.isnan(found.elbo) and np.isinf(found.error)
+
+
 @pytest.mark.parametrize("latent", [1, 2, 3, 7, 50, 200])
 def test_the_size_of_the_head_tells_the_latent_dimensions(latent):
     assert full_head_size(latent) == latent + latent * (latent + 1) // 2
