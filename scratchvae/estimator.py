@@ -181,8 +181,14 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     # --- the fitted model -------------------------------------------------------------------------------------------
 
     def transform(self, X: ArrayLike) -> NDArray:  # noqa: N803
-        """The mean of q(z|x). Takes X (N, D); returns (N, Z)."""
+        """The mean of q(z|x). Takes X (N, D); returns (N, Z).
+
+        Under binarize "threshold" and "fixed" rows are encoded as 0 and 1, as training sees them; else as they are:
+        under "dynamic" that is the mean of what is drawn.
+        """
         x = self._validated(X)
+        if self.binarize in ("threshold", "fixed"):
+            x = self._binarized(self.vae_._batch(x))
         return self.vae_.encode(x).mu
 
     def inverse_transform(self, X: ArrayLike) -> NDArray:  # noqa: N803
