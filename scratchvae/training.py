@@ -408,8 +408,9 @@ def fit(
               processes: `scratchvae.distributed.launched_processes()` to share the work with all processes that a
               launcher started together and that call `fit` with the same arguments; the first alone writes
     Returns   History. An untrained model's output bias is first set to fit the training mean
-    Raises    ValueError for bad input, before anything is written; DivergedError when the loss is no longer finite,
-              with the last checkpoint kept, and the model as it was before that epoch
+    Raises    ValueError for bad input, before anything is written. In an epoch ValueError where a schedule gives no
+              number of at least 0, and DivergedError when the loss is no longer finite: with the last checkpoint kept,
+              and the model as it was before that epoch
     Source    Kingma, Welling 2013, algorithm 1; Kingma, Ba 2015, "Adam: a method for stochastic optimization",
               algorithm 1
     """
@@ -499,7 +500,7 @@ class _Run:
             while not self._is_over():
                 try:
                     entry = self._epoch(bar)
-                except DivergedError:
+                except Exception:
                     self._go_back()
                     raise
                 if self._is_due():
