@@ -101,7 +101,7 @@ def torch_files(vae: VAE) -> dict[str, bytes]:
 def torch_call(vae: VAE) -> str:
     """The call that makes the module of `torch_module.py` whose state_dict `torch_state` is."""
     given = ", ".join(f"{name}={vae.config[name]!r}" for name in ("data_dim", "latent_dim", "hidden", *ARGUMENTS))
-    return f"VAE({given})"
+    return f"VAE({given})" + (".double()" if vae.dtype == np.float64 else "")
 
 
 def _safetensors(vae: VAE) -> bytes:

@@ -34,7 +34,7 @@ def module_of(vae, torch):
     """The model's module, its weights as they are."""
     from scratchvae.export import torch_module
 
-    module = eval(export.torch_call(vae), {"VAE": torch_module.VAE}).to(getattr(torch, vae.dtype.name))
+    module = eval(export.torch_call(vae), {"VAE": torch_module.VAE})
     module.load_state_dict({name: torch.from_numpy(array) for name, array in export.torch_state(vae).items()})
     return module
 
