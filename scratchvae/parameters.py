@@ -108,7 +108,7 @@ class Parameters(Mapping[str, NDArray]):
 
     def astype(self, dtype: np.dtype | type | str) -> "Parameters":
         """The same values in another dtype (complex for the complex step), always in memory of their own."""
-        other = Parameters(self.layout, aligned_zeros(self.flat.size, np.dtype(dtype)))
+        other = Parameters(self.layout, aligned_zeros(self.flat.size, np.dtype(dtype), lasting=True))
         other.flat[:] = self.flat
         return other
 

@@ -1,6 +1,7 @@
 """Named tensors on one flat array."""
 
 import mmap
+import pickle
 import re
 import sys
 from pathlib import Path
@@ -106,11 +107,14 @@ def test_large_arrays_that_last_ask_for_huge_pages():
     assert " hg" in re.search("^VmFlags:(.*)$", own, re.MULTILINE)[1]
 
 
-def test_weights_and_moments_last():
+def test_weights_and_moments_last_and_so_do_their_copies_but_no_gradient():
     vae = sv.VAE(784, 2, (400,), engine="reference")
     trainer = Trainer(vae, np.eye(784, dtype=np.float32))
-    kept = vae.parameters.flat, trainer.first.flat, trainer.second.flat
-    assert all(array.ctypes.data % HUGE_PAGE == 0 for array in kept) is hasattr(mmap, "MADV_HUGEPAGE")
+    weights, (_, gradient) = vae.parameters, vae.value_and_grad(np.eye(784)[:2], np.zeros((2, 2)))
+    copies = weights.copy(), weights.astype(np.float64), pickle.loads(pickle.dumps(vae)).parameters
+    kept = weights, trainer.first, trainer.second, *copies
+    assert all(state.flat.ctypes.data % HUGE_PAGE == 0 for state in kept) is hasattr(mmap, "MADV_HUGEPAGE")
+    assert gradient.flat.ctypes.data % HUGE_PAGE
 
 
 def test_large_arrays_are_zero_where_a_system_has_no_huge_pages(monkeypatch):
