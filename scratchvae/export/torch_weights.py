@@ -16,6 +16,7 @@ from scratchvae.checkpoint import read_safetensors
 from scratchvae.data.checks import one_line
 from scratchvae.export.plain import check_plain
 from scratchvae.files import write_whole
+from scratchvae.likelihoods import as_likelihood
 from scratchvae.vae import VAE
 
 METADATA = "scratchvae.torch"  # the key of the safetensors header under which a model's arguments stand
@@ -75,12 +76,13 @@ def load_torch(
     told = {} if told is None else told
     if not isinstance(told, dict):
         raise ValueError(f"{path}: its header does not describe a model")
+    likelihood = None if likelihood is None else as_likelihood(likelihood).name
     given = {"likelihood": likelihood, "activation": activation}
-    arguments: dict[str, Any] = {name: given[name] or told.get(name) for name in ARGUMENTS}
+    arguments: dict[str, Any] = {name: told.get(name) if given[name] is None else given[name] for name in ARGUMENTS}
     for name, value in arguments.items():
         if value is None:
             raise ValueError(f"{path}: does not say its {name}; expected {name}= to be given")
-        if given[name] and told.get(name, value) != value:
+        if told.get(name, value) != value:
             raise ValueError(f"{path}: was written with {name} {told[name]!r}; got {value!r}")
     try:
         return from_torch_state(arrays, **arguments, engine=engine, seed=told.get("seed", 0))

@@ -247,6 +247,9 @@ def test_what_the_header_does_not_say_must_be_given_and_must_not_contradict_it(t
     export.save_torch(vae, path)
     with pytest.raises(ValueError, match="was written with activation 'tanh'; got 'relu'"):
         export.load_torch(path, activation="relu")
+    for given in ({"likelihood": ""}, {"activation": ""}):
+        with pytest.raises(ValueError, match=r"''; expected one of|was written with activation 'tanh'; got ''"):
+            export.load_torch(path, **given)
     for text in ("[]", "{", json.dumps({"seed": -1, "likelihood": "gaussian-learned-diagonal", "activation": "tanh"})):
         save_file(load_file(path), path, {"scratchvae.torch": text})
         with pytest.raises(ValueError, match=r"w\.safetensors: "):
@@ -255,6 +258,12 @@ def test_what_the_header_does_not_say_must_be_given_and_must_not_contradict_it(t
         export.load_torch(tmp_path / "none.safetensors")
     with pytest.raises(ValueError, match="is a folder; expected a state_dict"):
         export.load_torch(tmp_path)
+
+
+def test_a_likelihood_may_be_given_by_any_of_its_names(tmp_path):
+    vae, path = model(likelihood="discretised-logistic"), tmp_path / "w.safetensors"
+    export.save_torch(vae, path)
+    assert same(export.load_torch(path, "discretised-logistic:256", engine="reference"), vae)
 
 
 def test_a_file_that_cannot_be_read_is_refused_in_one_line(tmp_path):
