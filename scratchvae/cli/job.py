@@ -90,7 +90,7 @@ def job_to_resume(out: Path | None, given: Mapping[str, Any]) -> Job:
     source = run.source(config)
     same = "data" in given and os.path.abspath(given["data"]) == os.path.abspath(source)
     known = {**config["model"], **config["training"], "data": given["data"] if same else source}
-    known["resize"] = config["data"].get("resize")
+    known["resize"] = _width_by_height(config["data"].get("resize"))
     known["labels"] = whole_path_of_labels(source, config["data"].get("labels"))  # an older run's may be relative
     for name, value in _as_kept(given, source).items():
         if name in known and name not in FREE_ON_RESUME and value != known[name]:
@@ -108,13 +108,22 @@ def job_to_resume(out: Path | None, given: Mapping[str, Any]) -> Job:
 
 
 def _as_kept(given: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """What is asked for as config.json has it: a likelihood by its own name, a file with labels by its whole path."""
+    """What is asked for as it is compared with config.json: a likelihood by its own name, a size as width x height, a
+    file with labels by its whole path."""
     kept = dict(given)
     if "likelihood" in kept:
         kept["likelihood"] = likelihood_named(kept["likelihood"]).name
+    if "resize" in kept:
+        kept["resize"] = _width_by_height(kept["resize"])
     if "labels" in kept:
         kept["labels"] = whole_path_of_labels(source, kept["labels"])
     return kept
+
+
+def _width_by_height(resize: str | None) -> str | None:
+    """A size in one way of writing it. Raises as `parse_size`."""
+    size = parse_size(resize)
+    return None if size is None else f"{size[0]}x{size[1]}"
 
 
 def _configuration(asked: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
