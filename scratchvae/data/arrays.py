@@ -143,14 +143,16 @@ def _read_member(path: Path, archive: zipfile.ZipFile, name: str) -> NDArray:
 def _choose(path: Path, keys: list[str], labels: str | None) -> tuple[str, str | None]:
     """The names of the data and of the held-out data among the names in the file."""
     known_labels = (*LABEL_KEYS, *HELD_OUT_LABEL_KEYS)
-    others = [key for key in keys if key != labels and key.lower() not in known_labels] or keys
+    beside = [key for key in keys if key != labels]
+    others = [key for key in beside if key.lower() not in known_labels] or beside
     if len(others) == 1:
         return others[0], None
     train = [key for key in others if key.lower() in TRAIN_KEYS]
     held_out = [key for key in others if key.lower() in HELD_OUT_KEYS]
     if len(train) != 1 or len(held_out) > 1:
+        aside = "" if labels is None else f" beside {labels!r}"
         raise DataError(
-            f"{path}: holds {_listed(keys)}; expected one array, or one named {' or '.join(TRAIN_KEYS)} "
+            f"{path}: holds {_listed(keys)}; expected one array{aside}, or one named {' or '.join(TRAIN_KEYS)} "
             f"and at most one named {' or '.join(HELD_OUT_KEYS)}"
         )
     return train[0], held_out[0] if held_out else None

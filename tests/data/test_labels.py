@@ -42,6 +42,10 @@ def test_an_npz_gives_the_array_asked_for(tmp_path):
     assert_with_their_rows(load(tmp_path / "a.npz", labels="kinds"), NAMES)
     np.savez(tmp_path / "b.npz", whatever=ROWS, kinds=NAMES)  # without them there is one array left
     assert_with_their_rows(load(tmp_path / "b.npz", labels="kinds"), NAMES)
+    np.savez(tmp_path / "c.npz", x=NAMES, y=ROWS)
+    assert_with_their_rows(load(tmp_path / "c.npz", labels="x"), NAMES)
+    np.savez(tmp_path / "c.npz", x=NUMBERS)
+    message_of(lambda: load(tmp_path / "c.npz", labels="x"), "c.npz: holds 1 array ('x')", "one array beside 'x'")
     message_of(lambda: load(tmp_path / "a.npz", labels="sort"), "a.npz", "no array 'sort'", "expected the labels")
     np.savez(tmp_path / "b.npz", x=ROWS, kinds=NAMES[:3])
     message_of(lambda: load(tmp_path / "b.npz", labels="kinds"), "b.npz", "shape (3,)", "each of 20 rows")
