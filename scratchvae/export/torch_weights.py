@@ -16,6 +16,7 @@ from scratchvae.checkpoint import read_safetensors
 from scratchvae.data.checks import one_line
 from scratchvae.export.plain import check_plain
 from scratchvae.files import write_whole
+from scratchvae.finite import first_not_finite
 from scratchvae.likelihoods import as_likelihood
 from scratchvae.vae import VAE
 
@@ -40,13 +41,16 @@ def from_torch_state(
 
     Takes     state: name -> tensor or array, as `torch_module.VAE` names them; likelihood, activation: as of `VAE`
     Returns   a VAE of the weights' dtype, float32 or float64
-    Raises    ValueError for a name that is missing or too many, or for a dtype or a shape that does not fit (the
-              message has shapes as (in, out))
+    Raises    ValueError for a name that is missing or too many, for a dtype or a shape that does not fit (the message
+              has shapes as (in, out)), or for a weight that is NaN or infinite
     """
     arrays = {name: _transposed(name, _as_array(name, value)) for name, value in state.items()}
-    return VAE(
+    vae = VAE(
         **_sizes(arrays), likelihood=likelihood, activation=activation, engine=engine, seed=seed, parameters=arrays
     )
+    if name := first_not_finite(vae.parameters.items()):
+        raise ValueError(f"{name} holds a NaN or an infinity; expected finite numbers")
+    return vae
 
 
 def _as_array(name: str, value: ArrayLike) -> NDArray:

@@ -225,6 +225,10 @@ def changed(state, **arrays):
             "float32 (12, 7); expected float32 (7, 12)",
         ),
         ({"decoder.0.weight": np.zeros(3, np.float32)}, "not two-dimensional"),
+        (
+            {"encoder.0.bias": np.full(12, np.nan, np.float32)},
+            "encoder.0.bias holds a NaN or an infinity; expected finite numbers",
+        ),
         ({"extra.weight": np.zeros((2, 2), np.float32)}, "has a tensor extra.weight; expected encoder.0.weight"),
         ({"decoder.head.weight": np.zeros((7, 12), np.float16)}, "dtype is 'float16'"),
     ],
