@@ -182,7 +182,7 @@ def _mean_of_discretised_logistic(graph: _Graph) -> None:
     """The mean over the edges between levels of sigmoid((out - edge) / scale): a level below x adds one step.
 
     For each example it holds D times as many numbers as there are edges, and sums them in the model's type: in float32
-    to 3e-7 of 256 levels, 5e-5 of 65,536.
+    to 5e-7 of 256 levels, 5e-5 of 65,536.
     """
     likelihood = graph.vae.likelihood
     assert isinstance(likelihood, DiscretisedLogistic)
