@@ -11,15 +11,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from scratchvae.arguments import in_short
 from scratchvae.data import digits, mnist
 from scratchvae.data.arrays import Arrays, read_csv_with_labels, read_npy, read_npz
 from scratchvae.data.checks import DataError, as_data, check_pixels, is_grey, map_rows, one_line
 from scratchvae.data.idx import read_idx
-from scratchvae.data.images import read_images
+from scratchvae.data.images import check_size, read_images
 from scratchvae.data.labels import labels_beside, read_label_file
 from scratchvae.data.mapped import Data, MappedRows
 from scratchvae.data.parquet import read_parquet
-from scratchvae.data.split import split_rows
+from scratchvae.data.split import check_split, split_rows
 
 NAMES = ("digits", "mnist")  # data sets with a held-out part of their own
 DIGITS_HELD_OUT = 0.2
@@ -75,6 +76,8 @@ def load(
     Returns   Dataset; images are flattened. A .npy of 256 MB or more stays on the disk, read as batches take its rows
     Raises    DataError (a ValueError), one line that names the file, what was found and what is expected
     """
+    check_split(OWN_HELD_OUT if held_out is None else held_out, seed)
+    _check_reading(resize, labels)
     with _words_for_the_system():
         known = source if isinstance(source, str) else None  # an array compares value by value
         if known in NAMES:
@@ -105,6 +108,7 @@ def load_rows(
     Returns   (N, D); images are flattened. A .npy of 256 MB or more stays on the disk
     Raises    as `load`, for images of other sides, and for columns of other names
     """
+    _check_reading(resize, labels)
     with _words_for_the_system():
         rows = _read_rows(_existing(source), resize, labels)
     shape, names, held_out = rows.image_shape, rows.columns, rows.held_out
@@ -116,6 +120,13 @@ def load_rows(
             if name != expected:
                 raise DataError(f"{source}: column {number} is {name!r}; expected {expected!r}, columns in one order")
     return rows.train if held_out is None else np.concatenate([rows.train, held_out])
+
+
+def _check_reading(resize: tuple[int, int] | None, labels: str | None) -> None:
+    """Raises DataError, one line, for what no data could be read by."""
+    check_size(resize)
+    if labels is not None and not isinstance(labels, (str, os.PathLike)):
+        raise DataError(f"labels is {in_short(labels)}; expected a column, an array or a file by its name, or None")
 
 
 @contextmanager

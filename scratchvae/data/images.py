@@ -4,12 +4,14 @@ import struct
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from scratchvae.arguments import in_short
 from scratchvae.data.checks import DataError, one_line
+from scratchvae.finite import is_whole_number
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -34,6 +36,13 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     if len(sizes) > 2 or not all(size.isascii() and size.isdigit() and 0 < int(size) <= LARGEST for size in sizes):
         raise DataError(f"resize is {text!r}; expected WIDTHxHEIGHT in pixels, such as 28x28")
     return int(sizes[0]), int(sizes[-1])
+
+
+def check_size(size: Any) -> None:
+    """Raises DataError, one line, for what is no (width, height) to resize to, and not None."""
+    two = isinstance(size, (tuple, list)) and len(size) == 2
+    if size is not None and not (two and all(is_whole_number(side) and 0 < side <= LARGEST for side in size)):
+        raise DataError(f"resize is {in_short(size)}; expected (width, height) in pixels, such as (28, 28)")
 
 
 def read_images(folder: Path, size: tuple[int, int] | None = None) -> Images:

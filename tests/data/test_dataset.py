@@ -82,7 +82,7 @@ def test_the_seed_says_which_rows_of_own_data_are_held_out(tmp_path):
     assert len(load(tmp_path / "x.npy", held_out=0.25).held_out) == 10
 
 
-@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 2.0, float("nan"), "x"])
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 2.0, float("nan"), "x", [0.1]])
 def test_a_held_out_fraction_is_between_nothing_and_all(tmp_path, fraction):
     np.save(tmp_path / "x.npy", NUMBERED)
     for source in ("digits", tmp_path / "x.npy"):
@@ -103,7 +103,24 @@ def test_without_a_split_rows_are_in_the_order_of_the_file(tmp_path, count):
 @pytest.mark.parametrize("seed", [1.5, -1, 2**64, "1", True])
 def test_a_seed_is_a_whole_number(tmp_path, seed):
     np.save(tmp_path / "x.npy", NUMBERED)
-    message_of(lambda: load(tmp_path / "x.npy", seed=seed), f"seed is {seed!r}", "expected a whole number")
+    for source in ("digits", tmp_path / "x.npy"):
+        message_of(lambda path=source: load(path, seed=seed), f"seed is {seed!r}", "expected a whole number")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        *(({"resize": size}, "(width, height)") for size in (5, (0, 3), (3, 2**16), (2.5, 3), (3,), "3x3")),
+        ({"labels": 5}, "a column, an array or a file by its name"),
+    ],
+    ids=str,
+)
+def test_arguments_that_cannot_be_are_refused_and_not_the_data(tmp_path, given, expected):
+    np.save(tmp_path / "x.npy", NUMBERED)
+    ((name, value),) = given.items()
+    for read in (load, load_rows):
+        for source in (tmp_path, tmp_path / "x.npy"):
+            message_of(lambda f=read, path=source: f(path, **given), f"{name} is {value!r}; expected {expected}")
 
 
 def test_bytes_stay_bytes_from_every_format(tmp_path):
