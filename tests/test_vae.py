@@ -552,7 +552,7 @@ def test_encode_names_the_array_that_is_not_finite(engine):
 def test_points_beyond_the_precision_are_not_decoded(engine, dtype, beyond):
     """A tanh and a sigmoid would make finite numbers of them."""
     vae = sv.VAE(6, 2, (5,), activation="tanh", dtype=dtype, engine=engine)
-    with pytest.raises(sv.NotFiniteError, match="^z is not finite"):
+    with pytest.raises(sv.NotFiniteError, match=r"^z is not finite"):
         vae.decode(np.array([[0.0, 0.1], [0.1, -beyond]]))
 
 
@@ -560,5 +560,5 @@ def test_points_beyond_the_precision_are_not_decoded(engine, dtype, beyond):
 def test_data_beyond_the_precision_are_not_encoded(engine, kind, sizes):
     vae = kind(*sizes, likelihood="gaussian", activation="tanh", engine=engine)
     for call in (vae.encode, vae.reconstruct, vae.mean_variances):
-        with pytest.raises(sv.NotFiniteError, match="^x is not finite"):
+        with pytest.raises(sv.NotFiniteError, match=r"^x is not finite"):
             call(np.array([[1e300, 0.1]]))

@@ -143,7 +143,7 @@ def test_data_noise_and_points_that_are_no_float32_are_named_without_a_warning(e
     vae, x, eps = build(engine=engine, dtype="float32", likelihood="gaussian")
     large = np.full_like(eps, 1e39)
     for name, call in {
-        "head": lambda: vae.encode(np.full_like(x, 1e39)),
+        "x": lambda: vae.encode(np.full_like(x, 1e39)),
         "eps": lambda: vae.elbo(x, large),
         "log_joint": lambda: vae.log_joint(x, large),
         "z": lambda: vae.decode(large),
