@@ -91,12 +91,12 @@ class Point(NamedTuple):
     dlog_ratio: NDArray  # (B, K, Z)
 
     def log_density(self, beta: float) -> NDArray:
-        """log f_beta (B, K)."""
-        return self.log_start + beta * self.log_ratio if beta else self.log_start  # 0 p(x, z) may be 0 times infinity
+        """log f_beta (B, K): at beta 0 that of the start, also where p(x, z) is 0."""
+        return self.log_start + beta * self.log_ratio if beta else self.log_start
 
     def gradient(self, beta: float) -> NDArray:
         """d log f_beta / dz (B, K, Z)."""
-        return self.dlog_start + beta * self.dlog_ratio
+        return self.dlog_start + beta * self.dlog_ratio if beta else self.dlog_start
 
 
 @dataclass(frozen=True)

@@ -99,10 +99,18 @@ def test_the_path_leads_from_the_start_to_the_joint(start):
     mu, logvar = vae.encode(x) if start == "encoder" else np.zeros((2, *x.shape[:1], 2))
     log_start, _ = vae.ops.gaussian_log_density_forward(z, mu, logvar)
     np.testing.assert_allclose(point.log_density(0.0), log_start, rtol=1e-13)
-    impossible = point._replace(log_ratio=np.full_like(point.log_ratio, -np.inf))
-    np.testing.assert_array_equal(impossible.log_density(0.0), point.log_start)
     np.testing.assert_allclose(point.log_density(1.0), vae.log_joint(x, z), rtol=1e-13)
     np.testing.assert_allclose(point.gradient(1.0), log_joint_and_gradient(vae, x, z)[1], rtol=1e-12)
+
+
+def test_the_start_of_the_path_is_the_start_where_the_joint_is_zero():
+    vae, x, z = build(likelihood="poisson", data_dim=2)
+    vae.parameters["decoder.head.bias"][...] = 1000  # a rate beyond all numbers
+    with np.errstate(over="ignore", invalid="ignore"):
+        point = Path.of(vae, x, "prior").at(z)
+    assert np.isneginf(point.log_ratio).all()
+    np.testing.assert_array_equal(point.log_density(0.0), point.log_start)
+    np.testing.assert_array_equal(point.gradient(0.0), -z)
 
 
 def test_the_encoder_reads_what_the_likelihood_lets_it_read():
