@@ -35,7 +35,9 @@ def evaluate(
     ] = 1000,
     method: Annotated[
         str,
-        typer.Option(help=f"Estimator: {', '.join(METHODS)}. A wide relu decoder takes quadrature minutes an example."),
+        typer.Option(
+            help=f"Estimator: {', '.join(METHODS)}. Quadrature takes minutes an example where a wide decoder has relus."
+        ),
     ] = "importance",
     data_dir: Annotated[
         Path | None,

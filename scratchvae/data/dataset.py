@@ -118,7 +118,7 @@ def load_rows(
     if names and columns and len(names) == len(columns):  # of another number, what takes them says so
         for number, (name, expected) in enumerate(zip(names, columns, strict=True), 1):
             if name != expected:
-                raise DataError(f"{source}: column {number} is {name!r}; expected {expected!r}, columns in one order")
+                raise DataError(f"{source}: column {number} is {name!r}; expected {expected!r} in its place")
     return rows.train if held_out is None else np.concatenate([rows.train, held_out])
 
 

@@ -135,7 +135,7 @@ def traversals_caption(latent_dim: int) -> str:
 
 
 IDENTITY = "All terms are in nats per example, higher is better: ELBO = reconstruction - KL, and log p(x) = ELBO + gap."
-CURVES = "ELBO, reconstruction, KL and an objective that is another against the epoch, for training and held-out data"
+CURVES = "ELBO, reconstruction, KL, and the objective where it is another, by epoch, for training and held-out data"
 LATENT_LINE = "The KL of the latent dimension"
 LATENT = "Where q(z|x) is and how wide, with the prior's circle, and the KL of each latent dimension"
 CURVES_CAPTION = (

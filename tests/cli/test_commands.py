@@ -222,7 +222,7 @@ def test_evaluate_refuses_a_table_whose_columns_are_in_another_order(command: Co
     assert command(*arguments, "--out", "run").status == 0
     assert json.loads(Path("run/config.json").read_text())["data"]["columns"] == ["height", "weight"]
     refused = command("evaluate", "run", "moved.csv", "--engine", "reference", "--samples", 2)
-    expected = "moved.csv: column 1 is 'weight'; expected 'height', columns in one order"
+    expected = "moved.csv: column 1 is 'weight'; expected 'height' in its place"
     assert (refused.status, refused.err.strip().removeprefix("scratchvae: ")) == (2, expected)
     for name in ("all.csv", "less.csv"):
         assert command("evaluate", "run", name, "--engine", "reference", "--samples", 2).status == 0
