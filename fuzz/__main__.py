@@ -24,8 +24,9 @@ STUCK = 600  # seconds on the clock
 MEMORY = 200  # MB
 LONGEST = 4096  # bytes of an input
 INSTRUMENTED = ["scratchvae.data.arrays", "scratchvae.data.idx", "scratchvae.checkpoint", "scratchvae.parameters"]
-INSTRUMENTED += ["scratchvae.cli.run_directory", "numpy.lib.format", "numpy.lib._format_impl", "zipfile", "gzip"]
-READERS = ("idx", "npy", "npz", "csv", "checkpoint", "config", "history")  # those of `fuzz.targets`
+INSTRUMENTED += ["scratchvae.data.labels", "scratchvae.export.torch_weights", "scratchvae.cli.run_directory"]
+INSTRUMENTED += ["numpy.lib.format", "numpy.lib._format_impl", "zipfile", "gzip"]
+READERS = ("idx", "npy", "npz", "csv", "labels", "checkpoint", "torch", "config", "history")  # those of `fuzz.targets`
 LIBRARIES = ("atheris", "numpy", "safetensors")
 
 

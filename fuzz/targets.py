@@ -21,6 +21,9 @@ from scratchvae.checkpoint import TrainingState, load_model, load_state, save_mo
 from scratchvae.cli.run_directory import RunDirectory
 from scratchvae.data.arrays import read_csv, read_npy, read_npz
 from scratchvae.data.idx import read_idx
+from scratchvae.data.labels import read_label_file
+from scratchvae.export import load_torch
+from scratchvae.export.torch_weights import torch_files
 
 BARE, FRAMED = b"\0", b"\1"  # first byte of an input: the rest is the file, or what its frame is put around
 
@@ -92,6 +95,13 @@ CSV = (
 )
 
 
+LABELS = b"a\nb\nc\n", b"1\r\n2\r\n3\r\n", b"\xef\xbb\xbf0.5\n\xc3\xa9\n07\n"
+
+
+def _read_labels(path: Path) -> np.ndarray:
+    return read_label_file(path, 3)
+
+
 # --- a model, a training state, a run -------------------------------------------------------------------------------
 
 
@@ -139,6 +149,10 @@ def _read_checkpoint(path: Path) -> None:
         load_state(MODEL, path)
 
 
+def _read_torch(path: Path) -> VAE:
+    return load_torch(path, engine="reference")
+
+
 def _config() -> bytes:
     model = _model().config
     names = ("data_dim", "latent_dim", "hidden", "likelihood", "activation")
@@ -172,6 +186,7 @@ def _history() -> bytes:
 
 MODEL = _model()
 PLAIN, TRAINING = _checkpoints()
+TORCH = torch_files(MODEL)["weights.safetensors"]
 
 TARGETS = MappingProxyType(
     {
@@ -180,9 +195,11 @@ TARGETS = MappingProxyType(
         "npy": Target("x.npy", read_npy, _unframed, tuple(BARE + file for file in NPY)),
         "npz": Target("x.npz", read_npz, _zipped, (*(BARE + file for file in NPZ), *(FRAMED + file for file in NPY))),
         "csv": Target("x.csv", read_csv, _unframed, tuple(BARE + file for file in CSV)),
+        "labels": Target("labels.txt", _read_labels, _unframed, tuple(BARE + file for file in LABELS)),
         "checkpoint": Target("m.safetensors", _read_checkpoint, _with_length,
                              (BARE + PLAIN, BARE + TRAINING, FRAMED + _without_length(PLAIN),
                               FRAMED + _without_length(TRAINING))),
+        "torch": Target("w.safetensors", _read_torch, _with_length, (BARE + TORCH, FRAMED + _without_length(TORCH))),
         "config": Target("config.json", _read_config, _unframed, (BARE + _config(),)),
         "history": Target("history.jsonl", _read_history, _unframed, (BARE + _history(),)),
     }
