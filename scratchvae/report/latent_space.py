@@ -205,9 +205,10 @@ def kl_per_dimension(vae: VAE, x: NDArray[Any], axes: Axes | None = None) -> Axe
     kl, active = q.marginal_kl().mean(0), q.mu.var(0) > ACTIVE_VARIANCE
     order = np.argsort(-kl, kind="stable")
     places = np.arange(len(order))
-    for chosen, name, colour in ((active, "active", TRAINING), (~active, "inactive", HELD_OUT)):
+    kinds = ((active, "active", TRAINING), (~active, "inactive", HELD_OUT))
+    for chosen, name, colour in kinds if len(x) > 1 else ((np.ones_like(active), "all", TRAINING),):
         rows = chosen[order]
-        if rows.any() and len(x) > 1:
+        if rows.any():
             axes.bar(places[rows], kl[order][rows], color=colour, label=f"{name}: {int(chosen.sum())}")
     step = ceil(len(order) / 25)
     axes.set_xticks(places[::step], [str(index) for index in order[::step]])
@@ -215,11 +216,9 @@ def kl_per_dimension(vae: VAE, x: NDArray[Any], axes: Axes | None = None) -> Axe
     axes.set_xlabel("latent dimension")
     axes.set_ylabel("nats per example")
     axes.set_title("KL to the prior of each latent dimension")
-    if len(x) == 1:
-        axes.bar(places, kl[order], color=TRAINING)
-        return axes
-    axes.margins(y=0.3)  # room for the legend above the bars
-    axes.legend(loc="upper right")
+    if len(x) > 1:
+        axes.margins(y=0.3)  # room for the legend above the bars
+        axes.legend(loc="upper right")
     return axes
 
 
