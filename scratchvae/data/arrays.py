@@ -263,7 +263,7 @@ def _numbers_and_labels(path: Path, text: str, labels: str | None) -> Arrays:
     if headed and names[0] == "" and label != 0:
         data = _without_row_numbers(data)
     found = f"csv table {'with' if headed else 'without'} a header"
-    kept = tuple(names[column] for column in columns[-data.shape[1] :]) if headed else None
+    kept = tuple(names[column] for column in columns[-data.shape[1] :]) if headed else None  # row numbers come first
     if label is None:
         return Arrays(data, None, found, columns=kept)
     too_long = _first_bad_field(lines, delimiter, label)  # loadtxt lets such a line pass where columns are chosen

@@ -137,6 +137,7 @@ class LinearGaussian:
                   E_q log p(x|z) = log N(x; mu W + b, diag(s2)) - 1/2 sum_j exp(logvar_j) (M_jj - 1)
         Takes     x (B, D); q: mu, logvar (B, Z)
         Returns   (B,), in nats
+        Raises    ValueError for data or a q that do not fit the model
         """
         rows, mu, logvar = self._data_and_posterior(x, q)
         squares = np.square(self._residual(rows, mu)).sum(axis=1)
@@ -151,6 +152,7 @@ class LinearGaussian:
                   what is wrong with the variances, with the mean, and what no diagonal Gaussian can mend
         Takes     x (B, D); q: mu, logvar (B, Z)
         Returns   (B,), in nats
+        Raises    ValueError for data or a q that do not fit the model
         Source    Rasmussen, Williams 2006, "Gaussian processes for machine learning", equation A.23
         """
         rows, mu, logvar = self._data_and_posterior(x, q)
