@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from scratchvae.arguments import whole_positive
 from scratchvae.vae import VAE
 
-from .drawing import axes_or_new, image_shape_of, shades, show_grid, tile_middles
+from .drawing import as_written, axes_or_new, image_shape_of, shades, show_grid, tile_middles
 
 COLUMNS = 12  # of images in a picture
+NAMED = 30  # columns of data at most that are named below a heat map, and letters of a name that are written
+LONGEST = 20
 
 Shape = Sequence[int] | None
 
@@ -26,11 +28,12 @@ def show_lines(
     shape: tuple[int, int] | None,
     columns: int = 12,
     limits: tuple[float, float] | None = None,
+    names: Sequence[str] | None = None,
 ) -> Axes:
     """Examples (N, D) under their names, in turn: a line of data, as the model saw them, reconstructed, ...
 
     Images in rows of `columns`, under several names only in full rows; points of a plane in one scatter plot; else one
-    heat map, one example a row.
+    heat map, one example a row. names: of the data's D columns.
     """
     first = next(iter(lines.values()))
     low, high = limits or shades(first)
@@ -39,8 +42,7 @@ def show_lines(
     if first.shape[1] == 2:
         for name, points in lines.items():
             axes.scatter(points[:, 0], points[:, 1], s=8, alpha=0.7, linewidths=0, label=name)
-        axes.set_xlabel("x[0]")
-        axes.set_ylabel("x[1]")
+        name_plane(axes, names)
         axes.legend(loc="best")
         return axes
     gap = np.full((1, first.shape[1]), np.nan)
@@ -50,10 +52,21 @@ def show_lines(
     starts = np.cumsum([0, *(len(rows) + 1 for rows in lines.values())])[:-1]
     middles = [start + (len(rows) - 1) / 2 for start, rows in zip(starts, lines.values(), strict=True)]
     axes.set_yticks(middles, list(lines))
-    axes.set_xlabel("dimension")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if names and len(names) <= NAMED:
+        short = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in names]
+        axes.set_xticks(range(len(names)), map(as_written, short), rotation=90)
+    else:
+        axes.set_xlabel("dimension")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.figure.colorbar(picture, ax=axes, label="value", pad=0.02)
     return axes
+
+
+def name_plane(axes: Axes, names: Sequence[str] | None) -> None:
+    """What the two axes of a plane of data are called."""
+    across, up = names or ("x[0]", "x[1]")
+    axes.set_xlabel(as_written(across))
+    axes.set_ylabel(as_written(up))
 
 
 def _show_images(
@@ -123,8 +136,14 @@ def samples(
     return show_lines(axes, {"samples": drawn}, shape, columns)
 
 
-def pictures(lines: Mapping[str, NDArray[Any]], draws: NDArray[Any], shape: tuple[int, int] | None) -> Figure:
-    """Data and what became of them, each (N, D) under its name, above samples (M, D), in one figure."""
+def pictures(
+    lines: Mapping[str, NDArray[Any]],
+    draws: NDArray[Any],
+    shape: tuple[int, int] | None,
+    names: Sequence[str] | None = None,
+) -> Figure:
+    """Data and what became of them, each (N, D) under its name, above samples (M, D), in one figure. names: of the D
+    columns."""
     limits = shades(next(iter(lines.values())))
     columns = min(COLUMNS, len(next(iter(lines.values()))))
     if shape is None:
@@ -137,9 +156,9 @@ def pictures(lines: Mapping[str, NDArray[Any]], draws: NDArray[Any], shape: tupl
         figure = Figure(figsize=(8.4 / 0.88, sum(heights)))
         places = {"left": 0.12, "right": 1, "bottom": 0, "top": 1, "hspace": 0.1}
         upper, lower = figure.subplots(2, 1, height_ratios=heights, gridspec_kw=places)
-    show_lines(upper, lines, shape, columns, limits)
+    show_lines(upper, lines, shape, columns, limits, names)
     gap = "\n" if shape is None else " "  # side by side there is room for half of a title
     upper.set_title(f"Held-out data and their reconstructions,{gap}the mean of p(x|z) at the mean of q(z|x)")
-    show_lines(lower, {"samples": draws}, shape, COLUMNS, limits)
+    show_lines(lower, {"samples": draws}, shape, COLUMNS, limits, names)
     lower.set_title(f"Samples: the mean of p(x|z){gap}at z drawn from the prior N(0, I)")
     return figure

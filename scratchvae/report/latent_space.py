@@ -18,7 +18,7 @@ from scratchvae.evidence.surgery import ACTIVE_VARIANCE
 from scratchvae.vae import VAE
 
 from .drawing import HELD_OUT, TRAINING, as_written, axes_or_new, image_shape_of, shades, show_grid, tile_middles
-from .examples import Shape, grid_axes, show_lines
+from .examples import Shape, grid_axes, name_plane, show_lines
 
 CATEGORIES = 20  # more different labels than this are drawn as a scale, or the rarest as "other"
 TRAVERSALS = 10  # latent dimensions drawn without being asked for
@@ -230,11 +230,13 @@ def traversals(
     span: float = 3.0,
     image_shape: Shape = None,
     axes: Axes | None = None,
+    names: Sequence[str] | None = None,
 ) -> Axes:
     """The mean of p(x|z) as one latent dimension at a time goes from -span to span, the others at 0: a row each.
 
     Takes     x (N, D): examples; the others then stay at the mean of q(z|x) of the first, and without `dimensions` the
-              ten with the largest mean KL are drawn, largest first; dimensions: which to draw
+              ten with the largest mean KL are drawn, largest first; dimensions: which to draw; names: of the data's
+              D columns, written where these are no images
     Raises    ValueError for a dimension that there is not, or fewer than two steps
     """
     if steps < 2:
@@ -254,20 +256,27 @@ def traversals(
     shape = image_shape_of(vae.data_dim, image_shape)
     axes = grid_axes(axes, shape, len(chosen), steps)
     axes.set_title(f"Traversals: the mean of p(x|z), one dimension of z from {-span:g} to {span:g}")
-    names = [f"z[{index}]" for index in chosen]
+    moved = [f"z[{index}]" for index in chosen]
     if shape is None:
         axes.set_ylabel(f"{-span:g} above, {span:g} below")
-        return show_lines(axes, dict(zip(names, decoded, strict=True)), None)
+        return show_lines(axes, dict(zip(moved, decoded, strict=True)), None, names=names)
     show_grid(axes, decoded.reshape(-1, *shape), steps, shades(decoded))
-    axes.set_yticks(tile_middles(range(len(chosen)), shape[0]), names)
+    axes.set_yticks(tile_middles(range(len(chosen)), shape[0]), moved)
     axes.set_xticks(tile_middles(range(steps), shape[1]), [f"{value:.1f}" for value in values])
     axes.tick_params(length=0)
     return axes
 
 
-def manifold(vae: VAE, count: int = 20, image_shape: Shape = None, axes: Axes | None = None) -> Axes:
+def manifold(
+    vae: VAE,
+    count: int = 20,
+    image_shape: Shape = None,
+    axes: Axes | None = None,
+    names: Sequence[str] | None = None,
+) -> Axes:
     """The mean of p(x|z) over the plane of a two-dimensional latent space: a count x count grid of z.
 
+    Takes     names: of the data's columns, where these are points of a plane
     Formula   z[0] and z[1] at the quantiles (i - 1/2) / count of N(0, 1), so that every tile is as probable
     Raises    ValueError unless there are two latent dimensions and data are images or points of a plane
     Source    Kingma, Welling 2013, figure 4
@@ -287,8 +296,7 @@ def manifold(vae: VAE, count: int = 20, image_shape: Shape = None, axes: Axes | 
             for index, points in enumerate(line):
                 colour = TRAINING if label.startswith("z[0]") else HELD_OUT
                 axes.plot(points[:, 0], points[:, 1], color=colour, linewidth=0.8, label=None if index else label)
-        axes.set_xlabel("x[0]")
-        axes.set_ylabel("x[1]")
+        name_plane(axes, names)
         axes.legend(loc="best")
         return axes
     show_grid(axes, decoded.reshape(-1, *shape), count, shades(decoded))

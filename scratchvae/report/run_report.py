@@ -29,7 +29,14 @@ class RunReport:
     html: str
 
 
-def picture_of(vae: VAE, held_out: Data, shape: Sequence[int] | None, binarize: str, seed: int) -> Figure:
+def picture_of(
+    vae: VAE,
+    held_out: Data,
+    shape: Sequence[int] | None,
+    binarize: str,
+    seed: int,
+    names: Sequence[str] | None = None,
+) -> Figure:
     """Held-out data, what the model was shown of them, its reconstructions, and samples, in one figure."""
     examples, samples = (POINTS, POINTS) if vae.data_dim == 2 else (EXAMPLES, SAMPLES)
     rows = spread_rows(len(held_out), examples)
@@ -38,7 +45,8 @@ def picture_of(vae: VAE, held_out: Data, shape: Sequence[int] | None, binarize: 
     if not np.array_equal(lines["data"], shown):
         lines["binarized"] = shown
     lines["reconstruction"] = vae.reconstruct(shown)
-    return plots.pictures(lines, vae.sample(samples, seed=seed, mean=True), plots.image_shape_of(vae.data_dim, shape))
+    draws, sides = vae.sample(samples, seed=seed, mean=True), plots.image_shape_of(vae.data_dim, shape)
+    return plots.pictures(lines, draws, sides, names)
 
 
 def latent_picture(vae: VAE, x: NDArray, labels: NDArray | None) -> Figure:
@@ -68,12 +76,13 @@ def run_report(
 
     Takes     labels (N,): of the data held out, for the pictures of the latent space
     """
-    shape, binarize = config["data"]["image_shape"], config["training"]["binarize"]
+    shape, names = config["data"]["image_shape"], config["data"].get("columns")
+    binarize = config["training"]["binarize"]
     rows = spread_rows(len(held_out), min(LATENT_POINTS, max(1, LATENT_VALUES // vae.data_dim)))
     seen, marks = as_seen(vae, held_out, rows, binarize, seed), None if labels is None else labels[rows]
 
     def pictures() -> Figure:
-        return picture_of(vae, held_out, shape, binarize, seed)
+        return picture_of(vae, held_out, shape, binarize, seed, names)
 
     def curves() -> Figure:
         return plots.learning_curves(history)
@@ -84,7 +93,8 @@ def run_report(
     flat = vae.latent_dim == 2 and (vae.data_dim == 2 or plots.image_shape_of(vae.data_dim, shape))
 
     def moving() -> Figure:
-        draw = plots.manifold(vae, image_shape=shape) if flat else plots.traversals(vae, seen, image_shape=shape)
+        given: dict[str, Any] = {"image_shape": shape, "names": names}
+        draw = plots.manifold(vae, **given) if flat else plots.traversals(vae, seen, **given)
         figure = draw.get_figure(root=True)
         assert figure is not None
         return figure

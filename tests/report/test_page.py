@@ -189,11 +189,17 @@ def test_the_caption_says_which_estimator_and_how_many_examples(summary):
     assert "closed form" in tables.caption([replace(summary, method="exact")])
 
 
-def report_of(model, data, summary, labels=None, image_shape=(4, 4)):
+def report_of(model, data, summary, labels=None, image_shape=(4, 4), **of_data):
     terms = {"elbo": -3.0, "reconstruction": -2.0, "kl": 1.0}
     config = {
         "format": 1,
-        "data": {"name": "<script>alert(1)</script>", "examples": 1234, "image_shape": image_shape, "data_dir": None},
+        "data": {
+            "name": "<script>alert(1)</script>",
+            "examples": 1234,
+            "image_shape": image_shape,
+            "data_dir": None,
+            **of_data,
+        },
         "training": {"binarize": "dynamic", "learning_rate": 1e-3, "allow_grey": False, "patience": None},
     }
     history = [{"epoch": 1, "train": terms, "validation": terms}]
@@ -337,6 +343,15 @@ def test_what_z_means_is_a_plane_of_it_or_one_dimension_at_a_time(
     html = report_of(vae, held_out, summary, image_shape=image_shape).html
     assert drawn[-1].axes[0].get_title().startswith(title)
     assert ("While one moves" in html) == (title == "Traversals" and latent_dim > 1)
+
+
+def test_the_pictures_of_a_table_name_its_columns(summary, drawn, monkeypatch):
+    vae, names = sv.VAE(5, 2, (8,), engine="reference"), ["age", "weight", "height", "pulse", "sleep"]
+    held_out = np.random.default_rng(0).random((5, 5)).astype(np.float32)
+    monkeypatch.setattr(plots, "figure_bytes", lambda figure, *_, **__: drawn.append(figure) or b"")
+    report_of(vae, held_out, summary, image_shape=None, columns=names)
+    named = [[tick.get_text() for tick in axes.get_xticklabels()] for figure in drawn for axes in figure.axes]
+    assert named.count(names) == 2 * 2 + 1  # data and samples, for light pages and dark, and traversals
 
 
 @pytest.mark.parametrize(

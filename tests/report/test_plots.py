@@ -13,6 +13,7 @@ from PIL import Image
 import scratchvae as sv
 from scratchvae.report import plots
 from scratchvae.report.drawing import HELD_OUT, MOST_ACROSS, TRAINING, shades, tile_middles, zoom
+from scratchvae.report.examples import NAMED
 from scratchvae.report.run_report import latent_picture
 
 IMAGES = np.linspace(0.0, 1.0, 7 * 4 * 3).reshape(7, 4, 3)
@@ -209,6 +210,24 @@ def test_rows_that_are_no_images_are_a_heat_map():
     assert written(axes.get_yticklabels()) == ["data", "reconstruction"]
     assert list(axes.get_yticks()) == [4, 14]  # the middles of rows 0 to 8 and 10 to 18
     assert axes.get_xlabel() == "dimension"
+
+
+def test_columns_that_have_names_are_called_by_them():
+    names, rows = ["$ a year", "_begun", "height", "a name that is too long for a tick"], RNG.normal(size=(6, 4))
+    figure = plots.pictures({"data": rows}, rows, None, names)
+    for axes in (*figure.axes[:2], plots.traversals(model(4, likelihood="gaussian"), names=names)):
+        assert written(axes.get_xticklabels()) == [r"\$ a year", r"$\_$begun", "height", "a name that is too …"]
+        assert axes.get_xlabel() == ""
+    many = [f"column {number}" for number in range(NAMED + 1)]
+    axes = plots.traversals(model(NAMED + 1, likelihood="gaussian"), names=many)
+    assert axes.get_xlabel() == "dimension"  # their names would overlap
+
+
+def test_the_columns_of_a_plane_are_called_by_their_names():
+    names, rows, vae = ["$ a year", "height"], RNG.normal(size=(6, 2)), model(2, latent_dim=2, likelihood="gaussian")
+    figure = plots.pictures({"data": rows}, rows, None, names)
+    for axes in (*figure.axes, plots.manifold(vae, 3, names=names), plots.traversals(vae, names=names)):
+        assert (axes.get_xlabel(), axes.get_ylabel()) == (r"\$ a year", "height")
 
 
 @pytest.mark.parametrize(
