@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from scratchvae.arguments import whole_positive
 from scratchvae.data.checks import as_data
 from scratchvae.finite import is_whole_number
 from scratchvae.reference.gaussian import LOG_2_PI, kl_to_prior_forward
@@ -249,9 +250,12 @@ def _check_latent_dim(latent_dim: int, data_dim: int) -> None:
 def active_units_at(x: ArrayLike, variance: float, latent_dim: int) -> int:
     """How many latent units a linear VAE uses at its best with s2 held at `variance`: eigenvalues above s2, at most Z.
 
+    Raises    ValueError for a variance that is not positive, or a Z that is no whole number of at least 1
     Source    Lucas et al. 2019; the others collapse to the prior
     """
-    return min(latent_dim, int((covariance_eigenvalues(x) > variance).sum()))
+    if not variance > 0:
+        raise ValueError(f"variance is {variance}; expected a positive number")
+    return min(whole_positive("latent_dim", latent_dim), int((covariance_eigenvalues(x) > variance).sum()))
 
 
 def covariance_eigenvalues(x: ArrayLike) -> NDArray:

@@ -256,6 +256,11 @@ def test_units_are_active_where_the_eigenvalue_is_above_the_variance():
     assert active_units_at(x, (values[1] + values[2]) / 2, latent_dim=5) == 2
     assert active_units_at(x, values[-1] / 2, latent_dim=5) == 5
     assert active_units_at(x, 2 * values[0], latent_dim=5) == 0
+    with pytest.raises(ValueError, match=r"^latent_dim is 2.5; expected a whole number of at least 1$"):
+        active_units_at(x, values[0], latent_dim=2.5)
+    for variance in (0.0, -1.0, np.nan):
+        with pytest.raises(ValueError, match=f"^variance is {variance}; expected a positive number$"):
+            active_units_at(x, variance, latent_dim=2)
 
 
 @pytest.mark.parametrize("variance", [None, 0.5])
