@@ -585,7 +585,7 @@ class _Run:
             return
         first = self.trainer.updates - len(latest.objective) + 1
         for update, objective in enumerate(latest.objective, first):
-            value = -float(objective.sum() / max(1, objective.size))
+            value = -float(objective.sum(dtype=np.float64))
             if not np.isfinite(value):
                 raise self._diverged(update, f"the loss is {value}; expected a finite number")
 

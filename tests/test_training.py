@@ -291,6 +291,37 @@ def test_the_best_epoch_is_that_of_the_bound_and_not_of_another_objective():
     assert best < np.argmax(history["validation.objective"])
 
 
+# --- threads ----------------------------------------------------------------------------------------------------------
+
+
+def test_small_updates_made_operation_by_operation_are_timed_for_the_pace(monkeypatch):
+    """Large ones, and those of one thread, have no choice."""
+    told = []
+
+    class Pace:
+        def pieces(self, updates):
+            return [(0, 1, True), (1, updates, False)]
+
+        def took(self, alone, seconds):
+            told.append((alone, seconds))
+
+    vae, x = small("compiled")
+    trainer, batches = Trainer(vae, x, objective=ELBO(free_bits=0.1)), [np.arange(3)] * 4
+    trainer._pace = Pace()
+    monkeypatch.setattr(training, "get_threads", lambda: 2)
+    monkeypatch.setattr(training, "SMALL", trainer._work(3) + 1)
+    list(trainer.steps(batches))
+    assert [alone for alone, _ in told] == [True, False]
+    assert all(0 < seconds < 60 for _, seconds in told)
+    monkeypatch.setattr(training, "SMALL", trainer._work(3))
+    list(trainer.steps(batches))
+    monkeypatch.setattr(training, "SMALL", trainer._work(3) + 1)
+    monkeypatch.setattr(training, "get_threads", lambda: 1)
+    list(trainer.steps(batches))
+    assert len(told) == 2
+    assert trainer.updates == 12
+
+
 # --- divergence -----------------------------------------------------------------------------------------------------
 
 

@@ -163,6 +163,7 @@ def test_what_cannot_be_carved_is_refused():
     vae, x, _ = build(latent_dim=3)
     with pytest.raises(ValueError, match="num_samples is 1; expected at least 2"):
         elbo_surgery(vae, x, num_samples=1)
+    assert np.isfinite(elbo_surgery(vae, x, num_samples=2).mutual_information)
     with pytest.raises(ValueError, match="latent_dim is 3; a grid is for at most 2"):
         elbo_surgery_by_quadrature(vae, x)
     narrow = encoder_of(np.array([[-1.0], [1.0]]), np.full((2, 1), -30.0))
