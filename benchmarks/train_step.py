@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.equality import UPDATES, Proof, compare
+from benchmarks.equality import UPDATES, Proof, compare, learns_too_much
 from benchmarks.images import images_of
 from benchmarks.machine import warn_if_busy
 from benchmarks.measure import Spread, alternate, geometric_mean, ratios, round_to
@@ -120,7 +120,12 @@ def time_rounds(workload: Workload, running: dict[str, PeerProcess], peak: PeerP
 
     calls = {name: lambda name=name: timed(name) for name in running}
     values = alternate(calls | {"machine peak": measured_peak}, options.rounds)
+    ours = rows[SCRATCHVAE]["last_loss"] if SCRATCHVAE in running else None
     for name in running:
+        if ours is not None and learns_too_much(loss := rows[name]["last_loss"], ours):
+            rows[name]["status"] = "refused"
+            say(f"{workload.name}: {name} REFUSED, its loss is {loss} after the rounds, scratchvae's {ours}")
+            continue
         fill_row(rows[name], workload, values[name], values.get(SCRATCHVAE), steps[name])
     if SCRATCHVAE in running:
         executed = running[SCRATCHVAE].ask("count_multiply_adds")["multiply_adds_executed"]

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.equality import changes
 from benchmarks.peers.jax_model import ACTIVATIONS, LOSSES
 from benchmarks.peers.protocol import ShuffledRows, serve
 from benchmarks.workloads import BETA1, Workload
@@ -84,7 +85,8 @@ class JaxTraining:
         return parameters, zeros(parameters), zeros(parameters), jnp.float32(0)
 
     def prove(self, updates: int, out: str) -> dict:
-        """Trains on the given minibatch and noise: the losses, and the gradients as Adam's first moment holds them."""
+        """Trains on the given minibatch and noise: the losses, the gradients as Adam's first moment holds them,
+        and how far parameters were moved."""
         state, losses = self.initial_state(), []
         step = jax.jit(partial(update, self.workload))
         for i in range(updates):
@@ -92,7 +94,7 @@ class JaxTraining:
             losses.append(float(loss))
             if i == 0:
                 gradients = {name: np.asarray(m) / (1 - BETA1) for name, m in state[1].items()}
-        np.savez(out, losses=losses, **gradients)
+        np.savez(out, losses=losses, **gradients, **changes(state[0], self.problem))
         return {}
 
     def run(self, steps: int, warm: int) -> dict:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import scratchvae as sv
+from benchmarks.equality import changes
 from benchmarks.peers.protocol import serve
 from benchmarks.workloads import BETA1, Workload
 from scratchvae.compiled.network import mostly_zero
@@ -45,7 +46,8 @@ def objective_of(workload: Workload) -> sv.ELBO | sv.IWAE:
 
 
 def train_on_problem(workload: Workload, arrays: dict, updates: int, dtype="float32", engine="compiled") -> dict:
-    """Losses of some updates on the given minibatch and noise, and the gradients as Adam's first moment holds them."""
+    """Losses of some updates on the given minibatch and noise, the gradients as Adam's first moment holds them, and how
+    far parameters were moved."""
     vae = model_with(workload, arrays, dtype, engine)
     x = arrays["x"].astype(dtype)
     eps, rate = arrays["eps"].astype(dtype), workload.learning_rate
@@ -55,7 +57,7 @@ def train_on_problem(workload: Workload, arrays: dict, updates: int, dtype="floa
         losses.append(-float(trainer.step(np.arange(len(x))).objective.mean()))
         if not gradients:
             gradients = {name: moment / (1 - BETA1) for name, moment in trainer.first.items()}
-    return {"losses": losses, **gradients}
+    return {"losses": losses, **gradients, **changes(dict(vae.parameters.items()), arrays)}
 
 
 def endless_batches(trainer: Trainer, batch_size: int) -> Iterator[NDArray]:
@@ -121,7 +123,8 @@ class ScratchvaeTraining:
         return {"multiply_adds_executed": workload.multiply_adds() - round(left_out / minibatches)}
 
     def prove(self, updates: int, out: str) -> dict:
-        """Trains on the given minibatch and noise: the losses, and the gradients as Adam's first moment holds them."""
+        """Trains on the given minibatch and noise: the losses, the gradients as Adam's first moment holds them,
+        and how far parameters were moved."""
         np.savez(out, **train_on_problem(self.workload, self.problem, updates))
         return {}
 

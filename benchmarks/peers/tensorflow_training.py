@@ -10,6 +10,7 @@ import time
 import numpy as np
 import tensorflow as tf
 
+from benchmarks.equality import changes
 from benchmarks.peers.protocol import ShuffledRows, serve
 from benchmarks.workloads import BETA1, Workload
 
@@ -102,12 +103,13 @@ class TensorflowTraining:
         return losses.stack()
 
     def prove(self, updates: int, out: str) -> dict:
-        """Trains on the given minibatch and noise: the losses, and the gradients as Adam's first moment holds them."""
+        """Trains on the given minibatch and noise: the losses, the gradients as Adam's first moment holds them,
+        and how far parameters were moved."""
         x, eps = tf.constant(self.problem["x"]), tf.constant(self.problem["eps"])
         losses = [float(self.compiled_update(x, eps))]
         gradients = {name: first.numpy() / (1 - BETA1) for name, first in self.first.items()}
         losses += [float(self.compiled_update(x, eps)) for _ in range(updates - 1)]
-        np.savez(out, losses=losses, **gradients)
+        np.savez(out, losses=losses, **gradients, **changes(self.parameters, self.problem))
         return {}
 
     def run(self, steps: int, warm: int) -> dict:

@@ -10,6 +10,7 @@ import time
 import numpy as np
 import torch
 
+from benchmarks.equality import changes
 from benchmarks.peers.protocol import ShuffledRows, serve
 from benchmarks.peers.torch_model import Autoencoder
 from benchmarks.workloads import BETA1, Workload
@@ -35,7 +36,8 @@ class TorchTraining:
         self.loss = self.model if self.mode == "eager" else torch.compile(self.model, mode=self.mode)
 
     def prove(self, updates: int, out: str) -> dict:
-        """Trains on the given minibatch and noise: the losses, and the gradients as Adam's first moment holds them."""
+        """Trains on the given minibatch and noise: the losses, the gradients as Adam's first moment holds them,
+        and how far parameters were moved."""
         x, eps = torch.from_numpy(self.problem["x"]), torch.from_numpy(self.problem["eps"])
         losses = [float(self.update(x, eps))]
         gradients = {}
@@ -43,7 +45,10 @@ class TorchTraining:
             gradients[f"{name}.weight"] = self.optimizer.state[layer.weight]["exp_avg"].numpy().T / (1 - BETA1)
             gradients[f"{name}.bias"] = self.optimizer.state[layer.bias]["exp_avg"].numpy() / (1 - BETA1)
         losses += [float(self.update(x, eps)) for _ in range(updates - 1)]
-        np.savez(out, losses=losses, **gradients)
+        moved = {}
+        for name, layer in self.model.named_layers.items():
+            moved |= {f"{name}.weight": layer.weight.detach().T, f"{name}.bias": layer.bias.detach()}
+        np.savez(out, losses=losses, **gradients, **changes(moved, self.problem))
         self.initialise()
         return {}
 

@@ -71,6 +71,7 @@ def records() -> tuple[dict, dict]:
     """A reference and a float32 claim of it, rounded and no more."""
     rng = np.random.default_rng(0)
     reference = {"losses": np.array([5.0, 4.0, 3.5]), "a": rng.standard_normal((4, 3)), "b": rng.standard_normal(3)}
+    reference |= {f"change of {name}": rng.standard_normal(reference[name].shape) for name in "ab"}
     return {name: np.float32(value) for name, value in reference.items()}, reference
 
 
@@ -90,10 +91,53 @@ def test_rounding_to_float32_is_accepted() -> None:
         lambda claim: claim.update(losses=claim["losses"] * [1, np.nan, 1]),
         lambda claim: claim.update(losses=claim["losses"] * [1, 1, 1.001]),
         lambda claim: claim.update(losses=claim["losses"][:1]),
+        lambda claim: claim.pop("change of b"),
+        lambda claim: claim.update({"change of a": claim["change of a"].T}),
+        lambda claim: claim.update({"change of a": 1.001 * claim["change of a"]}),
+        lambda claim: claim.update({"change of b": np.full(3, np.nan)}),
     ],
-    ids=["missing", "shape", "scaled", "nan", "zero", "loss", "nan loss", "adam", "untrained"],
+    ids=[
+        *("missing", "shape", "scaled", "nan", "zero", "loss", "nan loss", "adam", "untrained"),
+        *("change missing", "change's shape", "longer change", "nan change"),
+    ],
 )
 def test_a_wrong_loss_or_gradient_is_refused(fault) -> None:
     claim, reference = records()
     fault(claim)
     assert not compare(claim, reference).holds
+
+
+def test_where_a_gradient_is_nearly_zero_rounding_may_decide_how_far_adam_goes() -> None:
+    claim, reference = records()
+    reference["a"][0, 0] = claim["a"][0, 0] = 1e-4 * np.abs(reference["a"]).max()
+    claim["change of a"][0, 0] *= -1
+    assert compare(claim, reference).holds
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("jax jit" not in INSTALLED, reason="JAX is not installed")
+@pytest.mark.parametrize("fault", ["epsilon", "epsilon in the root", "decay"])
+def test_an_adam_that_is_not_ours_is_refused(fault: str, tmp_path: Path, monkeypatch) -> None:
+    """Though its losses after five updates are."""
+    from benchmarks.peers import jax_training
+
+    right = jax_training.adam
+
+    def wrong(parameters, gradients, first, second, step, learning_rate):
+        if fault == "epsilon":
+            return right(parameters, gradients, first, second, step, learning_rate, epsilon=1e-5)
+        moved, first, second = right(parameters, gradients, first, second, step, learning_rate)
+        if fault == "decay":
+            return {name: moved[name] - learning_rate * 0.01 * parameters[name] for name in moved}, first, second
+        scale1, scale2 = 1 - jax_training.BETA1**step, 1 - 0.999**step
+        steps = {name: first[name] / scale1 / (second[name] / scale2 + 1e-8) ** 0.5 for name in moved}
+        return {name: parameters[name] - learning_rate * steps[name] for name in moved}, first, second
+
+    monkeypatch.setattr(jax_training, "adam", wrong)
+    files, reference = problem(ELBO, tmp_path)
+    peer = jax_training.JaxTraining("jit")
+    peer.prepare(ELBO.as_json(), files.problem, files.data)
+    peer.prove(UPDATES, files.claim("wrong"))
+    proof = compare(dict(np.load(files.claim("wrong"))), reference)
+    assert not proof.holds
+    assert proof.gradient < 1e-4

@@ -74,6 +74,27 @@ def test_the_peak_is_at_rest_before_the_first_pace_is_taken():
     assert asked.count(("peak", "measure")) == 1 + options.rounds
 
 
+@pytest.mark.parametrize(
+    ("loss", "status"), [(60.0, "measured"), (50.0, "refused"), (np.nan, "refused"), (400.0, "measured")]
+)
+def test_a_system_that_learns_more_than_there_is_has_no_time(loss, status):
+    """As without noise, or of one minibatch again and again; who makes fewer updates learns less."""
+    peak = dict.fromkeys(["multiply_adds_per_second", "bytes_per_second", "nanoseconds_of_an_exchange"], 1.0)
+
+    class Peer:
+        def __init__(self, loss):
+            self.loss = loss
+
+        def ask(self, command, **arguments):
+            answers = {"measure": peak, "count_multiply_adds": {"multiply_adds_executed": 1}}
+            return answers.get(command) or {"steps": arguments["steps"], "seconds": 1.0, "last_loss": self.loss}
+
+    peers, rows = {SCRATCHVAE: Peer(84.0), "other": Peer(loss)}, {SCRATCHVAE: {}, "other": {}}
+    time_rounds(SMALL, peers, Peer(0.0), rows, Namespace(rounds=3, round_seconds=0.5))
+    assert [rows[name]["status"] for name in peers] == ["measured", status]
+    assert ("ratio_to_scratchvae" in rows["other"]) == (status == "measured")
+
+
 def test_a_system_that_fails_while_it_is_timed_is_one_line_and_status_2(monkeypatch, capsys, tmp_path):
     def fails(*_):
         raise PeerError("torch eager ended during run: out of memory")
