@@ -132,7 +132,11 @@ def _read_member(path: Path, archive: zipfile.ZipFile, name: str) -> NDArray:
         if dtype.hasobject:
             raise ValueError(f"{name!r} holds Python objects, which are never loaded")
         promised, there = math.prod(shape) * dtype.itemsize, info.file_size - member.tell()
-    if promised != there or info.file_size > DEFLATE_LIMIT * path.stat().st_size:
+    if info.file_size > (most := DEFLATE_LIMIT * path.stat().st_size):
+        raise DataError(
+            f"{path}: {name!r} is said to have {info.file_size} bytes; expected at most {most} in this file"
+        )
+    if promised != there:
         raise DataError(
             f"{path}: {name!r} has {there} bytes of values; its header, {shape} of {dtype}, expects {promised}"
         )

@@ -1,6 +1,7 @@
 """.npy, .npz and .csv: what was written is read, and damaged or foreign files are refused in one line."""
 
 import io
+import struct
 import zipfile
 from pathlib import Path
 
@@ -90,6 +91,16 @@ def in_a_zip(member: bytes) -> bytes:
     return buffer.getvalue()
 
 
+def bomb() -> bytes:
+    """A member that is said to have, and whose header says that it has, a gigabyte; a few bytes are there."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (1 << 30,)})
+    content = in_a_zip(header.getvalue() + bytes(999))
+    there, promised = (struct.pack("<I", len(header.getvalue()) + size) for size in (999, 1 << 30))
+    assert content.count(there) == 4  # compressed and not, in the directory and before the member
+    return content.replace(there, promised)
+
+
 @pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
 def test_every_version_of_the_npy_format_is_read(write, version):
     content = saved(np.lib.format.write_array, X, version=version)
@@ -125,6 +136,7 @@ def test_an_npz_with_its_own_held_out_part_is_not_split_again(write, train, held
         (saved(np.savez, x=X, train=X), ["holds 2 arrays ('x', 'train')", "expected one array"]),
         (saved(np.savez, x=X, test=X, x_test=X), ["holds 3 arrays", "at most one named held_out or test or x_test"]),
         (in_a_zip(saved(np.save, X) + b"\0"), ["'x.npy' has 121 bytes of values", "(10, 3) of float32, expects 120"]),
+        (bomb(), ["'x.npy' is said to have 1073741952 bytes", "expected at most"]),
         (saved(np.savez, x=X, test=X[:, :2]), ["held out: 2 columns", "expected data_dim = 3"]),
         (saved(np.savez, x=X, test=X.astype(np.uint8)), ["held out: of uint8", "expected float32"]),
         (saved(np.savez, x=X > 0.5, test=np.eye(3, dtype=np.uint8)), ["held out: uint8 with no value above 1"]),
