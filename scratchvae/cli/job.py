@@ -101,6 +101,8 @@ def job_to_resume(out: Path | None, given: Mapping[str, Any]) -> Job:
     if "epochs" in given:
         config["training"]["epochs"] = given["epochs"]
     dataset = run.data(config, given.get("data_dir"))
+    if given.get("data_dir"):  # where they are now
+        config["data"]["data_dir"] = os.path.abspath(given["data_dir"])
     vae, objective = _model_and_objective(config)
     if run.model_file.exists():  # else it was stopped before its first checkpoint, and starts again
         checkpoint.load_state(vae, run.model_file)

@@ -260,6 +260,7 @@ def test_a_run_on_mnist_finds_it_where_it_was_or_where_it_is_now(command: Comman
     (tmp_path / "old").rename("new")
     assert list(ends()) == [2, 2, 2]
     assert list(ends("--data-dir", "new")) == [0, 0, 0]
+    assert list(ends()) == [0, 0, 0]  # the run that went on says where they are
 
 
 def test_a_standard_error_of_one_example_is_null_in_json(command: Command, trained):
