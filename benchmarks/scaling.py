@@ -39,7 +39,8 @@ def launch(processes: int, options: argparse.Namespace) -> dict:
     """What the first of some processes measured. Raises PeerError where one fails, which has said why."""
     command = [sys.executable, "-m", "benchmarks.peers.scratchvae_scaling", "--batch", str(BATCH)]
     command += ["--rounds", str(options.rounds), "--steps", str(options.steps)]
-    command += ["--data-dir", options.data_dir] if options.data_dir else []
+    data_dir = options.data_dir or os.environ.get("SCRATCHVAE_DATA")
+    command += ["--data-dir", os.path.abspath(data_dir)] if data_dir else []  # they run in another folder
     if processes > 1:
         command = [mpiexec(), "-n", str(processes), *command]
     environment = os.environ | thread_environment(1)

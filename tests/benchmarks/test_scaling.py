@@ -3,6 +3,7 @@
 import shutil
 import sys
 from argparse import Namespace
+from types import SimpleNamespace
 
 import pytest
 
@@ -88,3 +89,19 @@ def test_a_network_that_cannot_be_is_refused(option, value, capsys):
     with pytest.raises(SystemExit):
         scaling.read_options([f"--{option}", value])
     assert f"--{option} is {float(value)}; expected a number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["option", "environment"])
+def test_processes_find_the_data_of_the_folder_that_they_are_started_from(given, tmp_path, monkeypatch):
+    """They run in another one."""
+    commands = []
+
+    def run(command, **_):
+        commands.append(command)
+        return SimpleNamespace(returncode=0, stdout="{}")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SCRATCHVAE_DATA", "elsewhere" if given else "mnist")
+    monkeypatch.setattr(scaling.subprocess, "run", run)
+    scaling.launch(1, Namespace(rounds=1, steps=1, data_dir="mnist" if given else None))
+    assert commands[0][commands[0].index("--data-dir") + 1] == str(tmp_path / "mnist")
