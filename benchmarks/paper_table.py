@@ -126,7 +126,7 @@ def train(cell: Cell, mnist: Mnist, options: argparse.Namespace) -> Training:
     """The trained model of the cell, from where its checkpoint stands."""
     vae, x = cell.untrained(), mnist.train[: options.train_images]
     epochs, stages = schedule(cell.passes, len(x))
-    checkpoint = options.out / f"{cell.name}.safetensors"
+    checkpoint = options.out / f"{name_of_checkpoint(cell, options)}.safetensors"
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     say(f"{cell.name}: {epochs:,} passes over {len(x):,} images, {sum(stages.updates):,} updates")
     countdown, clock = Countdown("training"), Clock(checkpoint.with_suffix(".seconds"))
@@ -245,6 +245,11 @@ def shortenings(options: argparse.Namespace) -> str:
     usual = {"train_images": TRAINING_IMAGES, "test_images": TEST_IMAGES, "samples": SAMPLES}
     given = {name: getattr(options, name) for name, value in usual.items() if getattr(options, name) != value}
     return "".join(f" --{name.replace('_', '-')} {value}" for name, value in given.items())
+
+
+def name_of_checkpoint(cell: Cell, options: argparse.Namespace) -> str:
+    """That of the cell; where it is trained on fewer images, with how many."""
+    return cell.name + ("" if options.train_images == TRAINING_IMAGES else f"-train-images-{options.train_images}")
 
 
 def name_of_result(cell: Cell, options: argparse.Namespace) -> str:

@@ -126,6 +126,8 @@ def test_a_first_look_has_a_name_of_its_own_and_replaces_no_result():
     assert names[0] == cell.name
     assert names[2] == f"{cell.name}-test-images-20-samples-100"
     assert len(set(names)) == len(names)
+    trained = [paper_table.name_of_checkpoint(cell, paper_table.read_options(look)) for look in looks]
+    assert trained == [cell.name, cell.name, cell.name, f"{cell.name}-train-images-500"]
 
 
 def test_what_is_kept_of_a_run_is_what_was_found_beside_what_was_published(summary):
