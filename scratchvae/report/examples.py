@@ -57,7 +57,7 @@ def show_lines(
         axes.set_xticks(range(len(names)), map(as_written, short), rotation=90)
     else:
         axes.set_xlabel("dimension")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.figure.colorbar(picture, ax=axes, label="value", pad=0.02)
     return axes
 

@@ -415,9 +415,12 @@ def test_no_example_is_left_out_for_its_label(labels):
     assert sum(len(points.get_offsets()) for points in groups) == 30
 
 
-def test_a_label_that_begins_with_an_underscore_is_in_the_legend():
-    axes = plots.latent_scatter(model(), ROWS, np.array(["_a", "b", "c"])[LABELS])
-    assert legend_of(axes) == [r"$\_$a", "b", "c"]
+@pytest.mark.parametrize(("label", "text"), [("_a", r"$\_$a"), ("", "(none)"), (" ", "(none)")])
+def test_a_label_that_matplotlib_would_leave_out_is_in_the_legend(label, text):
+    labels = np.array([label, "b", "c"])[LABELS]
+    axes = plots.latent_scatter(model(), ROWS, labels)
+    assert legend_of(axes) == [text, "b", "c"]
+    assert f"q(z|x), {text}" in legend_of(plots.posterior_ellipses(model(), ROWS, labels))
     axes.figure.draw_without_rendering()
 
 
@@ -589,8 +592,9 @@ def test_traversals_of_rows_that_are_no_images_are_a_heat_map():
 
 
 def test_of_few_dimensions_none_has_a_tick_between_two():
-    axes = plots.traversals(model(3, likelihood="gaussian"), dimensions=[0])
-    assert all(tick == round(tick) for tick in axes.get_xticks())
+    for count in (1, 3):
+        axes = plots.traversals(model(count, likelihood="gaussian"), dimensions=[0])
+        assert all(tick == round(tick) for tick in axes.get_xticks())
 
 
 def test_a_manifold_is_a_grid_of_equally_probable_z():
