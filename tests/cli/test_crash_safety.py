@@ -281,6 +281,18 @@ def at_epoch_2(monkeypatch: pytest.MonkeyPatch, act) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "text", [b"", b"{}", b'{"epoch": 1, "step": 1, "train": null, "validation": null, "seconds": 1}\n' * 9]
+)
+def test_a_history_that_is_changed_under_a_run_is_written_anew(
+    command: Command, images, trained, tmp_path, monkeypatch, text
+):
+    at_epoch_2(monkeypatch, lambda run: run.history_file.write_bytes(text))
+    assert command("train", images, *FAST, "--epochs", "3", "--out", "run").status == 0
+    assert_same_run(tmp_path / "run", trained)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["history.jsonl", "model.safetensors"])
 def test_a_file_that_is_removed_under_a_run_is_there_again_and_whole(
     command: Command, images, trained, tmp_path, monkeypatch, name

@@ -16,6 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 import scratchvae as sv
+from scratchvae.cli.job import Job
 from scratchvae.cli.run_directory import RunDirectory, new_run
 from scratchvae.cli.train import _how_to_go_on
 from scratchvae.data import Dataset, load
@@ -440,6 +441,13 @@ def test_a_run_is_named_after_its_data_in_letters_that_need_no_quotes(tmp_path, 
     for taken in ("taken-1", "taken-2"):
         (tmp_path / "runs" / taken).mkdir(parents=True)
     assert new_run(None, name).path == Path("runs") / run
+
+
+@pytest.mark.parametrize(("batch", "samples", "small"), [(19, 2, True), (13, 3, False), (38, 1, True), (39, 1, False)])
+def test_a_job_is_small_by_all_that_an_update_multiplies(batch, samples, small):
+    vae = sv.VAE(500, 10, (100,), engine="reference")  # 103,776 parameters
+    job = Job(None, {"training": {"batch_size": batch, "samples": samples}}, None, vae, None, resumed=False)
+    assert job.is_small is small
 
 
 @pytest.mark.parametrize(
