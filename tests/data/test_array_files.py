@@ -84,10 +84,11 @@ def test_the_only_array_of_an_npz_is_the_data(write, save, name):
     assert arrays.found == f"array '{name}'"
 
 
-def in_a_zip(member: bytes) -> bytes:
+def in_a_zip(member: bytes, compression: int = zipfile.ZIP_STORED) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr(zipfile.ZipInfo("x.npy"), member)  # of a fixed date: a test is named after these bytes
+        # of a fixed date: a test is named after these bytes
+        archive.writestr(zipfile.ZipInfo("x.npy"), member, compression)
     return buffer.getvalue()
 
 
@@ -95,9 +96,9 @@ def bomb() -> bytes:
     """A member that is said to have, and whose header says that it has, a gigabyte; a few bytes are there."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (1 << 30,)})
-    content = in_a_zip(header.getvalue() + bytes(999))
+    content = in_a_zip(header.getvalue() + bytes(999), zipfile.ZIP_DEFLATED)
     there, promised = (struct.pack("<I", len(header.getvalue()) + size) for size in (999, 1 << 30))
-    assert content.count(there) == 4  # compressed and not, in the directory and before the member
+    assert content.count(there) == 2  # in the directory and before the member
     return content.replace(there, promised)
 
 
