@@ -11,6 +11,7 @@ import math
 import re
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,6 +36,11 @@ RATES = tuple(1e-3 * factor for factor in (1, 0.72, 0.52, 0.37, 0.27, 0.19, 0.14
 PASSES = tuple(3**stage for stage in range(len(RATES)))  # over the training images, at each rate: 3,280 in all
 ADAM_EPSILON = 1e-4
 SAMPLES = 5000
+USUAL = {
+    "train_images": TRAINING_IMAGES,
+    "test_images": TEST_IMAGES,
+    "samples": SAMPLES,
+}  # of a run that is no first look
 CHECKPOINT_SECONDS = 60.0
 REPORT_SECONDS = 30.0
 RESULTS = Path(__file__).parent / "results" / "paper_table"
@@ -240,21 +246,24 @@ def result(cell: Cell, training: Training, evaluation: Evaluation, options: argp
     }
 
 
-def shortenings(options: argparse.Namespace) -> str:
-    """The options of a first look, as they were given."""
-    usual = {"train_images": TRAINING_IMAGES, "test_images": TEST_IMAGES, "samples": SAMPLES}
-    given = {name: getattr(options, name) for name, value in usual.items() if getattr(options, name) != value}
+def shortenings(options: argparse.Namespace, names: Iterable[str] = USUAL) -> str:
+    """The options of a first look, as they were given; or of those of these names."""
+    given = {name: getattr(options, name) for name in names if getattr(options, name) != USUAL[name]}
     return "".join(f" --{name.replace('_', '-')} {value}" for name, value in given.items())
 
 
 def name_of_checkpoint(cell: Cell, options: argparse.Namespace) -> str:
     """That of the cell; where it is trained on fewer images, with how many."""
-    return cell.name + ("" if options.train_images == TRAINING_IMAGES else f"-train-images-{options.train_images}")
+    return _name_after(cell, shortenings(options, ["train_images"]))
 
 
 def name_of_result(cell: Cell, options: argparse.Namespace) -> str:
     """That of the cell; a first look's says what it is, and replaces no whole result."""
-    return cell.name + re.sub(" -*", "-", shortenings(options))
+    return _name_after(cell, shortenings(options))
+
+
+def _name_after(cell: Cell, given: str) -> str:
+    return cell.name + re.sub(" -*", "-", given)
 
 
 def show(document: dict) -> None:
