@@ -30,6 +30,7 @@ from benchmarks.numbers import count
 from benchmarks.peers.scratchvae_scaling import BY_MESSAGES, EXCHANGES, LATENCY, ON_PAPER
 from benchmarks.processes import REPOSITORY, PeerError, thread_environment
 from benchmarks.report import bar, say, show_bars, show_table, write_json
+from scratchvae.data.mnist import FOLDER_VARIABLE
 
 BATCH = 512
 TWO_PROCESSES_BAR = 1.6
@@ -39,7 +40,7 @@ def launch(processes: int, options: argparse.Namespace) -> dict:
     """What the first of some processes measured. Raises PeerError where one fails, which has said why."""
     command = [sys.executable, "-m", "benchmarks.peers.scratchvae_scaling", "--batch", str(BATCH)]
     command += ["--rounds", str(options.rounds), "--steps", str(options.steps)]
-    data_dir = options.data_dir or os.environ.get("SCRATCHVAE_DATA")
+    data_dir = options.data_dir or os.environ.get(FOLDER_VARIABLE)
     command += ["--data-dir", os.path.abspath(data_dir)] if data_dir else []  # they run in another folder
     if processes > 1:
         command = [mpiexec(), "-n", str(processes), *command]

@@ -57,7 +57,7 @@ def train_on_problem(workload: Workload, arrays: dict, updates: int, dtype="floa
         losses.append(-float(trainer.step(np.arange(len(x))).objective.mean()))
         if not gradients:
             gradients = {name: moment / (1 - BETA1) for name, moment in trainer.first.items()}
-    return {"losses": losses, **gradients, **changes(dict(vae.parameters.items()), arrays)}
+    return {"losses": losses, **gradients, **changes(vae.parameters, arrays)}
 
 
 def endless_batches(trainer: Trainer, batch_size: int) -> Iterator[NDArray]:
