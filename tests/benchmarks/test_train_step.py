@@ -55,21 +55,24 @@ def test_a_round_lasts_as_asked_whichever_runs_before_it_are_disturbed(disturbed
     assert steps_a_round(DisturbedPeer(disturbed), seconds=0.5) == 100
 
 
+class RecordedPeer:
+    """Answers whatever it is asked, which goes into a list under its name."""
+
+    def __init__(self, name: str, asked: list[tuple[str, str]], loss: float = 1.0) -> None:
+        self.name, self.asked, self.loss = name, asked, loss
+
+    def ask(self, command: str, **arguments) -> dict:
+        self.asked.append((self.name, command))
+        peak = dict.fromkeys(["multiply_adds_per_second", "bytes_per_second", "nanoseconds_of_an_exchange"], 1.0)
+        answers = {"measure": peak, "count_multiply_adds": {"multiply_adds_executed": 1}}
+        return answers.get(command) or {"steps": arguments["steps"], "seconds": 1.0, "last_loss": self.loss}
+
+
 def test_the_peak_is_at_rest_before_the_first_pace_is_taken():
     """While its process starts it compiles and fills arrays beside those whose steps are counted."""
-    asked, peak = [], dict.fromkeys(["multiply_adds_per_second", "bytes_per_second", "nanoseconds_of_an_exchange"], 1.0)
-
-    class Recorder:
-        def __init__(self, name):
-            self.name = name
-
-        def ask(self, command, **arguments):
-            asked.append((self.name, command))
-            answers = {"measure": peak, "count_multiply_adds": {"multiply_adds_executed": 1}}
-            return answers.get(command) or {"steps": arguments["steps"], "seconds": 1.0, "last_loss": 1.0}
-
-    options = Namespace(rounds=3, round_seconds=0.5)
-    time_rounds(SMALL, {SCRATCHVAE: Recorder("ours")}, Recorder("peak"), {SCRATCHVAE: {}}, options)
+    asked, options = [], Namespace(rounds=3, round_seconds=0.5)
+    peers = {SCRATCHVAE: RecordedPeer("ours", asked)}
+    time_rounds(SMALL, peers, RecordedPeer("peak", asked), {SCRATCHVAE: {}}, options)
     assert asked[0] == ("peak", "measure")
     assert asked.count(("peak", "measure")) == 1 + options.rounds
 
@@ -79,18 +82,9 @@ def test_the_peak_is_at_rest_before_the_first_pace_is_taken():
 )
 def test_a_system_that_learns_more_than_there_is_has_no_time(loss, status):
     """As without noise, or of one minibatch again and again; who makes fewer updates learns less."""
-    peak = dict.fromkeys(["multiply_adds_per_second", "bytes_per_second", "nanoseconds_of_an_exchange"], 1.0)
-
-    class Peer:
-        def __init__(self, loss):
-            self.loss = loss
-
-        def ask(self, command, **arguments):
-            answers = {"measure": peak, "count_multiply_adds": {"multiply_adds_executed": 1}}
-            return answers.get(command) or {"steps": arguments["steps"], "seconds": 1.0, "last_loss": self.loss}
-
-    peers, rows = {SCRATCHVAE: Peer(84.0), "other": Peer(loss)}, {SCRATCHVAE: {}, "other": {}}
-    time_rounds(SMALL, peers, Peer(0.0), rows, Namespace(rounds=3, round_seconds=0.5))
+    peers = {SCRATCHVAE: RecordedPeer("ours", [], 84.0), "other": RecordedPeer("other", [], loss)}
+    rows = {SCRATCHVAE: {}, "other": {}}
+    time_rounds(SMALL, peers, RecordedPeer("peak", []), rows, Namespace(rounds=3, round_seconds=0.5))
     assert [rows[name]["status"] for name in peers] == ["measured", status]
     assert ("ratio_to_scratchvae" in rows["other"]) == (status == "measured")
 
