@@ -130,7 +130,7 @@ def test_evaluate_resizes_the_images_of_a_folder_as_training_did(command: Comman
         folder.mkdir(exist_ok=True)
         Image.fromarray(image).save(folder / f"{number:02d}.png")
     assert command("train", "some", "--resize", "4", *FAST, "--epochs", 1, "--out", "run").status == 0
-    for size in ("4x4", "4X4"):
+    for size in ("4", "4x4", "4X4"):
         assert command("train", "--resize", size, "--out", "run", "--resume").status == 0
     refused = command("train", "--resize", "4x5", "--out", "run", "--resume")
     assert "run was made with --resize 4x4, now asked 4x5; leave it out" in refused.err
