@@ -80,7 +80,9 @@ def as_written(label: object) -> str:
     """A label from the data as text for a picture: a dollar sign in it begins no formula, and what Matplotlib leaves
     out of a legend is written, an underscore at its beginning as one and no letters as (none)."""
     text = str(label).replace("$", r"\$")
-    return rf"$\_${text[1:]}" if text.startswith("_") else text if text.strip() else "(none)"
+    if text.startswith("_"):
+        return rf"$\_${text[1:]}"
+    return text if text.strip() else "(none)"
 
 
 def axes_or_new(axes: Axes | None, width: float = 6.0, height: float = 4.0) -> Axes:

@@ -276,8 +276,8 @@ def manifold(
 ) -> Axes:
     """The mean of p(x|z) over the plane of a two-dimensional latent space: a count x count grid of z.
 
-    Takes     names: of the data's columns, where these are points of a plane
     Formula   z[0] and z[1] at the quantiles (i - 1/2) / count of N(0, 1), so that every tile is as probable
+    Takes     names: of the data's columns, where these are points of a plane
     Raises    ValueError unless there are two latent dimensions and data are images or points of a plane
     Source    Kingma, Welling 2013, figure 4
     """
