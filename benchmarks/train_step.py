@@ -82,7 +82,7 @@ def admit(system: System, workload: Workload, files: Files, reference, threads: 
     peer = PeerProcess(system, threads)
     try:
         row |= peer.ask("prepare", workload=workload.as_json(), problem=files.problem, data=files.data)
-        proof = prove(peer, files.claim(system.name), reference)
+        proof = prove(peer, workload, files, reference)
     except PeerError as error:
         row["status"] = "failed"
         say(f"{workload.name}: {error}")
@@ -98,9 +98,10 @@ def admit(system: System, workload: Workload, files: Files, reference, threads: 
     return None
 
 
-def prove(peer: PeerProcess, claim: str, reference: dict) -> Proof:
+def prove(peer: PeerProcess, workload: Workload, files: Files, reference: dict) -> Proof:
+    claim = files.claim(peer.system.name)
     peer.ask("prove", updates=UPDATES, out=claim)
-    return compare(dict(np.load(claim)), reference)
+    return compare(dict(np.load(claim)), reference, dict(np.load(files.problem)), workload.learning_rate)
 
 
 def time_rounds(workload: Workload, running: dict[str, PeerProcess], peak: PeerProcess, rows: dict, options) -> None:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-BETA1 = 0.9  # of Adam, everywhere: a gradient is read off its first moment after one update
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # of Adam, everywhere
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import scratchvae as sv
-from benchmarks.equality import changes
+from benchmarks.equality import record
 from benchmarks.peers.protocol import serve
-from benchmarks.workloads import BETA1, Workload
+from benchmarks.workloads import Workload
 from scratchvae.compiled.network import mostly_zero
 from scratchvae.compiled.nonzeros import GROUP
 from scratchvae.compiled.step import FEW_SAMPLES
@@ -46,18 +46,16 @@ def objective_of(workload: Workload) -> sv.ELBO | sv.IWAE:
 
 
 def train_on_problem(workload: Workload, arrays: dict, updates: int, dtype="float32", engine="compiled") -> dict:
-    """Losses of some updates on the given minibatch and noise, the gradients as Adam's first moment holds them, and how
-    far parameters were moved."""
+    """The record of some updates on the given minibatch and noise."""
     vae = model_with(workload, arrays, dtype, engine)
     x = arrays["x"].astype(dtype)
     eps, rate = arrays["eps"].astype(dtype), workload.learning_rate
     trainer = Trainer(vae, x, rate, objective_of(workload), binarize="none", noise=eps)
-    losses, gradients = [], {}
+    losses, moments = [], []
     for _ in range(updates):
         losses.append(-float(trainer.step(np.arange(len(x))).objective.mean()))
-        if not gradients:
-            gradients = {name: moment / (1 - BETA1) for name, moment in trainer.first.items()}
-    return {"losses": losses, **gradients, **changes(vae.parameters, arrays)}
+        moments.append(trainer.first.copy())
+    return record(losses, moments, vae.parameters)
 
 
 def endless_batches(trainer: Trainer, batch_size: int) -> Iterator[NDArray]:
@@ -123,8 +121,7 @@ class ScratchvaeTraining:
         return {"multiply_adds_executed": workload.multiply_adds() - round(left_out / minibatches)}
 
     def prove(self, updates: int, out: str) -> dict:
-        """Trains on the given minibatch and noise: the losses, the gradients as Adam's first moment holds them,
-        and how far parameters were moved."""
+        """Trains on the given minibatch and noise, and writes the record."""
         np.savez(out, **train_on_problem(self.workload, self.problem, updates))
         return {}
 

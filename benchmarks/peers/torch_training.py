@@ -6,14 +6,15 @@ compiling the optimizer's step, compiling gather, noise, loss and backward as on
 
 import argparse
 import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
-from benchmarks.equality import changes
+from benchmarks.equality import record
 from benchmarks.peers.protocol import ShuffledRows, serve
 from benchmarks.peers.torch_model import Autoencoder
-from benchmarks.workloads import BETA1, Workload
+from benchmarks.workloads import BETA1, BETA2, EPSILON, Workload
 
 
 class TorchTraining:
@@ -32,25 +33,28 @@ class TorchTraining:
 
     def initialise(self) -> None:
         self.model = Autoencoder(self.workload, self.problem)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=self.workload.learning_rate, fused=True)
+        settings = {"lr": self.workload.learning_rate, "betas": (BETA1, BETA2), "eps": EPSILON}
+        self.optimizer = torch.optim.Adam(self.model.parameters(), **settings, fused=True)
         self.loss = self.model if self.mode == "eager" else torch.compile(self.model, mode=self.mode)
 
     def prove(self, updates: int, out: str) -> dict:
-        """Trains on the given minibatch and noise: the losses, the gradients as Adam's first moment holds them,
-        and how far parameters were moved."""
+        """Trains on the given minibatch and noise, and writes the record."""
         x, eps = torch.from_numpy(self.problem["x"]), torch.from_numpy(self.problem["eps"])
-        losses = [float(self.update(x, eps))]
-        gradients = {}
-        for name, layer in self.model.named_layers.items():
-            gradients[f"{name}.weight"] = self.optimizer.state[layer.weight]["exp_avg"].numpy().T / (1 - BETA1)
-            gradients[f"{name}.bias"] = self.optimizer.state[layer.bias]["exp_avg"].numpy() / (1 - BETA1)
-        losses += [float(self.update(x, eps)) for _ in range(updates - 1)]
-        moved = {}
-        for name, layer in self.model.named_layers.items():
-            moved |= {f"{name}.weight": layer.weight.detach().T, f"{name}.bias": layer.bias.detach()}
-        np.savez(out, losses=losses, **gradients, **changes(moved, self.problem))
+        losses, moments = [], []
+        for _ in range(updates):
+            losses.append(float(self.update(x, eps)))
+            moments.append(self.by_name(lambda parameter: self.optimizer.state[parameter]["exp_avg"]))
+        np.savez(out, **record(losses, moments, self.by_name(torch.Tensor.detach)))
         self.initialise()
         return {}
+
+    def by_name(self, of: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, np.ndarray]:
+        """Copies of what belongs to each parameter, by our names and in our shapes."""
+        arrays = {}
+        for name, layer in self.model.named_layers.items():
+            arrays[f"{name}.weight"] = of(layer.weight).numpy().T.copy()
+            arrays[f"{name}.bias"] = of(layer.bias).numpy().copy()
+        return arrays
 
     def update(self, x: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
         """One update from a minibatch and its noise; gives the loss before it."""
