@@ -1,13 +1,14 @@
 """Nobody is timed who has not shown the same numbers: losses and gradients from the same weights, pixels and noise.
 
-Each system trains for a few updates on one minibatch with given noise, by the same functions as afterwards. Its losses
+Each system trains for a few updates, each on a minibatch of its own, by the step that is timed afterwards: it gathers
+the minibatch from bytes made ready as the timed data are, and takes noise that is given in place of drawn. Its losses
 must be the reference engine's in float64, and so must, tensor by tensor, its first gradients. Of Adam it hands over
 the first moments after every update, m_t = b1 m_{t-1} + (1 - b1) g_t, which give back every gradient that it used. From
 these Adam is made again in float64, and must move every parameter as far: losses alone are nearly those of another
 epsilon, of other moments or of a decay of weights.
 
-What is timed gathers its minibatches and draws its noise besides, and with XLA makes many updates a call. Without
-noise, or of one minibatch again and again, it would learn more than there is: see `learns_too_much`.
+What is timed shuffles the rows and draws the noise besides. Without noise, or of one minibatch again and again, it
+would learn more than there is: see `learns_too_much`.
 """
 
 from collections.abc import Mapping
@@ -18,7 +19,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from benchmarks.workloads import BETA1, BETA2, EPSILON
 
-UPDATES = 5
 LOSS_TOLERANCE = 1e-5  # relative, float32 against float64, before the first update
 TRAINED_TOLERANCE = 1e-4  # relative, of the losses after it: Adam divides by gradients that are nearly zero
 GRADIENT_TOLERANCE = 1e-4  # of each tensor: norm of the difference over norm of the reference

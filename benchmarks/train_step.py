@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.equality import UPDATES, Proof, compare, learns_too_much
+from benchmarks.equality import Proof, compare, learns_too_much
 from benchmarks.images import images_of
 from benchmarks.machine import warn_if_busy
 from benchmarks.measure import Spread, alternate, geometric_mean, ratios, round_to
@@ -53,7 +53,7 @@ def measure_workload(workload: Workload, systems: list[System], options: argpars
     """Rows of one workload: who is not installed, who is refused, and the times of the rest."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as processes:
         files = write_files(workload, Path(folder), options.data_dir)
-        reference = train_on_problem(workload, dict(np.load(files.problem)), UPDATES, "float64", "reference")
+        reference = train_on_problem(workload, dict(np.load(files.problem)), "float64", "reference")
         rows, running = {}, {}
         for system in systems:
             rows[system.name] = row = {"workload": workload.name, "system": system.name, "threads": options.threads}
@@ -100,7 +100,7 @@ def admit(system: System, workload: Workload, files: Files, reference, threads: 
 
 def prove(peer: PeerProcess, workload: Workload, files: Files, reference: dict) -> Proof:
     claim = files.claim(peer.system.name)
-    peer.ask("prove", updates=UPDATES, out=claim)
+    peer.ask("prove", out=claim)
     return compare(dict(np.load(claim)), reference, dict(np.load(files.problem)), workload.learning_rate)
 
 

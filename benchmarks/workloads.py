@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # of Adam, everywhere
+UPDATES = 5  # that every system proves
 
 
 @dataclass(frozen=True)
@@ -97,34 +98,42 @@ def glorot_parameters(workload: Workload, seed: int) -> dict[str, NDArray[np.flo
 
 
 def write_problem(workload: Workload, images: NDArray[np.uint8], path: str, seed: int = 0) -> None:
-    """Writes the .npz that every system proves itself on: weights, one minibatch `x` (B, D), noise `eps` (B, K, Z).
+    """Writes the .npz that every system proves itself on: weights, a small data set `x` (U B, D) of bytes, the `rows`
+    (U, B) of every update, each row in one of them, and every row's noise `eps` (U B, K, Z).
 
-    The seed, or the first after it with which no relu is within KINK of 0: there a system's rounding would decide
-    whether the unit is on, and with it a gradient that another has not.
+    The seed, or the first after it with which no relu of the first update is within KINK of 0: there a system's
+    rounding would decide whether the unit is on, and with it a gradient that another has not.
     """
     problems = (_problem(workload, images, seed) for seed in itertools.count(seed))
     np.savez(path, **next(problem for problem in problems if _distance_from_kinks(workload, problem) > KINK))
 
 
-def _problem(workload: Workload, images: NDArray[np.uint8], seed: int) -> dict[str, NDArray[np.float32]]:
+def parameters_of(problem: dict[str, NDArray]) -> dict[str, NDArray[np.float32]]:
+    """The weights that a problem begins with."""
+    return {name: array for name, array in problem.items() if name not in ("x", "rows", "eps")}
+
+
+def _problem(workload: Workload, images: NDArray[np.uint8], seed: int) -> dict[str, NDArray]:
     rng = np.random.default_rng(seed + 1)
-    rows = rng.choice(len(images), workload.batch_size, replace=False)
-    eps = rng.standard_normal(workload.noise_shape).astype(np.float32)
-    x = images[rows].astype(np.float32) / np.float32(255)
-    return {"x": x, "eps": eps, **glorot_parameters(workload, seed)}
+    examples, samples, latents = workload.noise_shape
+    x = images[rng.choice(len(images), UPDATES * examples)]
+    rows = rng.permutation(len(x)).astype(np.int32).reshape(UPDATES, examples)
+    eps = rng.standard_normal((len(x), samples, latents)).astype(np.float32)
+    return {"x": x, "rows": rows, "eps": eps, **glorot_parameters(workload, seed)}
 
 
-def _distance_from_kinks(workload: Workload, problem: dict[str, NDArray[np.float32]]) -> float:
-    """How near to 0 the nearest of all inputs of a relu is, over both networks."""
+def _distance_from_kinks(workload: Workload, problem: dict[str, NDArray]) -> float:
+    """How near to 0 the nearest of all inputs of a relu is at the first update, over both networks."""
     if workload.activation != "relu":
         return np.inf
-    exact, nearest = {name: array.astype(np.float64) for name, array in problem.items()}, np.inf
-    h = exact["x"]
+    exact, nearest = {name: array.astype(np.float64) for name, array in parameters_of(problem).items()}, np.inf
+    first = problem["rows"][0]
+    h = problem["x"][first] / 255
     for network in ("encoder", "decoder"):
         for layer in range(len(workload.hidden)):
             a = h @ exact[f"{network}.{layer}.weight"] + exact[f"{network}.{layer}.bias"]
             nearest, h = min(nearest, float(np.abs(a).min())), np.maximum(a, 0)
         if network == "encoder":
             mu, logvar = np.split(h @ exact["encoder.head.weight"] + exact["encoder.head.bias"], 2, axis=1)
-            h = mu[:, None] + np.exp(logvar / 2)[:, None] * exact["eps"]
+            h = mu[:, None] + np.exp(logvar / 2)[:, None] * problem["eps"][first]
     return nearest

@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.equality import record
 from benchmarks.peers.jax_model import ACTIVATIONS, LOSSES
 from benchmarks.peers.protocol import ShuffledRows, serve
-from benchmarks.workloads import BETA1, BETA2, EPSILON, Workload
+from benchmarks.workloads import BETA1, BETA2, EPSILON, Workload, parameters_of
 
 CALL_MULTIPLY_ADDS = 1e10  # of one scan, so that a call takes about 0.1 s and starting it costs nothing
 LONGEST_SCAN = 500
@@ -33,28 +33,31 @@ def adam(parameters, gradients, first, second, step, learning_rate, beta1=BETA1,
     return parameters, first, second
 
 
-def update(workload, state, x, eps):
-    """One update from a minibatch and its noise; gives the new state and the loss before it."""
+def update(workload, state, data, rows, eps):
+    """One update from the rows of a minibatch and its noise; gives the new state and the loss before it."""
     parameters, first, second, step = state
-    loss = partial(LOSSES[workload.objective], activation=ACTIVATIONS[workload.activation], x=x, eps=eps)
+    loss = partial(LOSSES[workload.objective], activation=ACTIVATIONS[workload.activation], x=data[rows], eps=eps)
     value, gradients = jax.value_and_grad(loss)(parameters)
     moments = adam(parameters, gradients, first, second, step + 1, workload.learning_rate)
     return (*moments, step + 1), value
 
 
-def training_step(workload, state, key, data, rows):
-    """Draws the noise, takes the rows from the resident data, updates."""
-    key, noise_key = jax.random.split(key)
-    eps = jax.random.normal(noise_key, workload.noise_shape)
-    state, loss = update(workload, state, data[rows], eps)
-    return state, key, loss
+def update_and_moments(workload, state, data, rows, eps):
+    """The same with the first moments after it, for the proof."""
+    state, loss = update(workload, state, data, rows, eps)
+    return state, (loss, state[1])
 
 
-def training_scan(workload, state, key, data, rows):
-    """One update a row of `rows` (steps, B). The noise of all of them is drawn in one call, which is faster."""
+def scan(one, workload, state, data, rows, eps):
+    """`one` a row of `rows` (steps, B) and of `eps` (steps, B, K, Z)."""
+    return jax.lax.scan(lambda state, batch: one(workload, state, data, *batch), state, (rows, eps))
+
+
+def drawing(updates, workload, state, key, data, rows):
+    """`updates` with noise for all rows (..., B) drawn in one call, which is faster than step by step."""
     key, noise_key = jax.random.split(key)
-    eps = jax.random.normal(noise_key, (len(rows), *workload.noise_shape))
-    state, losses = jax.lax.scan(lambda s, batch: update(workload, s, data[batch[0]], batch[1]), state, (rows, eps))
+    eps = jax.random.normal(noise_key, (*rows.shape[:-1], *workload.noise_shape))
+    state, losses = updates(workload, state, data, rows, eps)
     return state, key, losses
 
 
@@ -75,25 +78,39 @@ class JaxTraining:
         self.rows = ShuffledRows(len(self.data), self.workload.batch_size)
         self.length = int(min(LONGEST_SCAN, max(1, CALL_MULTIPLY_ADDS // self.workload.multiply_adds())))
         self.state, self.key = self.initial_state(), jax.random.key(0)
-        kind = training_scan if self.mode == "scan" else training_step
-        self.call = jax.jit(partial(kind, self.workload), donate_argnums=(0, 1))
+        updates = partial(scan, update) if self.mode == "scan" else update
+        self.call = jax.jit(partial(drawing, updates, self.workload), donate_argnums=(0, 1))
         return {"version": jax.__version__, "generator": "threefry2x32", "dtype": str(self.data.dtype)}
 
     def initial_state(self):
-        parameters = {name: jnp.asarray(a) for name, a in self.problem.items() if name not in ("x", "eps")}
+        parameters = {name: jnp.asarray(array) for name, array in parameters_of(self.problem).items()}
         zeros = partial(jax.tree.map, jnp.zeros_like)
         return parameters, zeros(parameters), zeros(parameters), jnp.float32(0)
 
-    def prove(self, updates: int, out: str) -> dict:
-        """Trains on the given minibatch and noise, and writes the record."""
-        state, losses, moments = self.initial_state(), [], []
-        step = jax.jit(partial(update, self.workload))
-        for _ in range(updates):
-            state, loss = step(state, self.problem["x"], self.problem["eps"])
-            losses.append(float(loss))
-            moments.append(state[1])
-        np.savez(out, **record(losses, moments, state[0]))
+    def prove(self, out: str) -> dict:
+        """Trains on the problem, and writes the record. What is timed is compiled with the drawing of noise in the same
+        program, and gives no moments; a scan has more updates."""
+        data, rows = unit_interval(self.problem["x"]), self.problem["rows"]
+        prove = self.prove_scan if self.mode == "scan" else self.prove_step_by_step
+        np.savez(out, **record(*prove(data, rows, self.problem["eps"][rows])))
         return {}
+
+    def prove_scan(self, data, rows, eps):
+        call = jax.jit(partial(scan, update_and_moments, self.workload), donate_argnums=0)
+        state, (losses, stacked) = call(self.initial_state(), data, rows, eps)
+        moments = [{name: array[i] for name, array in stacked.items()} for i in range(len(rows))]
+        return losses, moments, state[0]
+
+    def prove_step_by_step(self, data, rows, eps):
+        call = jax.jit(partial(update, self.workload), donate_argnums=0)
+        state, losses, moments = self.initial_state(), [], []
+        for batch in zip(rows, eps, strict=True):
+            state, loss = call(state, data, *batch)
+            losses.append(float(loss))
+            moments.append(
+                {name: np.array(array) for name, array in state[1].items()}
+            )  # the next call takes its memory
+        return losses, moments, state[0]
 
     def run(self, steps: int, warm: int) -> dict:
         if warm:

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from benchmarks.equality import record
 from benchmarks.peers.protocol import ShuffledRows, serve
-from benchmarks.workloads import BETA1, BETA2, EPSILON, Workload
+from benchmarks.workloads import BETA1, BETA2, EPSILON, Workload, parameters_of
 
 ACTIVATIONS = {"relu": tf.nn.relu, "tanh": tf.tanh}
 CALL_MULTIPLY_ADDS = 1e10  # of one call, so that it takes about 0.1 s and starting it costs nothing
@@ -68,13 +68,13 @@ class TensorflowTraining:
         self.data = unit_interval(np.load(data))
         self.rows = ShuffledRows(self.data.shape[0], self.workload.batch_size)
         self.length = int(min(LONGEST_CALL, max(1, CALL_MULTIPLY_ADDS // self.workload.multiply_adds())))
-        arrays = {name: array for name, array in self.problem.items() if name not in ("x", "eps")}
+        arrays = parameters_of(self.problem)
         self.parameters = {name: tf.Variable(array) for name, array in arrays.items()}
         self.first = {name: tf.Variable(np.zeros_like(array)) for name, array in arrays.items()}
         self.second = {name: tf.Variable(np.zeros_like(array)) for name, array in arrays.items()}
         self.step = tf.Variable(0.0)
-        self.compiled_update = tf.function(self.update, jit_compile=True)
-        self.compiled_steps = tf.function(self.steps, jit_compile=True)
+        self.compiled_steps = tf.function(self.steps_with_drawn_noise, jit_compile=True)
+        self.compiled_steps_to_prove = tf.function(self.steps_with_given_noise, jit_compile=True)
         return {"version": tf.__version__, "generator": "tf.random.stateless_normal", "dtype": self.data.dtype.name}
 
     def update(self, x, eps):
@@ -91,22 +91,31 @@ class TensorflowTraining:
             self.parameters[name].assign_sub(self.workload.learning_rate * change)
         return loss
 
-    def steps(self, data, rows):
-        """One update a row of `rows` (steps, B)."""
+    def steps(self, data, rows, noise):
+        """One update a row of `rows` (steps, B), with the `noise` (B, K, Z) of each."""
         losses = tf.TensorArray(tf.float32, size=rows.shape[0])
         for i in tf.range(rows.shape[0]):
-            eps = tf.random.stateless_normal(
-                self.workload.noise_shape, seed=tf.stack([0, tf.cast(self.step, tf.int32)])
-            )
-            losses = losses.write(i, self.update(tf.gather(data, rows[i]), eps))
+            losses = losses.write(i, self.update(tf.gather(data, rows[i]), noise(i)))
         return losses.stack()
 
-    def prove(self, updates: int, out: str) -> dict:
-        """Trains on the given minibatch and noise, and writes the record."""
-        x, eps = tf.constant(self.problem["x"]), tf.constant(self.problem["eps"])
+    def steps_with_drawn_noise(self, data, rows):
+        def noise(_):
+            seed = tf.stack([0, tf.cast(self.step, tf.int32)])
+            return tf.random.stateless_normal(self.workload.noise_shape, seed=seed)
+
+        return self.steps(data, rows, noise)
+
+    def steps_with_given_noise(self, data, rows, eps):
+        return self.steps(data, rows, lambda i: eps[i])
+
+    def prove(self, out: str) -> dict:
+        """Trains on the problem, and writes the record. What is timed makes many updates in a call, here one, between
+        which moments are seen; and draws the noise."""
+        data, eps = unit_interval(self.problem["x"]), self.problem["eps"]
         losses, moments = [], []
-        for _ in range(updates):
-            losses.append(float(self.compiled_update(x, eps)))
+        for rows in self.problem["rows"]:
+            given = tf.constant(rows[np.newaxis]), tf.constant(eps[rows][np.newaxis])
+            losses.append(float(self.compiled_steps_to_prove(data, *given)[0]))
             moments.append({name: first.numpy().copy() for name, first in self.first.items()})
         np.savez(out, **record(losses, moments, self.parameters))
         return {}

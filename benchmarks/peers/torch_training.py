@@ -17,6 +17,11 @@ from benchmarks.peers.torch_model import Autoencoder
 from benchmarks.workloads import BETA1, BETA2, EPSILON, Workload
 
 
+def unit_interval(pixels: np.ndarray) -> torch.Tensor:
+    """uint8 pixels as float32 in [0, 1]."""
+    return torch.from_numpy(pixels).to(torch.float32).div_(255)
+
+
 class TorchTraining:
     def __init__(self, mode: str, threads: int) -> None:
         self.mode = mode
@@ -26,7 +31,7 @@ class TorchTraining:
     def prepare(self, workload: dict, problem: str, data: str) -> dict:
         self.workload = Workload.from_json(workload)
         self.problem = dict(np.load(problem))
-        self.data = torch.from_numpy(np.load(data)).to(torch.float32).div_(255)
+        self.data = unit_interval(np.load(data))
         self.rows = ShuffledRows(len(self.data), self.workload.batch_size)
         self.initialise()
         return {"version": torch.__version__, "generator": "mt19937 (torch.randn)", "dtype": str(self.data.dtype)}
@@ -37,12 +42,13 @@ class TorchTraining:
         self.optimizer = torch.optim.Adam(self.model.parameters(), **settings, fused=True)
         self.loss = self.model if self.mode == "eager" else torch.compile(self.model, mode=self.mode)
 
-    def prove(self, updates: int, out: str) -> dict:
-        """Trains on the given minibatch and noise, and writes the record."""
-        x, eps = torch.from_numpy(self.problem["x"]), torch.from_numpy(self.problem["eps"])
+    def prove(self, out: str) -> dict:
+        """Trains on the problem, and writes the record. What is timed takes shuffled rows, draws the noise, and looks
+        at no loss before the last update."""
+        data, eps = unit_interval(self.problem["x"]), torch.from_numpy(self.problem["eps"])
         losses, moments = [], []
-        for _ in range(updates):
-            losses.append(float(self.update(x, eps)))
+        for rows in torch.from_numpy(self.problem["rows"]):
+            losses.append(float(self.update(data, rows, eps[rows])))
             moments.append(self.by_name(lambda parameter: self.optimizer.state[parameter]["exp_avg"]))
         np.savez(out, **record(losses, moments, self.by_name(torch.Tensor.detach)))
         self.initialise()
@@ -56,8 +62,9 @@ class TorchTraining:
             arrays[f"{name}.bias"] = of(layer.bias).numpy().copy()
         return arrays
 
-    def update(self, x: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
-        """One update from a minibatch and its noise; gives the loss before it."""
+    def update(self, data: torch.Tensor, rows: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
+        """One update from the rows of a minibatch and its noise; gives the loss before it."""
+        x = torch.index_select(data, 0, rows)
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.loss(x, eps)
         loss.backward()
@@ -75,8 +82,7 @@ class TorchTraining:
     def train(self, steps: int) -> list[float]:
         losses = []
         for rows in torch.from_numpy(self.rows.take(steps)):
-            x = torch.index_select(self.data, 0, rows)
-            losses.append(self.update(x, torch.randn(self.workload.noise_shape)))
+            losses.append(self.update(self.data, rows, torch.randn(self.workload.noise_shape)))
         return torch.stack(losses).tolist()
 
 

@@ -1,17 +1,16 @@
 """The benchmark times nobody who computes something else."""
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.equality import ADAM_TOLERANCE, UPDATES, compare, record
+from benchmarks.equality import ADAM_TOLERANCE, compare, record
 from benchmarks.peers.scratchvae_training import train_on_problem
-from benchmarks.processes import System
+from benchmarks.processes import PeerProcess, System
 from benchmarks.systems import TRAINING_SYSTEMS
-from benchmarks.train_step import Files, admit
-from benchmarks.workloads import Workload, write_problem
+from benchmarks.train_step import Files, admit, prove
+from benchmarks.workloads import UPDATES, Workload, write_problem
 from scratchvae.reference.adam import adam_update
 
 RATE = 1e-3
@@ -29,6 +28,7 @@ CASES = [(name, w) for name in INSTALLED for w in (ELBO, IWAE)]
 FRAMEWORKS = [
     name for name in ("torch", "jax", "scratchvae") if name == "scratchvae" or any(name in s for s in INSTALLED)
 ]
+STEPS = [*FRAMEWORKS, *(["jax scan"] if "jax" in FRAMEWORKS else [])]
 
 
 def problem(workload: Workload, folder: Path) -> tuple[Files, dict]:
@@ -37,7 +37,7 @@ def problem(workload: Workload, folder: Path) -> tuple[Files, dict]:
     pixels = np.random.default_rng(0).integers(0, 256, (64, workload.data_dim), dtype=np.uint8)
     np.save(files.data, pixels)
     write_problem(workload, pixels, files.problem)
-    return files, train_on_problem(workload, dict(np.load(files.problem)), UPDATES, "float64", "reference")
+    return files, train_on_problem(workload, dict(np.load(files.problem)), "float64", "reference")
 
 
 @pytest.mark.slow
@@ -61,12 +61,33 @@ def test_every_installed_system_computes_the_reference_and_can_be_timed(
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_a_peer_whose_loss_is_off_by_a_thousandth_is_refused(framework: str, tmp_path: Path) -> None:
     files, reference = problem(ELBO, tmp_path)
-    faulty = System("faulty", "tests.benchmarks.faulty_peer", framework, (framework,))
-    if framework == "scratchvae":
-        faulty = dataclasses.replace(faulty, requires="numba")
     row: dict = {}
-    assert admit(faulty, ELBO, files, reference, threads=1, row=row) is None
+    assert admit(faulty(framework, "loss"), ELBO, files, reference, threads=1, row=row) is None
     assert row["status"] == "refused"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("framework", "fault"),
+    [
+        *((framework, "rows") for framework in STEPS),
+        *((framework, "noise") for framework in STEPS if "scan" in framework),
+    ],
+)
+def test_a_fault_in_the_step_that_is_timed_is_refused(framework: str, fault: str, tmp_path: Path) -> None:
+    """What is proved gathers its minibatches and makes its updates by the functions that `run` calls."""
+    files, reference = problem(ELBO, tmp_path)
+    with PeerProcess(faulty(framework, fault), 1) as peer:
+        peer.ask("prepare", workload=ELBO.as_json(), problem=files.problem, data=files.data)
+        assert not prove(peer, ELBO, files, reference).holds
+        proved = peer.ask("times")["times"]
+        peer.ask("run", steps=2, warm=0)
+        assert peer.ask("times")["times"] > proved > 0
+
+
+def faulty(framework: str, fault: str) -> System:
+    requires = "numba" if framework == "scratchvae" else framework.split()[0]
+    return System("faulty", "tests.benchmarks.faulty_peer", requires, (framework, fault))
 
 
 def records(step=adam_update, **settings) -> tuple[dict, dict, dict]:
@@ -209,7 +230,7 @@ def test_a_peer_whose_adam_is_not_ours_is_refused(faulty: dict, tmp_path: Path, 
     files, reference = problem(ELBO, tmp_path)
     peer = jax_training.JaxTraining("jit")
     peer.prepare(ELBO.as_json(), files.problem, files.data)
-    peer.prove(UPDATES, files.claim("wrong"))
+    peer.prove(files.claim("wrong"))
     claim, before = dict(np.load(files.claim("wrong"))), dict(np.load(files.problem))
     proof = compare(claim, reference, before, ELBO.learning_rate)
     assert proof.adam > ADAM_TOLERANCE
