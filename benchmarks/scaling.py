@@ -1,16 +1,20 @@
 """`python -m benchmarks.scaling [--json FILE]`: training by one and by two processes, and on paper by 64.
 
 The workload is `pytorch-example` with batches of 512, one thread a process. One process is scratchvae as it is without
-MPI. Measured are whole steps of one and of two processes; what one of R processes does but for the exchange; and the
-exchange of gradients and parameters by itself, in shared memory and by messages. From these, for R machines that share
-a batch, a process each:
+MPI. Measured are whole epochs of one and of two processes, over their steps; what one of R processes does but for the
+exchange; and the exchange of gradients and parameters by itself, in shared memory and by messages, and of the loss.
+From these, for R machines that share a batch, a process each:
 
-    step(R) = compute(R) + reduction(R)       compute: as measured
-    reduction(R) = 2 (R - 1) / R transfer + 2 log2(R) latency       transfer, latency: of two processes here
+    step(R) = compute(R) + exchange(R)        compute: as measured
+    exchange(R) = 2 (R - 1) / R transfer + 3 log2(R) latency        transfer: of all gradients, to one other process
 
-(Rabenseifner's reduction: a reduce-scatter and an all-gather. Thakur, Rabenseifner, Gropp 2005.) The transfer is of
-messages here, so that holds where the network is as fast as this machine's memory; `--gigabytes` and `--microseconds`
-put a network's numbers in their place.
+(A reduce-scatter of gradients, an all-gather of parameters, by halving and doubling; the sum of the loss, by doubling:
+log2(R) messages one after the other each. Thakur, Rabenseifner, Gropp 2005.) Of two processes, the sum of a number
+takes one latency, and the exchange by messages transfer + 2 latency: these give the two. Both are of messages here, so
+that holds where the network is as fast as this machine's memory; `--gigabytes` and `--microseconds` put a network's
+numbers in their place. What is exchanged once an epoch is measured, and not on paper.
+
+Where each process has a batch of its own, compute is that of one that makes Adam's whole step, and not its part.
 """
 
 import argparse
@@ -80,7 +84,7 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, list[float]], int, s
 def on_paper(spreads: dict[str, Spread], parameters: int, options: argparse.Namespace) -> list[dict]:
     """Steps per second and efficiency of R processes: of one batch shared, and of a batch for each."""
     one = spreads["step of 1"].median
-    latency = spreads[LATENCY].median / 2
+    latency = spreads[LATENCY].median
     transfer = spreads[BY_MESSAGES].median - 2 * latency
     if options.microseconds is not None:
         latency = options.microseconds * 1e-6
@@ -88,16 +92,16 @@ def on_paper(spreads: dict[str, Spread], parameters: int, options: argparse.Name
         transfer = 4 * parameters / (options.gigabytes * 1e9)
     lines = []
     for size in ON_PAPER:
-        reduction = 2 * (size - 1) / size * transfer + 2 * math.log2(size) * latency
+        exchange = 2 * (size - 1) / size * transfer + 3 * math.log2(size) * latency
         compute, whole = (one if size == 1 else spreads[f"unreduced {BATCH // r}"].median for r in (size, 1))
         lines.append(
             {
                 "processes": size,
                 "compute_microseconds": round_to(compute * 1e6),
-                "reduction_microseconds": round_to(reduction * 1e6),
-                "speed": round_to(one / (compute + reduction), 4),
-                "efficiency": round_to(one / (compute + reduction) / size, 3),
-                "efficiency_with_a_batch_each": round_to(one / (whole + reduction), 3),
+                "exchange_microseconds": round_to(exchange * 1e6),
+                "speed": round_to(one / (compute + exchange), 4),
+                "efficiency": round_to(one / (compute + exchange) / size, 3),
+                "efficiency_with_a_batch_each": round_to(one / (whole + exchange), 3),
             }
         )
     return lines
@@ -107,7 +111,7 @@ def show(spreads: dict[str, Spread], paper: list[dict]) -> None:
     lines = [[name, "", f"{spread.median * 1e6:.0f}", f"{spread.lower_quartile * 1e6:.0f} - "
               f"{spread.upper_quartile * 1e6:.0f}"] for name, spread in spreads.items()]  # fmt: skip
     show_table(f"Measured, batch {BATCH}", ["what", "", "us", "quartiles"], lines)
-    columns = ["on paper", "processes", "compute us", "reduction us", "speed", "efficiency", "a batch each"]
+    columns = ["on paper", "processes", "compute us", "exchange us", "speed", "efficiency", "a batch each"]
     show_table(
         "One batch shared by R processes, and a batch for each",
         columns,
@@ -120,7 +124,7 @@ def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", help="where the numbers go")
     parser.add_argument("--turns", type=count, default=5, help="of one process and two; default 5")
     parser.add_argument("--rounds", type=count, default=5, help="in each turn; default 5")
-    parser.add_argument("--steps", type=count, default=60, help="in each round; default 60")
+    parser.add_argument("--steps", type=count, default=117, help="of an epoch, which a round is; default 117, MNIST's")
     parser.add_argument("--gigabytes", type=float, help="a second that the network carries; default: as measured here")
     parser.add_argument("--microseconds", type=float, help="of a message's latency; default: as measured here")
     parser.add_argument("--data-dir", help="folder with MNIST's four files; else SCRATCHVAE_DATA, else downloaded")

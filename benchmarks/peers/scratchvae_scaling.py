@@ -1,7 +1,8 @@
 """One process of `benchmarks.scaling`, alone or under mpiexec: times training steps, and the exchange by itself.
 
 The first process prints one JSON object: seconds a step in each round, of a step without its exchange at several batch
-sizes, and of the exchange with another process by itself.
+sizes, and of the exchange with another process by itself. A round is an epoch as in `sv.fit`, with what processes
+exchange once an epoch: the first one's state before, all moments and the terms after.
 """
 
 import argparse
@@ -10,19 +11,18 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import islice
 
 import numpy as np
 
 from benchmarks.images import images_of
-from benchmarks.peers.scratchvae_training import endless_batches, objective_of
+from benchmarks.peers.scratchvae_training import objective_of
 from benchmarks.workloads import WORKLOADS, Workload
 from scratchvae.distributed import Processes, launched_processes
 from scratchvae.engine import set_threads
 from scratchvae.training import Trainer
 from scratchvae.vae import VAE
 
-WARM_STEPS = 20
+WARM_EXCHANGES = 20
 IN_SHARED_MEMORY, BY_MESSAGES, LATENCY = "exchange in shared memory", "exchange by messages", "sum of a number"
 EXCHANGES = IN_SHARED_MEMORY, BY_MESSAGES, LATENCY
 ON_PAPER = (1, 2, 4, 8, 16, 32, 64)  # processes that share a batch
@@ -57,6 +57,9 @@ class Alone:
     def copy_from_first(self, array) -> None:
         pass
 
+    def gather(self, array):
+        return array
+
 
 def trainer_of(workload: Workload, pixels, processes) -> Trainer:
     shape = workload.data_dim, workload.latent_dim, workload.hidden
@@ -66,17 +69,15 @@ def trainer_of(workload: Workload, pixels, processes) -> Trainer:
     return Trainer(*settings) if processes is None else Processes.trainer(processes, *settings)
 
 
-def seconds_a_step(trainer: Trainer, batch_size: int, steps: int, rounds: int) -> list[float]:
-    """Of every round; as in `sv.fit`, where one process puts updates together."""
-    batches, seconds = endless_batches(trainer, batch_size), []
-    for _ in trainer.steps(islice(batches, WARM_STEPS)):
-        pass
-    for _ in range(rounds):
-        start = time.perf_counter()
-        for _ in trainer.steps(islice(batches, steps)):
-            pass
-        seconds.append((time.perf_counter() - start) / steps)
-    return seconds
+def seconds_a_step(trainer: Trainer, batch_size: int, rounds: int) -> list[float]:
+    """Of every round, which is an epoch and its averages as in `sv.fit`, where one process puts updates together; after
+    one that is not timed."""
+    seconds = []
+    for epoch in range(1, rounds + 2):
+        start, before = time.perf_counter(), trainer.updates
+        trainer.averages(list(trainer.epoch(epoch, batch_size)))
+        seconds.append((time.perf_counter() - start) / (trainer.updates - before))
+    return seconds[1:]
 
 
 def seconds_each(call: Callable[[], object], times: int) -> float:
@@ -90,7 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--batch", type=int, required=True)
     parser.add_argument("--rounds", type=int, required=True)
-    parser.add_argument("--steps", type=int, required=True, help="a round")
+    parser.add_argument("--steps", type=int, required=True, help="an epoch, a round")
     parser.add_argument("--data-dir")
     options = parser.parse_args()
     processes = launched_processes()
@@ -101,11 +102,12 @@ def main() -> None:
     set_threads(1)
     workload = replace(WORKLOADS["pytorch-example"], batch_size=options.batch)
     images = images_of(workload, options.data_dir)
-    pixels = images.pixels[: len(images.pixels) // options.batch * options.batch]
+    steps = min(options.steps, len(images.pixels) // options.batch)
+    pixels = images.pixels[: steps * options.batch]
 
     trainer = trainer_of(workload, pixels, processes)
     answer = {"data": images.found, "parameters": trainer.vae.parameters.flat.size}
-    answer["step"] = seconds_a_step(trainer, options.batch, options.steps, options.rounds)
+    answer["step"] = seconds_a_step(trainer, options.batch, options.rounds)
     if processes is None:
         answer["unreduced"] = {
             options.batch // share: unreduced(workload, pixels, share, options) for share in ON_PAPER
@@ -117,9 +119,10 @@ def main() -> None:
 
 
 def unreduced(workload: Workload, pixels, share: int, options) -> list[float]:
-    """Seconds of what one of `share` processes does in a step, but for the reduction."""
+    """Seconds of what one of `share` processes does in a step, but for the exchange: its rows, and Adam on its part of
+    the parameters."""
     trainer = trainer_of(workload, pixels, Alone(share))
-    return seconds_a_step(trainer, options.batch, max(1, options.steps // 2), options.rounds)
+    return seconds_a_step(trainer, options.batch, options.rounds)
 
 
 def reductions(processes: Processes, size: int, options) -> dict[str, list[float]]:
@@ -134,7 +137,7 @@ def reductions(processes: Processes, size: int, options) -> dict[str, list[float
         LATENCY: lambda: processes.add_up(one),
     }
     for call in calls.values():
-        seconds_each(call, WARM_STEPS)
+        seconds_each(call, WARM_EXCHANGES)
     return {name: [seconds_each(call, options.steps) for _ in range(options.rounds)] for name, call in calls.items()}
 
 
