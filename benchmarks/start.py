@@ -1,8 +1,8 @@
 """`python -m benchmarks.start --json FILE`: time to import, time to the first training step, peak memory.
 
-All on one workload, `pytorch-example` unless another is asked for, each measurement in a process of its own, started
-from nothing. "Cold" is with the folders empty in which compilers keep what they made, "warm" the same again with what
-the cold start left there.
+All on one workload, `pytorch-example` unless another is asked for, each measurement in a process of its own. "Cold" is
+with the folders empty in which compilers keep what they made, "warm" the same again with what the cold start left
+there; TensorFlow keeps nothing. Python's byte code and the files that the system has read before are there for both.
 """
 
 import argparse
@@ -26,12 +26,18 @@ from scratchvae.engine import processors
 
 IMPORTS = {SCRATCHVAE: "scratchvae", "torch": "torch", "jax": "jax", "tensorflow": "tensorflow", "numba": "numba"}
 SYSTEMS = (SCRATCHVAE, "jax jit", "jax scan 512-bit", TORCH_EAGER, "torch.compile", "tensorflow xla")
-MEMORY_STEPS = 500  # an epoch and a little
+MEMORY_STEPS = 500  # of `pytorch-example` an epoch and a little
+SPANS = {  # from where to where, by the beginning of a measurement's name
+    "import": "from starting Python to its end",
+    "first step": "from starting Python to the loss of the first call",
+    "peak memory": "from starting Python to the last loss, without processes that it starts",
+}
 COLD_BAR, WARM_BAR, MEMORY_BAR = 15.0, 2.0, 0.5
 
 
 def import_rows(options: argparse.Namespace) -> list[dict]:
-    """Seconds of `python -c "import ..."`, the process's own start included and given as its own row."""
+    """Seconds of `python -c "import ..."`, from before the process is started until it has ended; of one that imports
+    nothing more, too. Each is run once before, untimed."""
     rows = []
     for name, module in {"python alone": "sys", **IMPORTS}.items():
         row = {"measurement": "import", "system": name}
@@ -48,7 +54,7 @@ def import_rows(options: argparse.Namespace) -> list[dict]:
 
 
 def first_step_rows(files, options: argparse.Namespace) -> list[dict]:
-    """Seconds from the shell to the end of the first training step, with cold and with warm caches."""
+    """`seconds_to_first_step` of every system, with cold and with warm caches."""
     rows = []
     for name in SYSTEMS:
         system = TRAINING_SYSTEMS[name]
@@ -80,7 +86,9 @@ def cache_environment(folder: Path) -> dict[str, str]:
 
 
 def seconds_to_first_step(system: System, files, options: argparse.Namespace) -> float:
-    """From starting the interpreter to the loss of the first step, reading the data included."""
+    """From before the interpreter is started until the loss of its first call has come back. Importing, reading the
+    data and the weights, and compiling are in it; ending the process is not. The call is one update, but many where a
+    system makes many a call and nothing less: `jax scan` and TensorFlow, a tenth of a second of work."""
     began = time.perf_counter()
     with PeerProcess(system, options.threads) as peer:
         peer.ask("prepare", workload=options.workload.as_json(), problem=files.problem, data=files.data)
@@ -89,9 +97,10 @@ def seconds_to_first_step(system: System, files, options: argparse.Namespace) ->
 
 
 def memory_rows(files, options: argparse.Namespace) -> list[dict]:
-    """Largest resident set of a process that has trained for a little over an epoch, in megabytes.
+    """Largest resident set of a process from its start until it has trained for so many steps, in megabytes.
 
-    Caches are warm, as in every run but the first: a process that compiles holds the compiler's memory too.
+    The data are in it; processes that it starts are not. Caches are warm, as in every run but the first: a process that
+    compiles holds the compiler's memory too.
     """
     rows = []
     for name in SYSTEMS:
@@ -135,8 +144,12 @@ def bars_of(rows: list[dict]) -> list[dict]:
     ours, torch = found.get(("peak memory", SCRATCHVAE)), found.get(("peak memory", TORCH_EAGER))
     if ours and torch:
         share = ours["megabytes"] / torch["megabytes"]
-        bars.append(bar("peak memory in training, share of torch's", MEMORY_BAR, share, at_most=True))
+        bars.append(bar("peak memory, share of torch eager's", MEMORY_BAR, share, at_most=True))
     return bars
+
+
+def span_of(measurement: str) -> str:
+    return next(span for name, span in SPANS.items() if measurement.startswith(name))
 
 
 def value_of(row: dict) -> float:
@@ -149,8 +162,8 @@ def show(rows: list[dict]) -> None:
         measured = row["status"] == "measured"
         unit = "MB" if "megabytes" in row else "s"
         shown = f"{value_of(row):.{0 if unit == 'MB' else 2}f} {unit}" if measured else row["status"]
-        lines.append([row["measurement"], row["system"], shown])
-    show_table("Start and memory", ["measurement", "system", "median"], lines)
+        lines.append([row["measurement"], row["system"], shown, span_of(row["measurement"])])
+    show_table("Start and memory", ["measurement", "system", "median or peak", "what"], lines)
 
 
 def plot(path: str, rows: list[dict], workload: str) -> None:
@@ -167,8 +180,8 @@ def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.start", description=__doc__.splitlines()[0])
     parser.add_argument("--json", required=True, metavar="FILE", help="where the rows go; the plot goes beside it")
     parser.add_argument("--workload", choices=WORKLOADS, default="pytorch-example")
-    parser.add_argument("--rounds", type=count, default=5, help="of imports and of warm starts")
-    parser.add_argument("--cold-rounds", type=count, default=2)
+    parser.add_argument("--rounds", type=count, default=5, help="of imports, and of warm starts after each cold one")
+    parser.add_argument("--cold-rounds", type=count, default=2, help="of cold starts")
     parser.add_argument("--threads", type=count, default=processors())
     parser.add_argument("--data-dir", help="folder with MNIST's four files; else SCRATCHVAE_DATA, else downloaded")
     parser.add_argument("--quick", action="store_true", help="one cold start, two warm ones, 50 steps for memory")
@@ -197,7 +210,7 @@ def main(arguments: list[str] | None = None) -> int:
     show_bars(bars)
     names = "threads", "rounds", "cold_rounds", "memory_steps"
     settings = {"workload": options.workload.name, **{name: getattr(options, name) for name in names}}
-    write_json(options.json, "start", settings, rows, bars)
+    write_json(options.json, "start", settings, rows, bars, spans=SPANS)
     plot(options.json, rows, options.workload.name)
     return 0
 

@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from benchmarks import start
-from benchmarks.start import bars_of, cache_environment, first_step_rows, memory_rows
+from benchmarks.start import (
+    SPANS,
+    bars_of,
+    cache_environment,
+    first_step_rows,
+    memory_rows,
+    seconds_to_first_step,
+    show,
+)
 from benchmarks.train_step import Files
 from benchmarks.workloads import WORKLOADS
 
@@ -51,6 +59,41 @@ def test_rows_say_what_the_data_are(monkeypatch, tmp_path):
     files = Files(tmp_path, "pixels")
     rows = first_step_rows(files, options) + memory_rows(files, options)
     assert [row["data"] for row in rows] == ["pixels"] * 3
+
+
+def test_every_line_of_the_table_says_from_where_to_where_it_was_measured(capsys):
+    measured = {"system": "scratchvae", "status": "measured"}
+    names = ["import", "first step, cold cache", "first step, warm cache"]
+    rows = [measured | {"measurement": name, "seconds": 1.5} for name in names]
+    rows += [measured | {"measurement": "peak memory", "megabytes": 240.0}]
+    rows += [{"measurement": "first step", "system": "tensorflow xla", "status": "not installed"}]
+    show(rows)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "scratchvae" in line or "tensorflow" in line]
+    spans = [SPANS[name] for name in ("import", "first step", "first step", "peak memory", "first step")]
+    assert len(lines) == len(spans)
+    assert all(span in line for span, line in zip(spans, lines, strict=True))
+    assert "not installed" in lines[-1]
+
+
+def test_the_time_to_a_first_step_begins_before_the_process_and_ends_before_it_is_ended(monkeypatch, tmp_path):
+    clock, steps = iter(range(2)), []
+
+    class Recorded(Peer):
+        def __init__(self, system, threads):
+            steps.append("start")
+
+        def ask(self, command, **arguments):
+            steps.append(command)
+            return {}
+
+        def __exit__(self, *error):
+            steps.append("end")
+
+    monkeypatch.setattr(start, "PeerProcess", Recorded)
+    monkeypatch.setattr(start.time, "perf_counter", lambda: steps.append("clock") or next(clock))
+    options = Namespace(threads=1, workload=WORKLOADS["digits"])
+    assert seconds_to_first_step(None, Files(tmp_path, "pixels"), options) == 1
+    assert steps == ["clock", "start", "prepare", "run", "clock", "end"]
 
 
 def test_a_package_that_cannot_be_imported_is_one_line_and_status_2(monkeypatch, capsys, tmp_path):
