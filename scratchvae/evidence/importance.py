@@ -47,8 +47,8 @@ def importance_evidence(
     Formula   log p(x) ~ log 1/K sum_k w_k, w = p(x|z) p(z) / q(z|x), z ~ q(z|x): in expectation a lower bound that
               rises with K; standard error sqrt((K / ESS - 1) / (K - 1)), ESS = (sum w)^2 / sum w^2
     Takes     x (B, D); num_samples K; seed; watch: told how many blocks are done; examples (B,): the addresses of the
-              rows' noise, by default their numbers; head (B, H): the parameters of q for each row, by default the
-              encoder's. The estimate of a row depends on these, not on its neighbours
+              rows' noise, by default their numbers; head (B, H): the parameters of q for each row, taken in the
+              model's precision, by default the encoder's. The estimate of a row depends on these, not on its neighbours
     Returns   Evidence, each (B,), in nats
     Raises    ValueError for data that do not fit the model, examples and head that do not fit the data, or a head for a
               model of two stochastic layers
@@ -129,6 +129,9 @@ def _in_blocks(
     if head is not None:
         vae.check_one_layer()
         head = _of_shape("head", head, (len(x), vae.encoder_head(x[:1]).shape[1]))
+        if head.dtype.kind not in "fiu":
+            raise ValueError(f"head has type {head.dtype}; expected real numbers")
+        head = head.astype(x.dtype)
     parts = []
     advance = counted(watch, math.ceil(len(x) / BLOCK_ROWS) * math.ceil(num_samples / BLOCK_SAMPLES))
     for start in range(0, len(x), BLOCK_ROWS):

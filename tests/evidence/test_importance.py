@@ -112,6 +112,24 @@ def test_addresses_that_are_no_whole_numbers_are_refused(engine):
         sv.log_evidence(vae, x, num_samples=3, examples=[0.5, 1, 2])
 
 
+@pytest.mark.parametrize("dtype", ["int64", "float16", "float64"])
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_another_q_is_taken_in_the_precision_of_the_model(engine, precision, dtype):
+    vae, x, _ = build(engine=engine, dtype=precision)
+    head = np.array([[1, 0, -1, 2], [0, 2, 1, -1], [-2, 1, 0, 0]])
+    want = sv.log_evidence(vae, x, num_samples=60, head=head.astype(precision)).log_evidence
+    found = sv.log_evidence(vae, x, num_samples=60, head=head.astype(dtype)).log_evidence
+    np.testing.assert_array_equal(found, want)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "complex128", "str"])
+def test_another_q_that_is_no_real_numbers_is_refused(engine, dtype):
+    vae, x, _ = build(engine=engine)
+    head = np.ones((3, 4), dtype)
+    with pytest.raises(ValueError, match=re.escape(f"head has type {head.dtype}; expected real numbers")):
+        sv.log_evidence(vae, x, num_samples=3, head=head)
+
+
 def test_an_estimate_that_is_not_a_number_is_refused_by_the_name_of_its_row(engine):
     vae, x, _ = build(rows=4, engine=engine)
     head = vae.encoder_head(x)
