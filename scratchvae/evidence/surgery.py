@@ -28,7 +28,7 @@ from scratchvae.vae import VAE, Gaussian
 ACTIVE_VARIANCE = 0.01  # Burda, Grosse, Salakhutdinov 2015, section 5.2
 BLOCK = 1 << 22  # densities held together
 GRID_DIMS = 2  # the most latent dimensions for integration on a grid
-COARSEST = 0.75  # grid spacing in standard deviations of the narrowest Gaussian
+SPACINGS = 0.75, 0.6, 0.5  # of grids, in standard deviations of the narrowest Gaussian
 TAILS = 9.0  # standard deviations that the grid reaches beyond every mean: 1e-19 of the mass lies outside
 MAX_AXIS, MAX_GRID = 20_000, 1 << 24  # grid points along an axis, and in all
 
@@ -54,6 +54,7 @@ def elbo_surgery(vae: VAE, x: ArrayLike, num_samples: int = 10, seed: int = 0) -
     Raises    ValueError for bad input
     Source    Hoffman, Johnson 2016, "ELBO surgery: yet another way to carve up the variational evidence lower bound"
     """
+    _check(vae)
     if whole_positive("num_samples", num_samples) < 2:
         raise ValueError("num_samples is 1; expected at least 2, for an error bar")
     q = _encode(vae, x)
@@ -69,18 +70,20 @@ def elbo_surgery(vae: VAE, x: ArrayLike, num_samples: int = 10, seed: int = 0) -
 def elbo_surgery_by_quadrature(vae: VAE, x: ArrayLike) -> Surgery:
     """Carve up the average KL to the prior by integration over z, for one or two latent dimensions.
 
-    Formula   KL(q(z) || p(z)) = integral of q(z) (log q(z) - log p(z)), by the trapezoidal rule on two grids, whose
-              difference is the error; the spacing follows the narrowest Gaussian. The information is what is left
+    Formula   KL(q(z) || p(z)) = integral of q(z) (log q(z) - log p(z)), by the trapezoidal rule on three grids, whose
+              spread is the error: two may agree by chance. The spacing follows the narrowest Gaussian, the value is
+              of the finest. The information is what is left
     Takes     x (N, D)
     Raises    ValueError for more latent dimensions, or Gaussians too narrow for a grid
     Source    Hoffman, Johnson 2016, "ELBO surgery: yet another way to carve up the variational evidence lower bound"
     """
+    _check(vae)
     if vae.latent_dim > GRID_DIMS:
         raise ValueError(f"latent_dim is {vae.latent_dim}; a grid is for at most {GRID_DIMS}, elbo_surgery for any")
     q = _encode(vae, x)
-    coarse, fine = (_aggregate_kl(q, _grid_axes(q, spacing)) for spacing in (COARSEST, COARSEST / 1.5))
+    found = [_aggregate_kl(q, _grid_axes(q, spacing)) for spacing in SPACINGS]
     average = float(kl_per_dimension_forward(*q)[0].sum(axis=1).mean())
-    return _carve(q, average - fine, abs(fine - coarse))
+    return _carve(q, average - found[-1], max(found) - min(found))
 
 
 def active_units(vae: VAE, x: ArrayLike) -> int:
@@ -113,9 +116,12 @@ def aggregate_log_density(q: Gaussian, z: NDArray) -> NDArray:
     return np.concatenate(parts) - math.log(len(q.mu))
 
 
-def _encode(vae: VAE, x: ArrayLike) -> Gaussian:
+def _check(vae: VAE) -> None:
     vae.check_one_layer()
     check_diagonal(vae.posterior, "ELBO surgery")
+
+
+def _encode(vae: VAE, x: ArrayLike) -> Gaussian:
     q = vae.encode(x)
     return Gaussian(q.mu.astype(np.float64), q.logvar.astype(np.float64))
 

@@ -23,6 +23,16 @@ def encoder_of(mu: NDArray, logvar: NDArray) -> tuple[sv.VAE, NDArray]:
     return vae, np.eye(len(mu))
 
 
+def test_the_error_of_integration_covers_it_where_two_grids_agree_by_chance(monkeypatch):
+    rng = np.random.default_rng(4)
+    given = [encoder_of(3 * rng.normal(size=(4, 1)), 0.3 * rng.normal(size=(4, 1)) - 1) for _ in range(100)]
+    found = [elbo_surgery_by_quadrature(*each) for each in given]
+    monkeypatch.setattr("scratchvae.evidence.surgery.SPACINGS", (0.1,))
+    finer = [elbo_surgery_by_quadrature(*each) for each in given]
+    for one, truth in zip(found, finer, strict=True):
+        assert abs(one.aggregate_kl - truth.aggregate_kl) <= one.error + 1e-12
+
+
 @pytest.mark.parametrize("latent_dim", [1, 2])
 def test_samples_and_integration_agree_within_the_error_bars(latent_dim):
     vae, x, _ = build(latent_dim=latent_dim, rows=60)
@@ -166,6 +176,11 @@ def test_what_cannot_be_carved_is_refused():
     assert np.isfinite(elbo_surgery(vae, x, num_samples=2).mutual_information)
     with pytest.raises(ValueError, match="latent_dim is 3; a grid is for at most 2"):
         elbo_surgery_by_quadrature(vae, x)
+    full = sv.VAE(vae.data_dim, 3, posterior="full")
+    with pytest.raises(ValueError, match="ELBO surgery"):
+        elbo_surgery_by_quadrature(full, x)
+    with pytest.raises(ValueError, match="ELBO surgery"):
+        elbo_surgery(full, x, num_samples=1)
     narrow = encoder_of(np.array([[-1.0], [1.0]]), np.full((2, 1), -30.0))
     with pytest.raises(ValueError, match="would need 8,717,405 points; expected at most 20,000 along an axis"):
         elbo_surgery_by_quadrature(*narrow)
