@@ -22,7 +22,8 @@ from benchmarks.workloads import BETA1, BETA2, EPSILON
 LOSS_TOLERANCE = 1e-5  # relative, float32 against float64, before the first update
 TRAINED_TOLERANCE = 1e-4  # relative, of the losses after it: Adam divides by gradients that are nearly zero
 GRADIENT_TOLERANCE = 1e-4  # of each tensor: norm of the difference over norm of the reference
-ADAM_TOLERANCE = 1e-4  # the same of how far it was moved, beside Adam made again from the system's own gradients
+ADAM_TOLERANCE = 3e-5  # the same of how far it was moved, beside Adam made again from the system's own gradients:
+# in float32 1 - b2^t is off by up to 3e-5, and its root by half of that
 TRAINED = "trained "  # begins the names of parameters after all updates
 LEAST_LOSS = 2 / 3  # of scratchvae's after all rounds
 
