@@ -1,6 +1,6 @@
 """log p(x) by whichever method is asked for: one table of methods, one record of answers."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -48,7 +48,7 @@ def log_evidence(
     Raises    ValueError for an unknown method or option, bad input, or a model the method cannot take; NotFiniteError
               where an estimate is NaN
     """
-    _check_options(one_of("method", method, METHODS), options)
+    check_options(method, options)
     found = METHODS[method](
         vae, x, whole_positive("num_samples", num_samples), checked_seed(seed), watch=watch, **options
     )
@@ -56,7 +56,9 @@ def log_evidence(
     return found
 
 
-def _check_options(method: str, options: Mapping[str, Any]) -> None:
+def check_options(method: str, options: Iterable[str]) -> None:
+    """Raises ValueError for an unknown method, or a name that is no option of it."""
+    one_of("method", method, METHODS)
     known = OPTIONS.get(method, ())
     for name in options:
         if name not in known:

@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from scratchvae.arguments import checked_seed, whole_positive
 from scratchvae.evidence.annealed import row_blocks
 from scratchvae.evidence.door import door, refuse_nan
+from scratchvae.evidence.estimate import check_options
 from scratchvae.evidence.estimate import log_evidence as estimate_log_evidence
-from scratchvae.evidence.importance import Evidence, importance_log_weights
+from scratchvae.evidence.importance import Evidence, checked_rows, importance_log_weights
 from scratchvae.finite import is_finite_number
 from scratchvae.reference.random import Stream
 from scratchvae.vae import VAE
@@ -109,7 +110,10 @@ def inference_gap(
     Source    Cremer, Li, Duvenaud 2018
     """
     whole_positive("num_samples", num_samples)
-    if method != "importance":
+    check_options(method, options.keys() - {"watch"})
+    if method == "importance":  # its estimate comes after the search
+        checked_rows(vae, vae._batch(x), options.get("examples"), options.get("head"))
+    else:
         evidence = estimate_log_evidence(vae, x, method, num_samples, seed, **options)
     found = best_heads(vae, x, num_steps=num_steps, seed=seed)
     x = vae._batch(x)

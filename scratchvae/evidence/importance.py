@@ -123,15 +123,7 @@ def _in_blocks(
     head: NDArray | None = None,
 ) -> Evidence:
     x = vae._batch(x)
-    examples = np.arange(len(x)) if examples is None else _of_shape("examples", examples, (len(x),))
-    if examples.dtype.kind not in "iu":
-        raise ValueError(f"examples has type {examples.dtype}; expected whole numbers")
-    if head is not None:
-        vae.check_one_layer()
-        head = _of_shape("head", head, (len(x), vae.encoder_head(x[:1]).shape[1]))
-        if head.dtype.kind not in "fiu":
-            raise ValueError(f"head has type {head.dtype}; expected real numbers")
-        head = head.astype(x.dtype)
+    examples, head = checked_rows(vae, x, examples, head)
     parts = []
     advance = counted(watch, math.ceil(len(x) / BLOCK_ROWS) * math.ceil(num_samples / BLOCK_SAMPLES))
     for start in range(0, len(x), BLOCK_ROWS):
@@ -139,6 +131,23 @@ def _in_blocks(
         own = vae.encoder_head(x[rows]) if head is None else head[rows]
         parts.append(_estimate(vae, x[rows], own, examples[rows], log_weights, num_samples, seed, advance))
     return Evidence(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def checked_rows(
+    vae: VAE, x: NDArray, examples: NDArray | None, head: NDArray | None
+) -> tuple[NDArray, NDArray | None]:
+    """The addresses of the rows' noise, and q's parameters in the model's precision where they are given. Raises
+    ValueError for such as do not fit."""
+    examples = np.arange(len(x)) if examples is None else _of_shape("examples", examples, (len(x),))
+    if examples.dtype.kind not in "iu":
+        raise ValueError(f"examples has type {examples.dtype}; expected whole numbers")
+    if head is None:
+        return examples, None
+    vae.check_one_layer()
+    head = _of_shape("head", head, (len(x), vae.encoder_head(x[:1]).shape[1]))
+    if head.dtype.kind not in "fiu":
+        raise ValueError(f"head has type {head.dtype}; expected real numbers")
+    return examples, head.astype(x.dtype)
 
 
 def _of_shape(name: str, array: NDArray, shape: tuple[int, ...]) -> NDArray:

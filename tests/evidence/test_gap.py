@@ -270,6 +270,23 @@ def test_log_evidence_may_come_from_a_q_of_the_callers():
     np.testing.assert_array_equal(got.log_evidence, sv.log_evidence(vae, x, num_samples=64, head=head).log_evidence)
 
 
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"method": "guess"}, "method is 'guess'"),
+        ({"num_chains": 3}, "'num_chains' is no option of method 'importance'"),
+        ({"head": np.ones((2, 4))}, r"head has shape \(2, 4\)"),
+        ({"examples": [0.5, 1, 2]}, "examples has type float64"),
+        ({"method": "ais", "head": np.ones((3, 4))}, "'head' is no option of method 'ais'"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_before_the_search(monkeypatch, asked, message):
+    vae, x, _ = build()
+    monkeypatch.setattr(gap_module, "best_heads", lambda *_, **__: pytest.fail("the search has begun"))
+    with pytest.raises(ValueError, match=message):
+        inference_gap(vae, x, **asked)
+
+
 def test_numbers_of_samples_are_rounded_up_to_whole_pairs_and_blocks():
     vae, x, _ = build()
     for asked, drawn in ((1, 2), (3, 4)):
