@@ -9,6 +9,7 @@ import typer
 
 from scratchvae import VAE
 from scratchvae.data import Data, load, load_rows
+from scratchvae.data.checks import check_scale
 from scratchvae.data.dataset import NAMES
 from scratchvae.data.images import parse_size
 from scratchvae.data.labels import BY_NAME, NoLabelsError
@@ -120,4 +121,5 @@ def _parts(vae: VAE, directory: RunDirectory, data: str | None, data_dir: Path |
     training = config["training"]
     for array in parts.values():
         data_set_for(vae.likelihood, array, vae.data_dim, training["binarize"], training["allow_grey"], name)
+        check_scale(array, config["data"]["scale"], name)
     return parts

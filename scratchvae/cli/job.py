@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from scratchvae import VAE, __version__, checkpoint
 from scratchvae.data import Data, Dataset, load
+from scratchvae.data.checks import scale_of
 from scratchvae.data.dataset import NAMES, whole_path_of_labels
 from scratchvae.data.images import parse_size
 from scratchvae.data.mapped import fingerprint
@@ -151,6 +152,7 @@ def _configuration(asked: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]
             "dimensions": dimensions,
             "image_shape": dataset.image_shape,
             "columns": dataset.columns,
+            "scale": scale_of(dataset.train),
             "sha256": fingerprint(dataset.train, dataset.held_out),
         },
         "model": {

@@ -38,6 +38,7 @@ ENTRIES: dict[str, dict[str, Any]] = {  # what config.json must hold, and of whi
         "labels": (str, OPTIONAL),
         "image_shape": (list, OPTIONAL),
         "columns": (list, OPTIONAL),
+        "scale": (str, OPTIONAL),
         "sha256": str,
     },
     "model": {
@@ -68,7 +69,7 @@ ENTRIES: dict[str, dict[str, Any]] = {  # what config.json must hold, and of whi
 
 
 ADDED: dict[str, dict[str, Any]] = {
-    "data": {"folder": None, "columns": None},
+    "data": {"folder": None, "columns": None, "scale": None},
     "model": {"posterior": "diagonal"},
     "training": {"free_bits": 0.0, "warm_up": 0, "kl": "exact"},
 }

@@ -13,6 +13,12 @@ from scratchvae.data.mapped import Data, MappedRows, blocks, converted, grey_in,
 HINTS = {1: "; one example x is x[None, :]", 3: "; images x are flattened by x.reshape(len(x), -1)"}
 LEVEL_ROUNDING = 0.01  # of a step between levels: float32 is off by 2^-8 of a step where there are 2^16
 
+SCALES = {
+    "bytes": "uint8, which means value / 255",
+    "unit": "numbers from 0 to 1",
+    "own": "numbers beyond 0 to 1, taken as they are",
+}
+
 
 class DataError(ValueError):
     """Data, or a file of data, that cannot be used. The message is one line: what was found, what is expected."""
@@ -104,6 +110,25 @@ def is_grey(data: Data) -> bool:
     A Bernoulli's log-likelihood of such values is not normalised: the data are to be binarized first.
     """
     return data.range.grey if isinstance(data, MappedRows) else any(grey_in(block) for _, block in blocks(data))
+
+
+def scale_of(data: Data) -> str:
+    """What values mean, a name in SCALES. Data of 0 and 1 alone are "unit", however they are stored."""
+    if data.dtype == np.uint8 and is_grey(data):
+        return "bytes"
+    low, high = (data.range.low, data.range.high) if isinstance(data, MappedRows) else (data.min(), data.max())
+    return "unit" if data.dtype == np.uint8 or (low >= 0 and high <= 1) else "own"
+
+
+def check_scale(data: Data, scale: str | None, name: str = "x") -> None:
+    """Refuse bytes for a model of other numbers than those from 0 to 1, and such numbers for a model of bytes.
+
+    Takes     scale: of what the model was trained on, None where that is not known
+    Raises    DataError, one line
+    """
+    found = scale_of(data)
+    if {found, scale} == {"bytes", "own"}:
+        raise DataError(f"{name}: {SCALES[found]}; expected {SCALES[str(scale)]}, as the model was trained on")
 
 
 def check_levels(data: Data, levels: int, name: str = "x") -> None:

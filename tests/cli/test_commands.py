@@ -230,6 +230,35 @@ def test_evaluate_refuses_a_table_whose_columns_are_in_another_order(command: Co
     assert "3 columns" in refused.err
 
 
+@pytest.mark.parametrize("older", [False, True])
+def test_evaluate_refuses_data_of_another_scale_than_the_runs(command: Command, undrawn, tmp_path, older):
+    pixels = np.random.default_rng(2).integers(0, 256, (30, 3), dtype=np.uint8)
+    kinds = {"bytes": pixels, "unit": pixels / 255, "own": pixels / 50, "dark": pixels > 127}
+    for kind, rows in kinds.items():
+        np.save(f"{kind}.npy", rows)
+    refused = set()
+    for kind in ("bytes", "unit", "own"):
+        arguments = ("train", f"{kind}.npy", *FAST, "--epochs", 1, "--likelihood", "gaussian", "--out", kind)
+        assert command(*arguments).status == 0
+        file = Path(kind, "config.json")
+        config = json.loads(file.read_text())
+        assert config["data"]["scale"] == kind
+        if older:
+            del config["data"]["scale"]
+            file.write_text(json.dumps(config))
+        for other in kinds:
+            done = command("evaluate", kind, f"{other}.npy", "--engine", "reference", "--samples", 2)
+            if done.status:
+                refused.add(done.err.strip().removeprefix("scratchvae: "))
+    taken, scaled = "numbers beyond 0 to 1, taken as they are", "uint8, which means value / 255"
+    end = "as the model was trained on"
+    assert refused == (
+        set()
+        if older
+        else {f"own.npy: {taken}; expected {scaled}, {end}", f"bytes.npy: {scaled}; expected {taken}, {end}"}
+    )
+
+
 def test_evaluate_takes_1000_examples_of_more_unless_it_is_told_to_take_all(command: Command, trained, tmp_path):
     np.save(tmp_path / "many.npy", np.random.default_rng(2).integers(0, 256, (1200, 16), dtype=np.uint8))
     words = ("evaluate", trained, "many.npy", "--engine", "reference", "--samples", 2, "--json")
