@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.machine import is_installed
+from scratchvae.compiled.memory import KEPT, LARGEST_BLOCK
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -41,6 +42,11 @@ def thread_environment(threads: int) -> dict[str, str]:
     return {name: number for name in names} | {"TF_CPP_MIN_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu"}
 
 
+# glibc's own limits depend on what has been freed before: for every step it may get its pages from the system anew,
+# for which eager steps of `pytorch-example` take 1.2 to 2 times as long
+KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(LARGEST_BLOCK), "MALLOC_TRIM_THRESHOLD_": str(KEPT)}
+
+
 class PeerProcess:
     """A running peer. It may use `threads` processors and no others, whatever its framework would take."""
 
@@ -56,7 +62,7 @@ class PeerProcess:
                 stderr=self.messages,
                 text=True,
                 cwd=REPOSITORY,
-                env={**os.environ, **thread_environment(threads), **system.environment},
+                env={**os.environ, **thread_environment(threads), **KEPT_MEMORY, **system.environment},
             )
 
     def ask(self, command: str, **arguments) -> dict:

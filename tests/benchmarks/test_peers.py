@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,15 @@ from benchmarks.workloads import Workload, write_problem
 from scratchvae.compiled.simd import TARGETS, WIDTHS, simd_name
 
 SMALL = Workload("small", 20, (9,), 3, "tanh", 3)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/environ"), reason="the system does not show them")
+def test_every_peer_is_told_to_keep_freed_memory(tmp_path):
+    np.save(tmp_path / "pixels.npy", np.zeros((1, 4), np.uint8))
+    with PeerProcess(SAMPLING_SYSTEMS["numpy"], 1) as peer:
+        peer.ask("prepare", draws=1, pixels=str(tmp_path / "pixels.npy"))  # so it has begun
+        told = Path(f"/proc/{peer.process.pid}/environ").read_text().split("\0")
+    assert {"MALLOC_MMAP_THRESHOLD_=33554432", "MALLOC_TRIM_THRESHOLD_=134217728"} <= set(told)
 
 
 def test_pixels_of_a_half_and_more_are_one():
